@@ -1,0 +1,294 @@
+//! Accepting. Each listener has a pool of one-shot accepts, each with its own cell for the peer's
+//! address and its own slot: never more than slots are free, and only free ones, since the kernel
+//! would replace an occupied one without a word. So no accepted connection is lost for want of a
+//! slot; who finds none waits in the listener's queue.
+//!
+//! ```text
+//!     Idle ──▶ Accepting ──▶ Stopping ──▶ Emptying ⇄ (accept, cancel) ──▶ Closing ──▶ Closed
+//!                 cancel what is armed      until nothing was accepted
+//! ```
+//!
+//! A listener that only stopped accepting would keep its share of new clients, who would hang: it is
+//! emptied and closed. The armed accepts hold it open, so they are cancelled first.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use worker::{Completion, ListenerId, Slot, Time};
+
+use crate::{
+    buffers::Addresses,
+    engine::RingEngine,
+    queue::Entry,
+    slots::Phase,
+    tag::{Kind, Tag},
+};
+
+/// How long accepting rests after the kernel had no descriptor or memory for a connection.
+const REST: Duration = Duration::from_millis(100);
+
+/// Where a listener is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Open, and nobody has asked to accept.
+    Idle,
+    /// Accepts are armed as long as slots are free.
+    Accepting,
+    /// Waits for the end of the accepts that were armed.
+    Stopping,
+    /// Takes what is in the queue. True exactly when the accepts that are armed now, or the last
+    /// ones, took something or failed, so that there may be more.
+    Emptying { more: bool },
+    /// The CLOSE is submitted.
+    Closing,
+    /// Gone.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Listener {
+    stage: Stage,
+    armed: u32,
+    /// Cells of the address table that no accept uses.
+    free_cells: Vec<usize>,
+}
+
+/// The listeners and their accepts.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listeners: Vec<Listener>,
+    /// By cell: the slot that the accept armed with it fills.
+    armed: Vec<Option<Slot>>,
+    addresses: Addresses,
+    armed_max: u32,
+    /// Accepting rests until then.
+    rest_until: Time,
+}
+
+impl Acceptor {
+    pub(crate) fn new(listeners: usize, armed_max: u32) -> Self {
+        let cells = armed_max as usize;
+        let listener = |index: usize| Listener {
+            stage: Stage::Idle,
+            armed: 0,
+            free_cells: (index * cells..(index + 1) * cells).rev().collect(),
+        };
+        Self {
+            listeners: (0..listeners).map(listener).collect(),
+            armed: vec![None; listeners * cells],
+            addresses: Addresses::new(listeners * cells),
+            armed_max,
+            rest_until: Time(0),
+        }
+    }
+
+    /// Bytes of all tables.
+    pub(crate) fn bytes(&self) -> usize {
+        self.addresses.bytes() + self.armed.len() * size_of::<Option<Slot>>()
+    }
+
+    /// When a rest ends that somebody waits for.
+    pub(crate) fn due(&self, now: Time) -> Time {
+        if now < self.rest_until { self.rest_until } else { Time::NEVER }
+    }
+
+    /// The accepting listener with the fewest armed accepts, if it may have one more.
+    fn neediest(&self) -> Option<usize> {
+        let accepting = |listener: &&Listener| listener.stage == Stage::Accepting;
+        let fewest = self.listeners.iter().filter(accepting).map(|listener| listener.armed).min()?;
+        if fewest >= self.armed_max {
+            return None;
+        }
+        self.listeners
+            .iter()
+            .position(|listener| listener.stage == Stage::Accepting && listener.armed == fewest)
+    }
+}
+
+impl RingEngine {
+    pub(crate) fn accept(&mut self, listener: ListenerId) {
+        if let Some(listener) = self.acceptor.listeners.get_mut(usize::from(listener.0))
+            && listener.stage == Stage::Idle
+        {
+            listener.stage = Stage::Accepting;
+        }
+    }
+
+    pub(crate) fn stop_accepting(&mut self, listener: ListenerId) {
+        let index = usize::from(listener.0);
+        let Some(listener) = self.acceptor.listeners.get_mut(index) else { return };
+        if !matches!(listener.stage, Stage::Idle | Stage::Accepting) {
+            return;
+        }
+        listener.stage = Stage::Stopping;
+        let cells = self.acceptor.armed_max as usize;
+        for cell in index * cells..(index + 1) * cells {
+            self.cancel_accept(cell);
+        }
+        self.go_on_stopping(index);
+    }
+
+    /// Arms accepts as slots and cells allow, and goes on emptying listeners that are to be closed.
+    pub(crate) fn arm_accepts(&mut self, now: Time) {
+        if now < self.acceptor.rest_until {
+            return;
+        }
+        while self.slots.free_count() > 0 {
+            let Some(index) = self.acceptor.neediest() else { break };
+            self.arm_accept(index);
+        }
+        for index in 0..self.acceptor.listeners.len() {
+            self.empty(index);
+        }
+    }
+
+    fn arm_accept(&mut self, index: usize) -> Option<usize> {
+        let listener = &mut self.acceptor.listeners[index];
+        let cell = listener.free_cells.pop()?;
+        let Some(slot) = self.slots.take_free() else {
+            listener.free_cells.push(cell);
+            return None;
+        };
+        listener.armed += 1;
+        self.acceptor.armed[cell] = Some(slot);
+        let place = self.places.listener(index);
+        let entry = self.acceptor.addresses.accept(place, slot, cell, accept_tag(cell, slot));
+        self.push(&entry);
+        Some(cell)
+    }
+
+    fn cancel_accept(&mut self, cell: usize) {
+        if let Some(slot) = self.acceptor.armed[cell] {
+            self.push(&Entry::cancel(accept_tag(cell, slot)));
+        }
+    }
+
+    /// Accepts what is in the queue of a listener that is to be closed. Each accept is cancelled
+    /// at once: one that had to wait has found the queue empty.
+    fn empty(&mut self, index: usize) {
+        let listener = &mut self.acceptor.listeners[index];
+        if !matches!(listener.stage, Stage::Emptying { more: true }) || listener.armed > 0 {
+            return;
+        }
+        let first = self.arm_accept(index);
+        if first.is_none() {
+            // No slot is free: who waits in the queue waits for one.
+            return;
+        }
+        self.acceptor.listeners[index].stage = Stage::Emptying { more: false };
+        let rest = std::iter::from_fn(|| self.arm_accept(index));
+        let cells: Vec<usize> = first.into_iter().chain(rest).collect();
+        for cell in cells {
+            self.cancel_accept(cell);
+        }
+    }
+
+    /// An accept has ended.
+    pub(crate) fn on_accept(
+        &mut self,
+        now: Time,
+        tag: Tag,
+        result: i32,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let cell = tag.mark as usize;
+        let armed = self.acceptor.armed.get_mut(cell).filter(|armed| **armed == Some(tag.slot));
+        let Some(armed) = armed else {
+            self.counts.completions_stale += 1;
+            return;
+        };
+        *armed = None;
+        let index = cell / self.acceptor.armed_max as usize;
+        let peer = self.acceptor.addresses.peer(cell);
+        let listener = &mut self.acceptor.listeners[index];
+        listener.armed -= 1;
+        listener.free_cells.push(cell);
+        let empty = matches!(-result, libc::ECANCELED | libc::EAGAIN);
+        if let Stage::Emptying { more } = &mut listener.stage {
+            *more |= !empty;
+        }
+        if result < 0 {
+            self.slots.put_back(tag.slot);
+            self.on_accept_failed(now, index, -result);
+        } else {
+            self.on_accepted(now, index, tag.slot, peer, on_completion);
+        }
+        self.go_on_stopping(index);
+    }
+
+    fn on_accepted(
+        &mut self,
+        now: Time,
+        index: usize,
+        slot: Slot,
+        peer: Option<SocketAddr>,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.phase = Phase::Open;
+        let Some(peer) = peer else {
+            // Neither IPv4 nor IPv6, which no listener of ours is: nobody is told.
+            self.end(slot);
+            return;
+        };
+        let connection = self.slots.connection(slot);
+        let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
+        on_completion(now, Completion::Accepted { connection, listener, peer });
+    }
+
+    fn on_accept_failed(&mut self, now: Time, index: usize, errno: i32) {
+        match errno {
+            libc::ECANCELED | libc::EAGAIN | libc::EINTR | libc::ECONNABORTED => {}
+            libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP => {
+                let error = io::Error::from_raw_os_error(errno);
+                self.fail(io::Error::other(format!(
+                    "listener {index} is no listening TCP socket: {error}"
+                )));
+            }
+            // EMFILE, ENFILE, ENOMEM, ENOBUFS: the connection is lost, and the next ones would be.
+            _ => {
+                self.counts.accepts_failed += 1;
+                self.acceptor.rest_until = now + REST;
+            }
+        }
+    }
+
+    /// Takes a listener that is to be closed one stage further, once none of its accepts is armed.
+    fn go_on_stopping(&mut self, index: usize) {
+        let listener = &mut self.acceptor.listeners[index];
+        if listener.armed > 0 {
+            return;
+        }
+        match listener.stage {
+            Stage::Stopping => {
+                listener.stage = Stage::Emptying { more: true };
+                self.empty(index);
+            }
+            Stage::Emptying { more: true } => self.empty(index),
+            Stage::Emptying { more: false } => {
+                listener.stage = Stage::Closing;
+                let tag = Tag::of_engine(Kind::ListenerClose, u32::try_from(index).unwrap_or(0));
+                let entry = Entry::close(self.places.listener(index), tag);
+                self.push(&entry);
+            }
+            _ => {}
+        }
+    }
+
+    /// The listener is closed.
+    pub(crate) fn on_listener_closed(
+        &mut self,
+        now: Time,
+        tag: Tag,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let Some(listener) = self.acceptor.listeners.get_mut(tag.slot as usize) else { return };
+        listener.stage = Stage::Closed;
+        let listener = ListenerId(u16::try_from(tag.slot).unwrap_or(u16::MAX));
+        on_completion(now, Completion::StoppedAccepting { listener });
+    }
+}
+
+/// The tag of an accept: its cell in place of a generation.
+fn accept_tag(cell: usize, slot: Slot) -> Tag {
+    Tag { kind: Kind::Accept, mark: u32::try_from(cell).unwrap_or(0), slot }
+}

@@ -1,0 +1,324 @@
+//! Receiving. An idle connection is polled once (a receive that waits would hold three times the
+//! kernel memory); when the poll completes, a receive that does not wait takes what is there, and
+//! the poll is armed again at the start of the next turn, after the worker has parsed the bytes.
+//! In between the kernel holds nothing of the connection, and that is when most are closed. A busy
+//! connection is promoted to a multishot receive, and demoted when it has been quiet.
+//!
+//! ```text
+//!     Nothing ──▶ Poll ──▶ Receive ──▶ Nothing      idle: one message, one poll
+//!        │                    └─▶ Receive           more is there, at most 4 in a row
+//!        └──────▶ Multishot ──▶ Nothing             busy, until quiet, cancelled or out of buffers
+//! ```
+
+use io_uring::cqueue;
+use worker::{Completion, ConnectionId, Reception, Slot, Time};
+
+use crate::{
+    engine::RingEngine,
+    queue::Entry,
+    send::failure,
+    slots::{Armed, Phase},
+    tag::{Kind, Tag},
+};
+
+/// Receives in a row from one connection before the others get their turn.
+const RECEIVES_IN_ROW_MAX: u8 = 4;
+
+/// Multishots looked at, at once, whether they are quiet.
+const QUIET_LOOKS_MAX: usize = 64;
+
+/// Between two looks at the same multishot, in nanoseconds; also how long one may be quiet.
+const QUIET_NS: u64 = 1_000_000_000;
+
+/// Between two looks at different multishots, in nanoseconds.
+const QUIET_STEP_NS: u64 = 10_000_000;
+
+/// Which connections are to be armed, and which receive by multishot.
+#[derive(Debug)]
+pub(crate) struct Receptions {
+    /// Slots to arm at the start of the next turn.
+    to_arm: Vec<Slot>,
+    /// Slots that receive by multishot, and some that no longer do.
+    multishots: Vec<Slot>,
+    /// The next of them to look at.
+    cursor: usize,
+    /// When to look next.
+    look_at: Time,
+    /// How many may receive by multishot.
+    multishots_max: usize,
+    /// Receives within a second that promote; 0 never does.
+    promote_at: u8,
+}
+
+impl Receptions {
+    pub(crate) fn new(connections: u32, share: u32, messages_min: u32) -> Self {
+        Self {
+            to_arm: Vec::new(),
+            multishots: Vec::new(),
+            cursor: 0,
+            look_at: Time(0),
+            multishots_max: (connections / share.max(1)) as usize,
+            promote_at: u8::try_from(messages_min).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// When there may be a quiet multishot to demote.
+    pub(crate) fn due(&self) -> Time {
+        if self.multishots.is_empty() { Time::NEVER } else { self.look_at }
+    }
+}
+
+impl RingEngine {
+    pub(crate) fn receive(&mut self, connection: ConnectionId) {
+        let Some(state) = self.slots.open_mut(connection).filter(|state| !state.ended) else {
+            return;
+        };
+        state.wanted = true;
+        self.list_to_arm(connection.slot);
+    }
+
+    pub(crate) fn stop_receiving(&mut self, connection: ConnectionId) {
+        if let Some(state) = self.slots.open_mut(connection) {
+            state.wanted = false;
+            self.cancel_armed(connection.slot);
+        }
+    }
+
+    /// Puts a connection on the list of those to arm, unless something is armed: that one's
+    /// completion lists it.
+    pub(crate) fn list_to_arm(&mut self, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        if state.wanted && !state.listed && state.armed == Armed::Nothing {
+            state.listed = true;
+            self.receptions.to_arm.push(slot);
+        }
+    }
+
+    /// Cancels what is armed and can wait. A one-shot receive ends by itself.
+    pub(crate) fn cancel_armed(&mut self, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        if state.cancelling || !matches!(state.armed, Armed::Poll | Armed::Multishot) {
+            return;
+        }
+        state.cancelling = true;
+        if let Some(tag) = state.armed_tag(slot) {
+            self.push(&Entry::cancel(tag));
+        }
+    }
+
+    /// Arms every connection on the list that is still to be received from.
+    pub(crate) fn arm_receives(&mut self) {
+        let mut list = std::mem::take(&mut self.receptions.to_arm);
+        for slot in list.drain(..) {
+            let room = self.counts.multishots < self.receptions.multishots_max as u64;
+            let promote_at = self.receptions.promote_at;
+            let Some(state) = self.slots.slot_mut(slot) else { continue };
+            state.listed = false;
+            let receives = matches!(state.phase, Phase::Open | Phase::Lingering) && state.wanted;
+            if !receives || state.armed != Armed::Nothing {
+                continue;
+            }
+            if room && state.promotes(promote_at) {
+                self.arm_multishot(slot);
+            } else if state.more {
+                state.receives_in_row = 0;
+                self.arm_receive(slot);
+            } else {
+                state.armed = Armed::Poll;
+                let tag = state.tag(Kind::Poll, slot);
+                self.push(&Entry::poll(slot, libc::POLLIN | libc::POLLRDHUP, tag));
+            }
+        }
+        // Arming lists nothing: the room is kept, and no entry is lost.
+        self.receptions.to_arm = list;
+    }
+
+    fn arm_receive(&mut self, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.armed = Armed::Receive;
+        state.more = false;
+        state.receives_in_row += 1;
+        let tag = state.tag(Kind::Receive, slot);
+        self.push(&Entry::receive(slot, tag));
+    }
+
+    fn arm_multishot(&mut self, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.armed = Armed::Multishot;
+        if !state.multishot_listed {
+            state.multishot_listed = true;
+            self.receptions.multishots.push(slot);
+        }
+        let tag = state.tag(Kind::Multishot, slot);
+        self.counts.multishots += 1;
+        self.push(&Entry::receive_on_and_on(slot, tag));
+    }
+
+    /// The poll of an idle connection has ended: receive what is there, or learn the errno.
+    pub(crate) fn on_poll(&mut self, tag: Tag, result: i32) {
+        let Some(state) = self.slots.tagged_mut(tag) else {
+            self.counts.completions_stale += 1;
+            return;
+        };
+        state.armed = Armed::Nothing;
+        state.cancelling = false;
+        if !state.wanted {
+            self.close_if_idle(tag.slot);
+        } else if result == -libc::ECANCELED {
+            self.list_to_arm(tag.slot);
+        } else {
+            state.receives_in_row = 0;
+            self.arm_receive(tag.slot);
+        }
+    }
+
+    /// A receive has completed: once, or once more.
+    pub(crate) fn on_received(
+        &mut self,
+        now: Time,
+        tag: Tag,
+        completion: &cqueue::Entry,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let (result, flags) = (completion.result(), completion.flags());
+        let buffer = cqueue::buffer_select(flags);
+        let Some(state) = self.slots.tagged_mut(tag) else {
+            self.counts.completions_stale += 1;
+            if let Some(buffer) = buffer {
+                self.discard(buffer);
+            }
+            return;
+        };
+        // A multishot may end with any completion, whatever its result.
+        if !cqueue::more(flags) {
+            if state.armed == Armed::Multishot {
+                self.counts.multishots -= 1;
+            }
+            state.armed = Armed::Nothing;
+            state.cancelling = false;
+        }
+        state.more = cqueue::sock_nonempty(flags) || result == -libc::ENOBUFS;
+        match usize::try_from(result) {
+            Ok(length) if length > 0 => {
+                let Some(buffer) = buffer else { return };
+                self.deliver_bytes(now, tag.slot, buffer, length, on_completion);
+            }
+            outcome => {
+                if let Some(buffer) = buffer {
+                    self.discard(buffer);
+                }
+                let ended = outcome.is_ok();
+                self.on_nothing_received(now, tag.slot, if ended { 0 } else { -result }, on_completion);
+            }
+        }
+        self.go_on_receiving(tag.slot);
+    }
+
+    /// A receive has brought no bytes: the end of the stream (`errno` 0), or an errno.
+    fn on_nothing_received(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        errno: i32,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let outcome = match errno {
+            // Nobody's fault: it is armed again.
+            libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM => return,
+            libc::ENOBUFS => {
+                self.counts.receive_buffers_exhausted += 1;
+                return;
+            }
+            0 => Reception::Finished,
+            errno => Reception::Failed(failure(errno)),
+        };
+        let connection = self.slots.connection(slot);
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.ended = true;
+        state.wanted = false;
+        match state.phase {
+            Phase::Open => on_completion(now, Completion::Received { connection, outcome }),
+            Phase::Lingering => self.end(slot),
+            _ => {}
+        }
+    }
+
+    /// Hands bytes to the worker, or throws them away, and gives the buffer back.
+    fn deliver_bytes(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        buffer: u16,
+        length: usize,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let connection = self.slots.connection(slot);
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        let phase = state.phase;
+        state.count_receive(now);
+        match self.buffers.take(buffer, length) {
+            Some(bytes) if phase == Phase::Open => {
+                let outcome = Reception::Bytes(bytes);
+                on_completion(now, Completion::Received { connection, outcome });
+            }
+            Some(_) => {}
+            None => self.counts.completions_stale += 1,
+        }
+        self.buffers.give_back(buffer);
+        if phase == Phase::Lingering {
+            self.count_lingered(slot, length);
+        }
+    }
+
+    /// What follows a completed receive: another one at once, or one at the start of the next turn.
+    fn go_on_receiving(&mut self, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        if state.armed != Armed::Nothing {
+            return;
+        }
+        let nonempty = state.more && state.receives_in_row < RECEIVES_IN_ROW_MAX;
+        let receives = matches!(state.phase, Phase::Open | Phase::Lingering) && state.wanted;
+        if !receives {
+            self.close_if_idle(slot);
+        } else if nonempty && !state.promotes(self.receptions.promote_at) {
+            self.arm_receive(slot);
+        } else {
+            self.list_to_arm(slot);
+        }
+    }
+
+    /// A buffer that came with a completion nobody waits for.
+    fn discard(&mut self, buffer: u16) {
+        if self.buffers.take(buffer, 0).is_some() {
+            self.buffers.give_back(buffer);
+        }
+    }
+
+    /// Demotes multishots that have been quiet for a second: they have no end of their own and hold
+    /// three times the memory of a poll.
+    pub(crate) fn demote_quiet(&mut self, now: Time) {
+        if now < self.receptions.due() {
+            return;
+        }
+        for _ in 0..QUIET_LOOKS_MAX {
+            let index = self.receptions.cursor;
+            let Some(&slot) = self.receptions.multishots.get(index) else {
+                self.receptions.cursor = 0;
+                self.receptions.look_at = Time(now.0.saturating_add(QUIET_NS));
+                return;
+            };
+            let Some(state) = self.slots.slot_mut(slot) else { return };
+            if state.armed != Armed::Multishot {
+                state.multishot_listed = false;
+                self.receptions.multishots.swap_remove(index);
+                continue;
+            }
+            if state.is_quiet(now) {
+                state.receives = 0;
+                self.cancel_armed(slot);
+            }
+            self.receptions.cursor += 1;
+        }
+        self.receptions.look_at = Time(now.0.saturating_add(QUIET_STEP_NS));
+    }
+}

@@ -1,0 +1,119 @@
+//! The proof, on a loopback pair before the first accept, of what the engine's correctness rests on
+//! and no manual promises: a send with `MSG_DONTWAIT` is decided when the enter that consumed it
+//! returns, and with `MSG_WAITALL` and `IOSQE_CQE_SKIP_SUCCESS` a whole send posts nothing while a
+//! partial or refused one posts what became of it. Takes less than a millisecond.
+
+use std::{
+    io::{self, Read},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+};
+
+use bytes::Bytes;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use worker::Slot;
+
+use crate::{
+    queue::{Queue, Stay},
+    sends::Sends,
+    setup::StartError,
+    tag::{Kind, Tag},
+};
+
+/// The socket buffers asked for: small, so that they are full soon.
+const SOCKET_BUFFER_BYTES: usize = 4096;
+
+/// More than both of them take.
+const LONG_BYTES: usize = 1 << 20;
+
+/// A connection of this machine with itself.
+pub(crate) struct Pair {
+    /// The end that sends.
+    pub(crate) sender: TcpStream,
+    receiver: TcpStream,
+}
+
+impl Pair {
+    pub(crate) fn new() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        set_socket_recv_buffer_size(&listener, SOCKET_BUFFER_BYTES)?;
+        let sender = TcpStream::connect(listener.local_addr()?)?;
+        set_socket_send_buffer_size(&sender, SOCKET_BUFFER_BYTES)?;
+        let (receiver, _) = listener.accept()?;
+        Ok(Self { sender, receiver })
+    }
+}
+
+/// Whether a whole send may skip its completion. The pair's sender stands in place `slot` of the
+/// table, which is empty afterwards.
+///
+/// # Errors
+/// Sends are not even decided when the enter returns.
+pub(crate) fn sends_are_inline(
+    queue: &mut Queue,
+    slot: Slot,
+    pair: Pair,
+) -> Result<bool, StartError> {
+    let failed = |error| StartError::Failed { step: "the self-test", error };
+    let mut test = Test { queue, slot, pair };
+    let inline = test.run(true).map_err(failed)?;
+    if !inline && !test.run(false).map_err(failed)? {
+        return Err(StartError::SendsWait);
+    }
+    let tag = Tag::of_engine(Kind::Close, slot);
+    test.complete(&crate::queue::Entry::close(slot, tag)).map_err(failed)?;
+    Ok(inline)
+}
+
+struct Test<'a> {
+    queue: &'a mut Queue,
+    slot: Slot,
+    pair: Pair,
+}
+
+impl Test<'_> {
+    /// Whole, partial, refused.
+    fn run(&mut self, inline: bool) -> io::Result<bool> {
+        let whole: &'static [u8] = b"whole";
+        let mut received = [0; 5];
+        let posted = self.send(inline, Bytes::from_static(whole))?;
+        let expected: &[i32] = if inline { &[] } else { &[5] };
+        if posted != expected {
+            return Ok(false);
+        }
+        self.pair.receiver.read_exact(&mut received)?;
+        let partial = self.send(inline, Bytes::from(vec![0; LONG_BYTES]))?;
+        let &[taken] = &partial[..] else { return Ok(false) };
+        let Ok(taken) = usize::try_from(taken) else { return Ok(false) };
+        if taken == 0 || taken >= LONG_BYTES {
+            return Ok(false);
+        }
+        let refused = self.send(inline, Bytes::from_static(whole))?;
+        self.skip(taken)?;
+        Ok(received == whole && refused == [-libc::EAGAIN])
+    }
+
+    /// Offers bytes and says what has been posted when the enter returns. The bytes are gone then.
+    fn send(&mut self, inline: bool, bytes: Bytes) -> io::Result<Vec<i32>> {
+        let mut sends = Sends::new(inline);
+        let mark = sends.hold(bytes);
+        let Some(entry) = sends.offer(mark, self.slot) else { return Ok(Vec::new()) };
+        let posted = self.complete(&entry);
+        sends.settle();
+        posted
+    }
+
+    fn complete(&mut self, entry: &crate::queue::Entry) -> io::Result<Vec<i32>> {
+        self.queue.push(entry);
+        self.queue.enter(Stay::Submit)?;
+        let mut posted = Vec::new();
+        self.queue.drain(|completion| posted.push(completion.result()));
+        Ok(posted)
+    }
+
+    /// Makes room again.
+    fn skip(&mut self, bytes: usize) -> io::Result<()> {
+        let mut receiver = &self.pair.receiver;
+        let skipped = io::copy(&mut receiver.take(bytes as u64), &mut io::sink())?;
+        if skipped == bytes as u64 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}

@@ -1,0 +1,196 @@
+//! Sends and offers: one entry per target, decided by the enter that consumes it. Between two
+//! enters a connection gets at most one, whoever asks: of two, the second would follow the first
+//! onto the wire even where the first was cut short.
+
+use bytes::Bytes;
+use worker::{Completion, ConnectionId, Failure, Slot, Taken, Time};
+
+use crate::{
+    engine::RingEngine,
+    queue::Entry,
+    sends::FrameMark,
+    slots::Phase,
+    tag::{Kind, Tag},
+};
+
+/// What became of one send or of one target of an offer.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    connection: ConnectionId,
+    /// True exactly when it was a `Send`.
+    sent: bool,
+    bytes: Bytes,
+    /// How many of the bytes were taken, or a negated errno.
+    result: i32,
+}
+
+impl RingEngine {
+    pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
+        if self.slots.open_mut(connection).is_none() {
+            return;
+        }
+        self.make_room_for(connection.slot);
+        if self.refuse_behind(connection.slot, true, &bytes) {
+            return;
+        }
+        let mark = self.sends.hold(bytes);
+        let entry = self.sends.send(mark, connection.slot);
+        self.push_send(connection.slot, entry);
+    }
+
+    pub(crate) fn offer(&mut self, frame: &Bytes, targets: &[Slot]) {
+        let mut held: Option<(u32, FrameMark)> = None;
+        for &slot in targets {
+            self.offered += 1;
+            if self.slots.slot_mut(slot).is_none_or(|state| state.phase != Phase::Open) {
+                continue;
+            }
+            self.make_room_for(slot);
+            if self.refuse_behind(slot, false, frame) {
+                continue;
+            }
+            // An enter in between has released the frame, and it is held again.
+            let mark = match held {
+                Some((batch, mark)) if batch == self.batch => mark,
+                _ => self.sends.hold(frame.clone()),
+            };
+            held = Some((self.batch, mark));
+            let entry = self.sends.offer(mark, slot);
+            self.push_send(slot, entry);
+        }
+    }
+
+    /// Enters if the queue is full, or if the connection has been sent to since the last enter.
+    #[inline]
+    fn make_room_for(&mut self, slot: Slot) {
+        let batch = self.batch;
+        if self.slots.slot_mut(slot).is_some_and(|state| state.batch == batch) {
+            self.counts.batches_split += 1;
+            self.flush();
+        } else {
+            self.make_room();
+        }
+    }
+
+    /// If an earlier send was refused and the worker does not know yet, this one is refused, whole
+    /// and behind it.
+    fn refuse_behind(&mut self, slot: Slot, sent: bool, bytes: &Bytes) -> bool {
+        let refused = self.slots.slot_mut(slot).is_some_and(|state| state.refused);
+        if refused {
+            let connection = self.slots.connection(slot);
+            let bytes = bytes.clone();
+            self.decided.push_back(Decided { connection, sent, bytes, result: -libc::EAGAIN });
+        }
+        refused
+    }
+
+    #[inline]
+    fn push_send(&mut self, slot: Slot, entry: Option<Entry>) {
+        let Some(entry) = entry else { return };
+        if let Some(state) = self.slots.slot_mut(slot) {
+            state.batch = self.batch;
+        }
+        self.push(&entry);
+    }
+
+    /// Takes the completion of a send or of a target, right after the enter that consumed it.
+    pub(crate) fn on_decided(&mut self, tag: Tag, result: i32) {
+        let Some(bytes) = self.sends.frame(tag.mark) else {
+            self.counts.completions_stale += 1;
+            return;
+        };
+        let Some(state) = self.slots.slot_mut(tag.slot).filter(|state| state.phase == Phase::Open)
+        else {
+            return;
+        };
+        let whole = usize::try_from(result).is_ok_and(|taken| taken >= bytes.len());
+        let sent = tag.kind == Kind::Send;
+        state.refused |= !whole;
+        if sent || !whole {
+            let bytes = bytes.clone();
+            let connection = self.slots.connection(tag.slot);
+            self.decided.push_back(Decided { connection, sent, bytes, result });
+        }
+    }
+
+    /// Tells the worker what was decided, before anything else of the same enters.
+    pub(crate) fn deliver_decided(
+        &mut self,
+        now: Time,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        while let Some(decided) = self.decided.pop_front() {
+            let Decided { connection, sent, bytes, result } = decided;
+            let Some(state) = self.slots.open_mut(connection) else { continue };
+            state.refused = false;
+            let outcome = outcome(bytes, result);
+            if outcome.as_ref().is_ok_and(|taken| taken.taken < taken.bytes.len()) {
+                self.poll_writable(connection.slot);
+            }
+            on_completion(now, match sent {
+                true => Completion::Sent { connection, outcome },
+                false => Completion::Refused { connection, outcome },
+            });
+        }
+        let targets = std::mem::take(&mut self.offered_decided);
+        if targets > 0 {
+            on_completion(now, Completion::Offered { targets });
+        }
+    }
+
+    /// Waits for the socket to take bytes again; completes once, as `Writable`.
+    fn poll_writable(&mut self, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot).filter(|state| !state.write_poll) else {
+            return;
+        };
+        state.write_poll = true;
+        let tag = state.tag(Kind::WritePoll, slot);
+        self.push(&Entry::poll(slot, libc::POLLOUT, tag));
+    }
+
+    /// The poll for writability has ended. A failed socket is writable too: the next send says so.
+    pub(crate) fn on_write_poll(
+        &mut self,
+        now: Time,
+        tag: Tag,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let Some(state) = self.slots.tagged_mut(tag) else {
+            self.counts.completions_stale += 1;
+            return;
+        };
+        state.write_poll = false;
+        let open = state.phase == Phase::Open;
+        let connection = self.slots.connection(tag.slot);
+        if open {
+            on_completion(now, Completion::Writable { connection });
+        } else {
+            self.close_if_idle(tag.slot);
+        }
+    }
+}
+
+/// What the worker is told of a result. A kernel without memory for the bytes has refused them.
+fn outcome(bytes: Bytes, result: i32) -> Result<Taken, Failure> {
+    match usize::try_from(result) {
+        Ok(taken) => Ok(Taken { bytes, taken }),
+        Err(_) => match -result {
+            libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS | libc::EINTR => {
+                Ok(Taken { bytes, taken: 0 })
+            }
+            errno => Err(failure(errno)),
+        },
+    }
+}
+
+/// What an errno of a socket says about its connection.
+pub(crate) fn failure(errno: i32) -> Failure {
+    match errno {
+        libc::ECONNRESET | libc::EPIPE | libc::ENOTCONN | libc::ECONNABORTED => Failure::Reset,
+        libc::ETIMEDOUT => Failure::TimedOut,
+        libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN => {
+            Failure::Unreachable
+        }
+        errno => Failure::Other(errno),
+    }
+}

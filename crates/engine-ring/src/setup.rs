@@ -1,0 +1,371 @@
+//! How a ring comes to be: what it needs of the kernel, what it can do without, what it may do
+//! afterwards, and one sentence for each reason why it cannot be had.
+
+use std::{
+    fmt, io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    thread,
+    time::{Duration, Instant},
+};
+
+use io_uring::{Builder, IoUring, Probe, opcode, register::Restriction, squeue::Flags};
+use rustix::{
+    process::{Resource, getrlimit},
+    system::uname,
+};
+use worker::Slot;
+
+use crate::{buffers::ReceiveBuffers, engine::RingOptions, queue::Queue};
+
+/// The first kernel on which a closed direct descriptor is released while older ones are armed.
+/// Before it one idle connection keeps the sockets of all that were closed after it.
+const KERNEL_MIN: (u32, u32) = (6, 13);
+
+/// How long memory of rings that have just ended is waited for: the kernel returns it late.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two tries within that time.
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The operations in use, and what to call one that is missing.
+const OPERATIONS: [(u8, &str); 10] = [
+    (opcode::Accept::CODE, "ACCEPT"),
+    (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+    (opcode::Close::CODE, "CLOSE"),
+    (opcode::Connect::CODE, "CONNECT"),
+    (opcode::MsgRingData::CODE, "MSG_RING"),
+    (opcode::PollAdd::CODE, "POLL_ADD"),
+    (opcode::Recv::CODE, "RECV"),
+    (opcode::Send::CODE, "SEND"),
+    (opcode::Shutdown::CODE, "SHUTDOWN"),
+    (opcode::Write::CODE, "WRITE"),
+];
+
+/// IORING_UNREGISTER_RING_FDS and IORING_REGISTER_SYNC_CANCEL (linux/io_uring.h): what a ring is
+/// still registered for after its start is its end.
+const REGISTRATIONS_AFTER_START: [u8; 2] = [21, 24];
+
+/// Why the ring engine cannot start here.
+#[derive(Debug)]
+pub enum StartError {
+    /// The kernel lacks something.
+    KernelTooOld {
+        /// What `uname -r` says.
+        release: String,
+        /// What is missing.
+        missing: String,
+    },
+    /// `kernel.io_uring_disabled` forbids io_uring to this process.
+    Disabled {
+        /// The setting: 1 or 2.
+        setting: u32,
+    },
+    /// Something answers for the kernel that io_uring does not exist or is not allowed.
+    Filtered {
+        /// What `uname -r` says.
+        release: String,
+        /// EPERM or ENOSYS.
+        error: io::Error,
+    },
+    /// The memory that may be locked is used up.
+    MemoryLimit {
+        /// RLIMIT_MEMLOCK in bytes; `None` is no limit.
+        limit: Option<u64>,
+    },
+    /// The descriptor table is larger than the process may have descriptors.
+    DescriptorLimit {
+        /// Places of the table.
+        wanted: u32,
+        /// RLIMIT_NOFILE; `None` is no limit.
+        limit: Option<u64>,
+    },
+    /// A send that must not wait does not complete at once on this kernel.
+    SendsWait,
+    /// Anything else.
+    Failed {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = KERNEL_MIN;
+        match self {
+            Self::KernelTooOld { release, missing } => write!(
+                formatter,
+                "the ring engine needs Linux {major}.{minor} or later and this is {release}, which \
+                 lacks {missing}: choose another engine or a newer kernel"
+            ),
+            Self::Disabled { setting } => write!(
+                formatter,
+                "io_uring is forbidden by kernel.io_uring_disabled = {setting}: set it to 0 with \
+                 sysctl, or choose another engine"
+            ),
+            Self::Filtered { release, error } => write!(
+                formatter,
+                "io_uring is refused ({error}) though Linux {release} has it and \
+                 kernel.io_uring_disabled allows it: a seccomp filter, as of a container runtime, \
+                 is in the way; allow io_uring_setup, io_uring_enter and io_uring_register in its \
+                 profile, or choose another engine"
+            ),
+            Self::MemoryLimit { limit: Some(limit) } => write!(
+                formatter,
+                "the kernel has no memory left for a ring within RLIMIT_MEMLOCK = {limit} bytes: \
+                 raise it (ulimit -l), or take fewer workers or fewer completion_entries"
+            ),
+            Self::MemoryLimit { limit: None } => formatter.write_str(
+                "the kernel has no memory left for a ring: take fewer workers or fewer \
+                 completion_entries",
+            ),
+            Self::DescriptorLimit { wanted, limit } => {
+                let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+                write!(
+                    formatter,
+                    "a table of {wanted} connections and listeners exceeds what the kernel allows \
+                     a ring (RLIMIT_NOFILE = {limit}): raise it (ulimit -n), or take more workers \
+                     or fewer connections"
+                )
+            }
+            Self::SendsWait => formatter.write_str(
+                "this kernel lets a send wait that must not: choose another engine, and report it",
+            ),
+            Self::Failed { step, error } => {
+                write!(formatter, "{step} failed: {error}: choose another engine, and report it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Filtered { error, .. } | Self::Failed { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// What the descriptor table holds beside connections, by place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    /// Places for connections, from 0; the listeners stand behind them.
+    pub(crate) connections: u32,
+    /// How many listeners there are; the waker's eventfd stands behind them.
+    pub(crate) listeners: u32,
+}
+
+impl Places {
+    /// Where a listener stands.
+    pub(crate) fn listener(self, listener: usize) -> Slot {
+        self.connections + u32::try_from(listener).unwrap_or(u32::MAX)
+    }
+
+    /// Where the waker's eventfd stands.
+    pub(crate) fn waker(self) -> Slot {
+        self.connections + self.listeners
+    }
+
+    /// How many places there are.
+    pub(crate) fn count(self) -> u32 {
+        self.waker() + 1
+    }
+}
+
+/// Opens a ring whose table holds `files` behind the connections. `extra` are operations that a
+/// test wants to use beside the engine's own.
+///
+/// # Errors
+/// One sentence that names cause and cure.
+pub(crate) fn open(
+    options: &RingOptions,
+    places: Places,
+    files: &[RawFd],
+    extra: &[u8],
+    notes: &mut Vec<String>,
+) -> Result<(Queue, ReceiveBuffers), StartError> {
+    let release = release();
+    if version(&release).is_none_or(|version| version < KERNEL_MIN) {
+        let missing = "the release of direct descriptors one by one".to_owned();
+        return Err(StartError::KernelTooOld { release, missing });
+    }
+    let until = Instant::now() + MEMORY_PATIENCE;
+    loop {
+        notes.clear();
+        match attempt(options, places, files, extra, notes) {
+            Err(StartError::MemoryLimit { .. }) if Instant::now() < until => {
+                thread::sleep(MEMORY_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn attempt(
+    options: &RingOptions,
+    places: Places,
+    files: &[RawFd],
+    extra: &[u8],
+    notes: &mut Vec<String>,
+) -> Result<(Queue, ReceiveBuffers), StartError> {
+    let (ring, dropped) = with_fewer_flags(|flags| build(options, flags))
+        .map_err(|error| explain("io_uring_setup", error))?;
+    notes.extend(dropped.iter().map(|flag| format!("the kernel does not take {flag}")));
+    check_operations(&ring)?;
+    let mut buffers = ReceiveBuffers::new(options.receive_buffers, options.receive_buffer_bytes)
+        .map_err(|error| explain("allocating receive buffers", error))?;
+    let mut queue = Queue::new(ring);
+    register_table(&queue, places, files)?;
+    let submitter = queue.submitter();
+    buffers
+        .register(submitter)
+        .map_err(|error| explain("registering the receive buffers", error))?;
+    // SHUTDOWN is the only operation that needs a thread of the kernel's.
+    submitter
+        .register_iowq_max_workers(&mut [1, 1])
+        .map_err(|error| explain("limiting the kernel's worker threads", error))?;
+    submitter
+        .register_restrictions(&mut restrictions(extra))
+        .map_err(|error| explain("restricting the ring", error))?;
+    submitter.register_enable_rings().map_err(|error| explain("enabling the ring", error))?;
+    if let Err(error) = queue.register_with_thread() {
+        notes.push(format!("the ring's descriptor is looked up at every enter ({error})"));
+    }
+    Ok((queue, buffers))
+}
+
+/// Flags that make a ring cheaper and that it works without.
+const OPTIONAL_FLAGS: [(&str, fn(&mut Builder)); 3] = [
+    ("IORING_SETUP_NO_SQARRAY", |builder| {
+        builder.setup_no_sqarray();
+    }),
+    ("IORING_SETUP_SUBMIT_ALL", |builder| {
+        builder.setup_submit_all();
+    }),
+    ("IORING_SETUP_CLAMP", |builder| {
+        builder.setup_clamp();
+    }),
+];
+
+/// Tries with all optional flags, then with one less each time that the kernel finds the flags
+/// invalid. Says which were dropped.
+fn with_fewer_flags<R>(
+    mut build: impl FnMut(&[(&'static str, fn(&mut Builder))]) -> io::Result<R>,
+) -> io::Result<(R, Vec<&'static str>)> {
+    for first in 0..OPTIONAL_FLAGS.len() {
+        match build(&OPTIONAL_FLAGS[first..]) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            outcome => {
+                let dropped = OPTIONAL_FLAGS[..first].iter().map(|(name, _)| *name).collect();
+                return outcome.map(|ring| (ring, dropped));
+            }
+        }
+    }
+    let dropped = OPTIONAL_FLAGS.iter().map(|(name, _)| *name).collect();
+    build(&[]).map(|ring| (ring, dropped))
+}
+
+fn build(
+    options: &RingOptions,
+    optional: &[(&'static str, fn(&mut Builder))],
+) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_cqsize(options.completion_entries)
+        .setup_r_disabled()
+        .dontfork();
+    for (_, set) in optional {
+        set(&mut builder);
+    }
+    builder.build(options.submission_entries)
+}
+
+fn check_operations(ring: &IoUring) -> Result<(), StartError> {
+    let mut probe = Probe::new();
+    ring.submitter()
+        .register_probe(&mut probe)
+        .map_err(|error| explain("asking which operations there are", error))?;
+    match OPERATIONS.iter().find(|(code, _)| !probe.is_supported(*code)) {
+        Some((_, name)) => {
+            let missing = format!("the operation {name}");
+            Err(StartError::KernelTooOld { release: release(), missing })
+        }
+        None => Ok(()),
+    }
+}
+
+fn register_table(queue: &Queue, places: Places, files: &[RawFd]) -> Result<(), StartError> {
+    let submitter = queue.submitter();
+    submitter.register_files_sparse(places.count()).map_err(|error| match error.raw_os_error() {
+        Some(libc::EMFILE | libc::EINVAL) => StartError::DescriptorLimit {
+            wanted: places.count(),
+            limit: getrlimit(Resource::Nofile).current,
+        },
+        _ => explain("registering the descriptor table", error),
+    })?;
+    let listeners = places.connections;
+    submitter
+        .register_files_update(listeners, files)
+        .map_err(|error| explain("registering the listeners", error))?;
+    Ok(())
+}
+
+/// Everything that the ring may be used for from now on, and nothing else.
+fn restrictions(extra: &[u8]) -> Vec<Restriction> {
+    let flags = Flags::FIXED_FILE | Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+    OPERATIONS
+        .iter()
+        .map(|(code, _)| *code)
+        .chain(extra.iter().copied())
+        .map(Restriction::sqe_op)
+        .chain(REGISTRATIONS_AFTER_START.map(Restriction::register_op))
+        .chain([Restriction::sqe_flags_allowed(flags.bits())])
+        .collect()
+}
+
+/// Why the kernel refused.
+fn explain(step: &'static str, error: io::Error) -> StartError {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::ENOSYS) => refusal(disabled_setting(), error),
+        Some(libc::ENOMEM) => {
+            StartError::MemoryLimit { limit: getrlimit(Resource::Memlock).current }
+        }
+        _ => StartError::Failed { step, error },
+    }
+}
+
+/// Who it is that refuses io_uring as such, given `kernel.io_uring_disabled`.
+fn refusal(setting: u32, error: io::Error) -> StartError {
+    if setting > 0 && error.raw_os_error() == Some(libc::EPERM) {
+        return StartError::Disabled { setting };
+    }
+    StartError::Filtered { release: release(), error }
+}
+
+/// `kernel.io_uring_disabled`; 0 where it cannot be read, as on kernels that lack it.
+fn disabled_setting() -> u32 {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
+        .ok()
+        .and_then(|setting| setting.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn release() -> String {
+    uname().release().to_string_lossy().into_owned()
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The raw descriptors of files.
+pub(crate) fn raw(files: &[OwnedFd]) -> Vec<RawFd> {
+    files.iter().map(AsRawFd::as_raw_fd).collect()
+}

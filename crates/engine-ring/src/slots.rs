@@ -1,0 +1,295 @@
+//! The connection table: what is happening to each slot, and which slots are free. The lowest free
+//! slot goes first, so that a table which is mostly empty stays dense, and slots that were never
+//! used take no memory.
+//!
+//! ```text
+//!           accept armed            accepted          Finish
+//!     Free ─────────────▶ Accepting ────────▶ Open ────────────────▶ Ending ───────▶ Closing
+//!      ▲ ▲                    │                │ Linger                ▲     nothing    │
+//!      │ └────────────────────┘                └──────▶ Lingering ─────┘     in flight  │
+//!      │        failed                                   end of stream, failure,        │
+//!      │                                                 bytes_max, or Abort            │
+//!      └────────────────────────────────────────────────────────────────────────────────┘
+//!                        closed: the generation goes up by one
+//! ```
+//!
+//! `Abort` leads to `Ending` from every state in which the kernel may hold something. A CLOSE is
+//! submitted only when nothing of the connection is in flight: as long as something is armed, the
+//! kernel keeps the socket open behind it.
+
+use worker::{ConnectionId, Slot, Time};
+
+use crate::tag::{Kind, Tag};
+
+/// Where a slot is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In the pool of free slots.
+    #[default]
+    Free,
+    /// Named by an armed accept.
+    Accepting,
+    /// The worker's.
+    Open,
+    /// FIN goes out, or is out; what still comes in is thrown away.
+    Lingering,
+    /// Waits until nothing is in flight, to be closed.
+    Ending,
+    /// The CLOSE is submitted.
+    Closing,
+}
+
+/// What is armed for receiving.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Armed {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A poll, until there is something to receive.
+    Poll,
+    /// A one-shot receive, which does not wait.
+    Receive,
+    /// A multishot receive.
+    Multishot,
+}
+
+impl Armed {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Nothing => None,
+            Self::Poll => Some(Kind::Poll),
+            Self::Receive => Some(Kind::Receive),
+            Self::Multishot => Some(Kind::Multishot),
+        }
+    }
+}
+
+/// What the engine knows of one slot. Everything else about a connection is the worker's.
+#[derive(Debug, Default)]
+pub(crate) struct SlotState {
+    /// How many connections have had this slot.
+    pub(crate) generation: u32,
+    /// The batch that last sent to it.
+    pub(crate) batch: u32,
+    /// Bytes thrown away while lingering.
+    pub(crate) lingered_bytes: u32,
+    /// The second of the clock, modulo 2^16, in which `receives` were counted.
+    pub(crate) second: u16,
+    /// Receives within that second.
+    pub(crate) receives: u8,
+    /// Receives since the last poll.
+    pub(crate) receives_in_row: u8,
+    pub(crate) phase: Phase,
+    pub(crate) armed: Armed,
+    /// True exactly when a cancellation of what is armed was submitted.
+    pub(crate) cancelling: bool,
+    /// True exactly when bytes are to be received: the worker asked, or the engine lingers.
+    pub(crate) wanted: bool,
+    /// True exactly when the stream has ended or failed: nothing is left to receive.
+    pub(crate) ended: bool,
+    /// True exactly when the slot is on the list of those to arm.
+    pub(crate) listed: bool,
+    /// True exactly when more bytes are there, so that no poll is needed before the next receive.
+    pub(crate) more: bool,
+    /// True exactly when the slot is on the list of multishots.
+    pub(crate) multishot_listed: bool,
+    /// True exactly when a send was refused, or cut short, and the worker has not been told.
+    pub(crate) refused: bool,
+    /// True exactly when the poll for writability is armed.
+    pub(crate) write_poll: bool,
+    /// True exactly when a SHUTDOWN is in flight.
+    pub(crate) shutdown: bool,
+    /// True exactly when the CONNECT that resets the connection is in flight.
+    pub(crate) abort: bool,
+}
+
+impl SlotState {
+    /// True exactly when the kernel holds an entry of this connection.
+    pub(crate) fn in_flight(&self) -> bool {
+        self.armed != Armed::Nothing || self.write_poll || self.shutdown || self.abort
+    }
+
+    /// The tag of an entry for this connection.
+    pub(crate) fn tag(&self, kind: Kind, slot: Slot) -> Tag {
+        Tag::of_connection(kind, self.generation, slot)
+    }
+
+    /// Counts a receive within its second of the clock.
+    pub(crate) fn count_receive(&mut self, now: Time) {
+        let second = second(now);
+        if self.second != second {
+            self.second = second;
+            self.receives = 0;
+        }
+        self.receives = self.receives.saturating_add(1);
+    }
+
+    /// True exactly when so many receives within one second have been counted. 0: never.
+    pub(crate) fn promotes(&self, receives_min: u8) -> bool {
+        receives_min > 0 && self.receives >= receives_min
+    }
+
+    /// True exactly when nothing was received within the last whole second.
+    pub(crate) fn is_quiet(&self, now: Time) -> bool {
+        second(now).wrapping_sub(self.second) > 1
+    }
+
+    /// The tag of what is armed for receiving.
+    pub(crate) fn armed_tag(&self, slot: Slot) -> Option<Tag> {
+        self.armed.kind().map(|kind| self.tag(kind, slot))
+    }
+}
+
+/// The second of the clock, modulo 2^16.
+fn second(now: Time) -> u16 {
+    u16::try_from((now.0 / 1_000_000_000) % (1 << 16)).unwrap_or(0)
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// Grows to the highest slot used so far; its room is reserved, and becomes resident by use.
+    states: Vec<SlotState>,
+    /// One bit per slot: set exactly when it is free.
+    free: Vec<u64>,
+    /// No word before this one has a bit set.
+    free_from: usize,
+    free_count: u32,
+}
+
+impl Slots {
+    /// A table of `count` free slots.
+    pub(crate) fn new(count: u32) -> Self {
+        let mut free = vec![u64::MAX; (count as usize).div_ceil(64)];
+        if let Some(last) = free.last_mut().filter(|_| count % 64 != 0) {
+            *last = (1 << (count % 64)) - 1;
+        }
+        let states = Vec::with_capacity(count as usize);
+        Self { states, free, free_from: 0, free_count: count }
+    }
+
+    /// Bytes of the whole table.
+    pub(crate) fn bytes(&self) -> usize {
+        self.states.capacity() * size_of::<SlotState>() + self.free.len() * size_of::<u64>()
+    }
+
+    /// How many slots are free.
+    pub(crate) fn free_count(&self) -> u32 {
+        self.free_count
+    }
+
+    /// Takes the lowest free slot out of the pool, for an accept.
+    pub(crate) fn take_free(&mut self) -> Option<Slot> {
+        let words = self.free.get_mut(self.free_from..)?;
+        let Some(offset) = words.iter().position(|word| *word != 0) else {
+            self.free_from = self.free.len();
+            return None;
+        };
+        let word = &mut words[offset];
+        let bit = word.trailing_zeros();
+        *word &= *word - 1;
+        self.free_from += offset;
+        self.free_count -= 1;
+        let slot = u32::try_from(self.free_from).unwrap_or(0) * 64 + bit;
+        while self.states.len() <= slot as usize {
+            self.states.push(SlotState::default());
+        }
+        self.states[slot as usize].phase = Phase::Accepting;
+        Some(slot)
+    }
+
+    /// Puts a slot back whose accept took nothing.
+    pub(crate) fn put_back(&mut self, slot: Slot) {
+        self.states[slot as usize].phase = Phase::Free;
+        let word = slot as usize / 64;
+        self.free[word] |= 1 << (slot % 64);
+        self.free_from = self.free_from.min(word);
+        self.free_count += 1;
+    }
+
+    /// Frees a slot that the kernel holds nothing of any more, for a new generation.
+    pub(crate) fn release(&mut self, slot: Slot) {
+        let state = &mut self.states[slot as usize];
+        // The lists that a slot may be on are tidied when they are next walked.
+        *state = SlotState {
+            generation: state.generation.wrapping_add(1),
+            listed: state.listed,
+            multishot_listed: state.multishot_listed,
+            ..SlotState::default()
+        };
+        self.put_back(slot);
+    }
+
+    /// The connection that has this slot now.
+    pub(crate) fn connection(&self, slot: Slot) -> ConnectionId {
+        ConnectionId { slot, generation: self.states[slot as usize].generation }
+    }
+
+    /// The state of a slot that has been used.
+    #[inline]
+    pub(crate) fn slot_mut(&mut self, slot: Slot) -> Option<&mut SlotState> {
+        self.states.get_mut(slot as usize)
+    }
+
+    /// The state of a connection that still has its slot.
+    pub(crate) fn connection_mut(&mut self, connection: ConnectionId) -> Option<&mut SlotState> {
+        self.slot_mut(connection.slot).filter(|state| {
+            state.generation == connection.generation
+                && !matches!(state.phase, Phase::Free | Phase::Accepting)
+        })
+    }
+
+    /// The state of a connection that is the worker's.
+    pub(crate) fn open_mut(&mut self, connection: ConnectionId) -> Option<&mut SlotState> {
+        self.connection_mut(connection).filter(|state| state.phase == Phase::Open)
+    }
+
+    /// The state of the connection that a completion speaks of.
+    pub(crate) fn tagged_mut(&mut self, tag: Tag) -> Option<&mut SlotState> {
+        self.slot_mut(tag.slot).filter(|state| {
+            state.tag(tag.kind, tag.slot) == tag
+                && !matches!(state.phase, Phase::Free | Phase::Accepting)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_slot_goes_first() {
+        let mut slots = Slots::new(130);
+        let taken: Vec<Slot> = std::iter::from_fn(|| slots.take_free()).collect();
+        assert_eq!(taken, (0..130).collect::<Vec<Slot>>());
+        assert_eq!(slots.free_count(), 0);
+        for slot in [128, 3, 65] {
+            slots.put_back(slot);
+        }
+        assert_eq!(slots.free_count(), 3);
+        let again: Vec<Slot> = std::iter::from_fn(|| slots.take_free()).collect();
+        assert_eq!(again, [3, 65, 128]);
+    }
+
+    #[test]
+    fn a_released_slot_has_a_new_generation() {
+        let mut slots = Slots::new(8);
+        let slot = slots.take_free().unwrap();
+        slots.slot_mut(slot).unwrap().phase = Phase::Open;
+        let first = slots.connection(slot);
+        let tag = slots.slot_mut(slot).unwrap().tag(Kind::Poll, slot);
+        assert!(slots.open_mut(first).is_some() && slots.tagged_mut(tag).is_some());
+        slots.release(slot);
+        assert_eq!(slots.take_free(), Some(slot));
+        slots.slot_mut(slot).unwrap().phase = Phase::Open;
+        assert_eq!(slots.connection(slot), ConnectionId { slot: 0, generation: 1 });
+        assert!(slots.open_mut(first).is_none(), "an operation for the first");
+        assert!(slots.tagged_mut(tag).is_none(), "a completion of the first");
+    }
+
+    /// A million of them must fit a small machine.
+    #[test]
+    fn a_slot_takes_thirty_two_bytes() {
+        assert!(size_of::<SlotState>() <= 32, "{} bytes", size_of::<SlotState>());
+    }
+}

@@ -1,0 +1,21 @@
+//! Bytes to WebSocket and back: RFC 6455 on the server's side, without I/O. Heads of requests and
+//! responses, frame headers, a decoder that works in place on the receive buffer, close codes.
+//! It opens nothing, waits for nothing and keeps no clock.
+
+#![forbid(unsafe_code)]
+
+mod close;
+mod decode;
+mod encode;
+mod handshake;
+mod head;
+mod mask;
+mod partial;
+
+pub use close::{CloseCode, CloseFrame};
+pub use decode::{Decoder, Event, Input, Message, Violation};
+pub use encode::{DataOpcode, PING, encode_close, encode_message, encode_pong};
+pub use handshake::{
+    BadRequest, NoUpgrade, Request, StatusCode, encode_response, encode_upgrade, parse_request,
+};
+pub use mask::unmask;

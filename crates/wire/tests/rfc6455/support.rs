@@ -1,0 +1,146 @@
+//! Frames by hand, and decoding a stream in pieces into events that own their bytes.
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use ringway_wire::{DataOpcode, Decoder, Event, Input, Violation};
+
+pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+pub(crate) const FINAL: u8 = 0x80;
+pub(crate) const CONTINUATION: u8 = 0x0;
+pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
+pub(crate) const CLOSE: u8 = FINAL | 0x8;
+pub(crate) const PING: u8 = FINAL | 0x9;
+pub(crate) const PONG: u8 = FINAL | 0xA;
+
+/// An [`Event`] that owns its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<(u16, String)>),
+}
+
+impl From<Event<'_>> for Heard {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Message(message) => match message.opcode {
+                DataOpcode::Text => Self::Text(
+                    String::from_utf8(message.payload.to_vec()).expect("text is valid UTF-8"),
+                ),
+                DataOpcode::Binary => Self::Binary(message.payload.to_vec()),
+            },
+            Event::Ping(payload) => Self::Ping(payload.to_vec()),
+            Event::Pong(payload) => Self::Pong(payload.to_vec()),
+            Event::Close(close) => {
+                Self::Close(close.map(|close| (close.code.0, close.reason.to_owned())))
+            }
+        }
+    }
+}
+
+/// A masked frame whose first byte is `first`, its length in the shortest form.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame_with_key(first, KEY, payload)
+}
+
+pub(crate) fn frame_with_key(first: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | u8::try_from(length).expect("at most 125")),
+        length @ 126..=0xFFFF => {
+            bytes.push(0x80 | 126);
+            let length = u16::try_from(length).expect("at most 65535");
+            bytes.extend(length.to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(key);
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+/// What a stream comes to: its events, then perhaps a violation, and the number of bytes that had
+/// been received by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) heard: Vec<Heard>,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) bytes_received: usize,
+}
+
+impl Outcome {
+    pub(crate) fn what(&self) -> (&[Heard], Option<Violation>) {
+        (&self.heard, self.violation)
+    }
+}
+
+/// Decodes pieces of a stream one after another, each in a buffer of its own, until a violation
+/// or a Close. Between pieces the decoder is exchanged for its clone (at first always, then now
+/// and then, since it may be large): nothing about a connection may hide elsewhere.
+pub(crate) fn decode<'p>(
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+    message_bytes_max: usize,
+) -> Outcome {
+    let mut decoder = Decoder::default();
+    let mut outcome = Outcome { heard: Vec::new(), violation: None, bytes_received: 0 };
+    for (index, piece) in pieces.into_iter().enumerate() {
+        let mut buffer = piece.to_vec();
+        outcome.bytes_received += piece.len();
+        let mut input = Input::new(&mut buffer);
+        loop {
+            match decoder.poll(&mut input, message_bytes_max) {
+                Ok(None) => break,
+                Ok(Some(event)) => {
+                    let is_close = matches!(event, Event::Close(_));
+                    outcome.heard.push(event.into());
+                    if is_close {
+                        return outcome;
+                    }
+                }
+                Err(violation) => {
+                    outcome.violation = Some(violation);
+                    return outcome;
+                }
+            }
+        }
+        assert_eq!(input.rest(), [], "no event left, so nothing may be left of the input");
+        if index < 500 || index % 97 == 0 {
+            decoder = decoder.clone();
+        }
+    }
+    outcome
+}
+
+/// Decodes the stream whole, byte by byte and in random pieces, and checks that it makes no
+/// difference. Returns how it went byte by byte.
+pub(crate) fn decode_every_way(stream: &[u8], message_bytes_max: usize, seed: u64) -> Outcome {
+    let single = decode(stream.chunks(1), message_bytes_max);
+    let whole = decode([stream], message_bytes_max);
+    assert_eq!(whole.what(), single.what(), "whole and byte by byte");
+    for round in 0..8 {
+        let pieces = cut(stream, &mut StdRng::seed_from_u64(seed + round));
+        let sizes: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+        let pieced = decode(pieces, message_bytes_max);
+        assert_eq!(pieced.what(), single.what(), "cut into {sizes:?}");
+    }
+    single
+}
+
+/// Random pieces, some of them empty.
+pub(crate) fn cut<'s>(mut stream: &'s [u8], random: &mut StdRng) -> Vec<&'s [u8]> {
+    let piece_bytes_max = if random.random() { 8 } else { stream.len() };
+    let mut pieces = Vec::new();
+    while !stream.is_empty() {
+        let size = random.random_range(0..=piece_bytes_max.min(stream.len()));
+        let (piece, rest) = stream.split_at(size);
+        pieces.push(piece);
+        stream = rest;
+    }
+    pieces
+}

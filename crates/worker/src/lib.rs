@@ -1,0 +1,35 @@
+//! One worker's connections as a state machine, without a socket, a clock or a thread. The crate
+//! defines the two boundaries between which a worker lives: below, the engine ([`Operation`],
+//! [`Completion`], [`Engine`]); above, the [`Handler`] that knows what messages mean. A worker
+//! accepts, shakes hands, decodes, queues for slow readers, fans publications out, pings, times
+//! out and closes; it does not know what a topic is, and it has never seen a file descriptor.
+
+#![forbid(unsafe_code)]
+
+mod actions;
+mod core;
+mod handler;
+mod limits;
+mod operation;
+mod options;
+mod publication;
+mod slots;
+mod stats;
+mod worker;
+
+pub use crate::{
+    actions::Actions,
+    handler::{Answer, Audience, Chunk, Flow, Handler, HandlerCounts, Readiness, Response},
+    limits::{FRAME_HEADER_BYTES_MAX, LimitError, Limits},
+    operation::{
+        Closing, Completion, ConnectionId, Engine, EngineCounts, Failure, ListenerId,
+        OFFER_TARGETS_MAX, Operation, Reception, Slot, Taken, Time, Waker,
+    },
+    options::{Options, SlowConsumer},
+    publication::Publication,
+    slots::SlotSet,
+    stats::{
+        CloseReason, ClosedConnection, Gauges, RefusalReason, Report, Stage, StageHistogram,
+    },
+    worker::{Worker, run},
+};

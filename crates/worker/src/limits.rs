@@ -1,0 +1,208 @@
+//! Every bound of the gateway, with its unit and default, and what must hold between them. All are
+//! keys of the `[limits]` table of the configuration and gauges of the control plane.
+
+use serde::{Deserialize, Serialize};
+
+use crate::operation::OFFER_TARGETS_MAX;
+
+/// The bounds. Those marked *process* are divided among the workers before a worker gets them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Submission queue entries of a ring; at least 8.
+    pub submission_entries: u32,
+    /// Completion queue entries of a core, divided among its workers; at least 16.
+    pub completion_entries: u32,
+    /// Receive buffers of a core, divided among its workers; at least 4.
+    pub receive_buffers: u32,
+    /// Bytes of one receive buffer.
+    pub receive_buffer_bytes: u32,
+    /// One-shot accepts armed on a listener.
+    pub accepts_armed_max: u32,
+    /// Connections that wait to be accepted on a listener.
+    pub listen_backlog: u32,
+    /// Slots beyond a worker's share of connections; they only answer 503.
+    pub surplus_connections_max: u32,
+    /// Bytes of a request head.
+    pub handshake_bytes_max: u32,
+    /// Bytes of all incomplete request heads of a worker.
+    pub handshake_total_bytes_max: u64,
+    /// Bytes of a message.
+    pub message_bytes_max: u32,
+    /// Bytes of all incomplete messages of a worker, and of what paused publishers have sent.
+    pub partial_total_bytes_max: u64,
+    /// Bytes queued for one connection, the charge per frame included.
+    pub send_queue_bytes_max: u64,
+    /// *Process.* Bytes queued for all connections.
+    pub send_queue_total_bytes_max: u64,
+    /// What a queued frame is charged beside its bytes.
+    pub send_queue_frame_charge_bytes: u32,
+    /// The most bytes handed to a socket in one send out of its queue.
+    pub send_bytes_max: u32,
+    /// Publications of a worker that wait for their fan-out or are in it.
+    pub fanout_publications_max: u32,
+    /// Bytes of those publications.
+    pub fanout_bytes_max: u64,
+    /// Subscribers offered a frame between two looks at everything else; at most 64.
+    pub fanout_targets_max: u32,
+    /// Bytes of publications of one topic joined into one offer.
+    pub coalesce_bytes_max: u32,
+    /// Letters between two workers, divided by the workers per core; at least 32.
+    pub mesh_letters_max: u32,
+    /// Bytes read and thrown away after our Close, waiting for the peer's.
+    pub linger_bytes_max: u32,
+    /// Shutdowns in flight at once; each occupies a kernel worker thread for a moment.
+    pub shutdowns_max: u32,
+    /// One connection in so many may receive by multishot.
+    pub multishot_share: u32,
+    /// Messages within a second that promote a connection to multishot; 0 never promotes.
+    pub multishot_messages_min: u32,
+    /// Topics of one connection.
+    pub topics_per_connection_max: u32,
+    /// Bytes of a topic's name.
+    pub topic_bytes_max: u32,
+    /// Entries of one page of a listing.
+    pub listing_entries_max: u32,
+    /// Messages of one batch publication.
+    pub batch_messages_max: u32,
+    /// Bytes of one batch publication's body.
+    pub batch_bytes_max: u32,
+    /// Closes logged a second and reason.
+    pub closes_logged_max: u32,
+}
+
+const KIB: u32 = 1024;
+const MIB: u32 = 1024 * KIB;
+
+/// The defaults, as constants so that the assertions below see them.
+const DEFAULT: Limits = Limits {
+    submission_entries: 1024,
+    completion_entries: 16_384,
+    receive_buffers: 1024,
+    receive_buffer_bytes: KIB,
+    accepts_armed_max: 32,
+    listen_backlog: 4096,
+    surplus_connections_max: 64,
+    handshake_bytes_max: 16 * KIB,
+    handshake_total_bytes_max: 4 * MIB as u64,
+    message_bytes_max: 64 * KIB,
+    partial_total_bytes_max: 64 * MIB as u64,
+    send_queue_bytes_max: 256 * KIB as u64,
+    send_queue_total_bytes_max: 256 * MIB as u64,
+    send_queue_frame_charge_bytes: 64,
+    send_bytes_max: 32 * KIB,
+    fanout_publications_max: 4096,
+    fanout_bytes_max: 32 * MIB as u64,
+    fanout_targets_max: OFFER_TARGETS_MAX as u32,
+    coalesce_bytes_max: 16 * KIB,
+    mesh_letters_max: 1024,
+    linger_bytes_max: 256 * KIB,
+    shutdowns_max: 64,
+    multishot_share: 16,
+    multishot_messages_min: 8,
+    topics_per_connection_max: 64,
+    topic_bytes_max: 255,
+    listing_entries_max: 1000,
+    batch_messages_max: 1000,
+    batch_bytes_max: 8 * MIB,
+    closes_logged_max: 10,
+};
+
+/// The longest header of a server frame (RFC 6455 section 5.2): 2 bytes and a 64-bit length, and 4
+/// more that a client's mask would take.
+pub const FRAME_HEADER_BYTES_MAX: u32 = 14;
+
+const _: () = assert!(
+    DEFAULT.send_queue_bytes_max >= (DEFAULT.message_bytes_max + FRAME_HEADER_BYTES_MAX) as u64,
+    "a message must fit the queue of a connection that reads slowly"
+);
+const _: () = assert!(
+    DEFAULT.fanout_bytes_max >= (DEFAULT.message_bytes_max + FRAME_HEADER_BYTES_MAX) as u64,
+    "a message must fit the fan-out"
+);
+const _: () = assert!(
+    DEFAULT.partial_total_bytes_max >= DEFAULT.message_bytes_max as u64,
+    "one incomplete message must fit the pool"
+);
+const _: () = assert!(
+    DEFAULT.handshake_total_bytes_max >= DEFAULT.handshake_bytes_max as u64,
+    "one incomplete head must fit the pool"
+);
+const _: () = assert!(DEFAULT.fanout_targets_max as usize <= OFFER_TARGETS_MAX);
+const _: () = assert!(DEFAULT.completion_entries >= 2 * DEFAULT.submission_entries);
+const _: () = assert!(
+    DEFAULT.fanout_targets_max < DEFAULT.submission_entries,
+    "a chunk must fit the submission queue with room for everything else"
+);
+
+/// Two limits that do not fit together, or one out of its range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitError(String);
+
+impl std::fmt::Display for LimitError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+impl Default for Limits {
+    fn default() -> Self {
+        DEFAULT
+    }
+}
+
+impl Limits {
+    /// Checks what the compiler checks of the defaults.
+    ///
+    /// # Errors
+    /// Names the limit that is out of range, or the two that contradict each other.
+    pub fn check(&self) -> Result<(), LimitError> {
+        let at_least = |name: &str, value: u64, least: u64| {
+            if value >= least {
+                return Ok(());
+            }
+            Err(LimitError(format!("{name} is {value}, and must be at least {least}")))
+        };
+        at_least("submission_entries", self.submission_entries.into(), 8)?;
+        at_least("completion_entries", self.completion_entries.into(), 16)?;
+        at_least("receive_buffers", self.receive_buffers.into(), 4)?;
+        at_least("receive_buffer_bytes", self.receive_buffer_bytes.into(), 64)?;
+        at_least("accepts_armed_max", self.accepts_armed_max.into(), 1)?;
+        at_least("listen_backlog", self.listen_backlog.into(), 1)?;
+        at_least("handshake_bytes_max", self.handshake_bytes_max.into(), 128)?;
+        at_least(
+            "handshake_total_bytes_max",
+            self.handshake_total_bytes_max,
+            self.handshake_bytes_max.into(),
+        )?;
+        at_least("message_bytes_max", self.message_bytes_max.into(), 1)?;
+        let frame_bytes_max = u64::from(self.message_bytes_max) + u64::from(FRAME_HEADER_BYTES_MAX);
+        at_least("send_queue_bytes_max", self.send_queue_bytes_max, frame_bytes_max)?;
+        at_least("send_queue_total_bytes_max", self.send_queue_total_bytes_max, 1)?;
+        at_least("send_bytes_max", self.send_bytes_max.into(), 1)?;
+        at_least("fanout_bytes_max", self.fanout_bytes_max, frame_bytes_max)?;
+        at_least("fanout_publications_max", self.fanout_publications_max.into(), 1)?;
+        at_least("fanout_targets_max", self.fanout_targets_max.into(), 1)?;
+        at_least("mesh_letters_max", self.mesh_letters_max.into(), 1)?;
+        at_least("shutdowns_max", self.shutdowns_max.into(), 1)?;
+        at_least("multishot_share", self.multishot_share.into(), 1)?;
+        at_least("topics_per_connection_max", self.topics_per_connection_max.into(), 1)?;
+        at_least("topic_bytes_max", self.topic_bytes_max.into(), 1)?;
+        at_least("listing_entries_max", self.listing_entries_max.into(), 1)?;
+        at_least("batch_messages_max", self.batch_messages_max.into(), 1)?;
+        at_least(
+            "partial_total_bytes_max",
+            self.partial_total_bytes_max,
+            self.message_bytes_max.into(),
+        )?;
+        if self.fanout_targets_max as usize > OFFER_TARGETS_MAX {
+            return Err(LimitError(format!(
+                "fanout_targets_max is {}, and must be at most {OFFER_TARGETS_MAX}",
+                self.fanout_targets_max
+            )));
+        }
+        Ok(())
+    }
+}

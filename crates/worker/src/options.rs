@@ -1,0 +1,41 @@
+//! What one worker is told at its start. Every field is written at the call.
+
+use std::time::Duration;
+
+use crate::limits::Limits;
+
+/// What becomes of a subscriber that does not keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// Closed with 1013 once its queue is full.
+    Close,
+}
+
+/// One worker's options. Bounds of the process are already divided.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections that may be open. The engine's table has `limits.surplus_connections_max` more.
+    pub connections_max: u32,
+    /// How many listeners the engine was given.
+    pub listeners: u16,
+    /// A request head must be complete within this.
+    pub handshake_timeout: Duration,
+    /// The oldest queued byte may wait this long.
+    pub write_timeout: Duration,
+    /// From our Close handed to the kernel to cutting the connection.
+    pub close_timeout: Duration,
+    /// Each connection is pinged once in this time unless it was heard; `None`: no pings.
+    pub ping_interval: Option<Duration>,
+    /// Any byte must come within this of a ping.
+    pub pong_timeout: Duration,
+    /// A topic's publications may wait this long to leave together.
+    pub coalesce_delay: Duration,
+    /// Connections are closed as `moving` after this, a tenth more or less.
+    pub connection_age_max: Option<Duration>,
+    /// What becomes of a subscriber that does not keep up.
+    pub slow_consumer: SlowConsumer,
+    /// The bounds.
+    pub limits: Limits,
+    /// Where everything that must differ between runs comes from.
+    pub seed: u64,
+}

@@ -1,0 +1,72 @@
+//! A message on its way to many: encoded once, shared by every subscriber of every worker.
+
+use bytes::Bytes;
+use mesh::Member;
+use wire::DataOpcode;
+
+use crate::operation::{ConnectionId, Time};
+
+/// One published message with its frame. Crosses the mesh as `Arc<Publication>`.
+#[derive(Debug)]
+pub struct Publication {
+    topic: Option<Box<str>>,
+    frame: Bytes,
+    payload_offset: u8,
+    opcode: DataOpcode,
+    excluded: Option<(Member, ConnectionId)>,
+    received_at: Time,
+}
+
+impl Publication {
+    /// Encodes the one frame that fits every subscriber. `topic` is `None` for a broadcast to
+    /// everyone; `excluded` is a publisher that does not want its own messages.
+    #[must_use]
+    pub fn new(
+        topic: Option<Box<str>>,
+        opcode: DataOpcode,
+        payload: &[u8],
+        excluded: Option<(Member, ConnectionId)>,
+        received_at: Time,
+    ) -> Self {
+        let frame = wire::encode_message(opcode, payload);
+        let payload_offset = u8::try_from(frame.len() - payload.len())
+            .expect("a frame header has at most 14 bytes");
+        Self { topic, frame, payload_offset, opcode, excluded, received_at }
+    }
+
+    /// The topic; `None` for a broadcast to everyone.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.topic.as_deref()
+    }
+
+    /// The encoded frame: header and payload, unmasked (RFC 6455 section 5.1).
+    #[must_use]
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// What the publisher sent.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.frame[usize::from(self.payload_offset)..]
+    }
+
+    /// Text or binary, as the publisher sent it.
+    #[must_use]
+    pub fn opcode(&self) -> DataOpcode {
+        self.opcode
+    }
+
+    /// The connection of `member` that must not get this publication, if any.
+    #[must_use]
+    pub fn excluded(&self, member: Member) -> Option<ConnectionId> {
+        self.excluded.filter(|(at, _)| *at == member).map(|(_, connection)| connection)
+    }
+
+    /// When its first worker received it.
+    #[must_use]
+    pub fn received_at(&self) -> Time {
+        self.received_at
+    }
+}

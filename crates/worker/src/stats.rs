@@ -1,0 +1,381 @@
+//! What a worker counts: closes and refusals by reason, messages, bytes, gauges, and the time that
+//! each stage takes. A [`Report`] holds what was counted since the last one was taken; the control
+//! thread adds reports up.
+
+use std::{net::SocketAddr, time::Duration};
+
+use hdrhistogram::Histogram;
+use wire::{CloseCode, StatusCode};
+
+use crate::operation::{ConnectionId, EngineCounts};
+
+/// Why a connection that was open is no longer open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is named after its label")]
+pub enum CloseReason {
+    /// The peer sent Close; the answer echoes its code.
+    PeerClosed,
+    /// The peer's FIN came without a Close.
+    PeerGone,
+    /// The peer or a middlebox has cut the connection.
+    Reset,
+    /// The kernel gave up on unacknowledged bytes.
+    TimedOut,
+    Unreachable,
+    /// Any other failure of the socket.
+    Failed,
+    ProtocolError,
+    UnsupportedData,
+    InvalidPayload,
+    MessageTooBig,
+    PublishingIsOff,
+    NotAllowed,
+    Removed,
+    TokenExpired,
+    InternalError,
+    Restarting,
+    Moving,
+    SlowConsumer,
+    Overloaded,
+    /// No byte came within the pong timeout of a ping.
+    NoPong,
+    /// The write timeout.
+    Stalled,
+    /// The worker's share of the process's send-queue budget.
+    OverBudget,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 22] = [
+        Self::PeerClosed,
+        Self::PeerGone,
+        Self::Reset,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Failed,
+        Self::ProtocolError,
+        Self::UnsupportedData,
+        Self::InvalidPayload,
+        Self::MessageTooBig,
+        Self::PublishingIsOff,
+        Self::NotAllowed,
+        Self::Removed,
+        Self::TokenExpired,
+        Self::InternalError,
+        Self::Restarting,
+        Self::Moving,
+        Self::SlowConsumer,
+        Self::Overloaded,
+        Self::NoPong,
+        Self::Stalled,
+        Self::OverBudget,
+    ];
+
+    /// The metric label, and with spaces for underscores the reason in the Close frame.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::PeerGone => "peer_gone",
+            Self::Reset => "reset",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::ProtocolError => "protocol_error",
+            Self::UnsupportedData => "unsupported_data",
+            Self::InvalidPayload => "invalid_payload",
+            Self::MessageTooBig => "message_too_big",
+            Self::PublishingIsOff => "publishing_is_off",
+            Self::NotAllowed => "not_allowed",
+            Self::Removed => "removed",
+            Self::TokenExpired => "token_expired",
+            Self::InternalError => "internal_error",
+            Self::Restarting => "restarting",
+            Self::Moving => "moving",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Overloaded => "overloaded",
+            Self::NoPong => "no_pong",
+            Self::Stalled => "stalled",
+            Self::OverBudget => "over_budget",
+        }
+    }
+
+    /// The Close code and reason that the peer is told; `None` where it gets no Close frame of
+    /// ours, or one that echoes or explains what it did.
+    #[must_use]
+    pub const fn close(self) -> Option<(CloseCode, &'static str)> {
+        Some(match self {
+            Self::PublishingIsOff => (CloseCode::POLICY_VIOLATION, "publishing is off"),
+            Self::NotAllowed => (CloseCode::POLICY_VIOLATION, "not allowed"),
+            Self::Removed => (CloseCode::POLICY_VIOLATION, "removed"),
+            Self::TokenExpired => (CloseCode::POLICY_VIOLATION, "token expired"),
+            Self::InternalError => (CloseCode::INTERNAL_ERROR, "internal error"),
+            Self::Restarting => (CloseCode::SERVICE_RESTART, "restarting"),
+            Self::Moving => (CloseCode::SERVICE_RESTART, "moving"),
+            Self::SlowConsumer => (CloseCode::TRY_AGAIN_LATER, "slow consumer"),
+            Self::Overloaded => (CloseCode::TRY_AGAIN_LATER, "overloaded"),
+            _ => return None,
+        })
+    }
+
+    /// Whether the peer asked for it, so that nobody needs to be told.
+    #[must_use]
+    pub const fn is_ordinary(self) -> bool {
+        matches!(self, Self::PeerClosed | Self::PeerGone)
+    }
+}
+
+/// Why a connection never became open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is named after its label")]
+pub enum RefusalReason {
+    Malformed,
+    BadTopic,
+    Origin,
+    NotFound,
+    Method,
+    Timeout,
+    NoUpgrade,
+    WrongVersion,
+    HeadTooLarge,
+    Full,
+    Draining,
+    /// The peer left before it was answered.
+    Gone,
+}
+
+impl RefusalReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::Malformed,
+        Self::BadTopic,
+        Self::Origin,
+        Self::NotFound,
+        Self::Method,
+        Self::Timeout,
+        Self::NoUpgrade,
+        Self::WrongVersion,
+        Self::HeadTooLarge,
+        Self::Full,
+        Self::Draining,
+        Self::Gone,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::BadTopic => "bad_topic",
+            Self::Origin => "origin",
+            Self::NotFound => "not_found",
+            Self::Method => "method",
+            Self::Timeout => "timeout",
+            Self::NoUpgrade => "no_upgrade",
+            Self::WrongVersion => "wrong_version",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        }
+    }
+
+    /// The status that the peer is told; 499 stands for nobody being left to tell.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        let code = match self {
+            Self::Malformed | Self::BadTopic => 400,
+            Self::Origin => 403,
+            Self::NotFound => 404,
+            Self::Method => 405,
+            Self::Timeout => 408,
+            Self::NoUpgrade | Self::WrongVersion => 426,
+            Self::HeadTooLarge => 431,
+            Self::Full | Self::Draining => 503,
+            Self::Gone => 499,
+        };
+        StatusCode::from_u16(code).expect("every code above is between 100 and 999")
+    }
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Accepted until open.
+    Handshake,
+    /// A publication received until its frame was encoded and handed on.
+    Encode,
+    /// A letter posted until taken.
+    Hop,
+    /// A publication received until the kernel has taken the last local subscriber's bytes.
+    Fanout,
+    /// One turn, the wait left out.
+    Turn,
+    /// A ping sent until the next byte.
+    Ping,
+}
+
+impl Stage {
+    /// Every stage, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Handshake, Self::Encode, Self::Hop, Self::Fanout, Self::Turn, Self::Ping];
+
+    /// The name in `/latency`, in the interval log and in the `stage` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Encode => "encode",
+            Self::Hop => "hop",
+            Self::Fanout => "fanout",
+            Self::Turn => "turn",
+            Self::Ping => "ping",
+        }
+    }
+}
+
+/// Nanoseconds, 1 µs to 60 s, two significant digits: about 10 KiB.
+pub type StageHistogram = Histogram<u32>;
+
+/// What one worker counted since its last report, and how it stands.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Connections that became open.
+    pub opened: u64,
+    /// Open connections that ended, by [`CloseReason`].
+    pub closed: [u64; CloseReason::ALL.len()],
+    /// Handshakes refused, by [`RefusalReason`].
+    pub refused: [u64; RefusalReason::ALL.len()],
+    /// Messages that clients sent.
+    pub messages_received: u64,
+    /// Messages offered to subscribers or queued for them, less those dropped.
+    pub messages_delivered: u64,
+    /// Messages thrown away with a slow connection's queue.
+    pub messages_dropped: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes handed to the kernel.
+    pub sent_bytes: u64,
+    /// Publications that some queue had no room for, so that their publisher was held back.
+    pub publications_refused: u64,
+    /// Closes to be logged: those the peer did not ask for, at most `closes_logged_max` a reason.
+    pub closes: Vec<ClosedConnection>,
+    /// Such closes beyond those, by [`CloseReason`].
+    pub closes_unlogged: [u32; CloseReason::ALL.len()],
+    /// How the worker stands at the moment of the report.
+    pub gauges: Gauges,
+    /// What the engine has counted since its start.
+    pub engine: EngineCounts,
+    /// One histogram a [`Stage`].
+    pub stages: [StageHistogram; Stage::ALL.len()],
+}
+
+/// A connection that was closed otherwise than by its peer's wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedConnection {
+    /// Which.
+    pub connection: ConnectionId,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// What the handler says it was there for: its topics.
+    pub purpose: String,
+    /// Why it was closed.
+    pub reason: CloseReason,
+}
+
+/// How a worker stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say what is counted, with its unit")]
+pub struct Gauges {
+    pub connections: u32,
+    pub connections_max: u32,
+    pub handshakes: u32,
+    pub topics: u64,
+    pub subscriptions: u64,
+    pub send_queues: u32,
+    pub send_queue_bytes: u64,
+    pub send_queue_bytes_max: u64,
+    pub partial_bytes: u64,
+    pub partial_bytes_max: u64,
+    pub handshake_bytes: u64,
+    pub handshake_bytes_max: u64,
+    pub inbox_letters: u32,
+    pub inbox_letters_max: u32,
+    pub fanout_jobs: u32,
+    pub fanout_publications: u32,
+    pub fanout_publications_max: u32,
+    pub fanout_bytes: u64,
+    pub fanout_bytes_max: u64,
+    pub publishers_paused: u32,
+    pub fixed_bytes: u64,
+}
+
+impl Report {
+    /// A report of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        let histogram = || {
+            Histogram::new_with_bounds(1_000, 60_000_000_000, 2)
+                .expect("the bounds are a factor of two apart and the digits at most five")
+        };
+        Self {
+            opened: 0,
+            closed: [0; CloseReason::ALL.len()],
+            refused: [0; RefusalReason::ALL.len()],
+            messages_received: 0,
+            messages_delivered: 0,
+            messages_dropped: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            publications_refused: 0,
+            closes: Vec::new(),
+            closes_unlogged: [0; CloseReason::ALL.len()],
+            gauges: Gauges::default(),
+            engine: EngineCounts::default(),
+            stages: std::array::from_fn(|_| histogram()),
+        }
+    }
+
+    /// Empties it without giving its memory back.
+    pub fn reset(&mut self) {
+        let stages = &mut self.stages;
+        stages.iter_mut().for_each(Histogram::reset);
+        self.opened = 0;
+        self.closed = [0; CloseReason::ALL.len()];
+        self.refused = [0; RefusalReason::ALL.len()];
+        self.messages_received = 0;
+        self.messages_delivered = 0;
+        self.messages_dropped = 0;
+        self.received_bytes = 0;
+        self.sent_bytes = 0;
+        self.publications_refused = 0;
+        self.closes.clear();
+        self.closes_unlogged = [0; CloseReason::ALL.len()];
+        self.gauges = Gauges::default();
+        self.engine = EngineCounts::default();
+    }
+
+    /// Counts one passage through a stage.
+    pub fn record(&mut self, stage: Stage, span: Duration) {
+        self.record_many(stage, span, 1);
+    }
+
+    /// Counts passages of the same length.
+    pub fn record_many(&mut self, stage: Stage, span: Duration, passages: u32) {
+        let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.stages[stage as usize].saturating_record_n(ns, passages);
+    }
+
+    /// The histogram of a stage.
+    #[must_use]
+    pub fn stage(&self, stage: Stage) -> &StageHistogram {
+        &self.stages[stage as usize]
+    }
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self::new()
+    }
+}
