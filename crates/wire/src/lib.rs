@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod boundary;
 mod close;
 mod decode;
 mod encode;
@@ -12,6 +13,7 @@ mod head;
 mod mask;
 mod partial;
 
+pub use boundary::message_boundary;
 pub use close::{CloseCode, CloseFrame};
 pub use decode::{Decoder, Event, Input, Message, Violation};
 pub use encode::{DataOpcode, PING, encode_close, encode_message, encode_pong};
