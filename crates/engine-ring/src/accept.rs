@@ -94,7 +94,8 @@ impl Acceptor {
     /// The accepting listener with the fewest armed accepts, if it may have one more.
     fn neediest(&self) -> Option<usize> {
         let accepting = |listener: &&Listener| listener.stage == Stage::Accepting;
-        let fewest = self.listeners.iter().filter(accepting).map(|listener| listener.armed).min()?;
+        let fewest =
+            self.listeners.iter().filter(accepting).map(|listener| listener.armed).min()?;
         if fewest >= self.armed_max {
             return None;
         }
@@ -223,13 +224,12 @@ impl RingEngine {
         peer: Option<SocketAddr>,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
-        let Some(state) = self.slots.slot_mut(slot) else { return };
-        state.phase = Phase::Open;
         let Some(peer) = peer else {
-            // Neither IPv4 nor IPv6, which no listener of ours is: nobody is told.
-            self.end(slot);
+            self.fail_listener(index, "its peers have neither an IPv4 nor an IPv6 address");
             return;
         };
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.phase = Phase::Open;
         let connection = self.slots.connection(slot);
         let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
         on_completion(now, Completion::Accepted { connection, listener, peer });
@@ -239,10 +239,7 @@ impl RingEngine {
         match errno {
             libc::ECANCELED | libc::EAGAIN | libc::EINTR | libc::ECONNABORTED => {}
             libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP => {
-                let error = io::Error::from_raw_os_error(errno);
-                self.fail(io::Error::other(format!(
-                    "listener {index} is no listening TCP socket: {error}"
-                )));
+                self.fail_listener(index, &io::Error::from_raw_os_error(errno).to_string());
             }
             // EMFILE, ENFILE, ENOMEM, ENOBUFS: the connection is lost, and the next ones would be.
             _ => {
@@ -252,6 +249,12 @@ impl RingEngine {
         }
     }
 
+    /// Somebody has given the engine a wrong socket.
+    fn fail_listener(&mut self, index: usize, reason: &str) {
+        let sentence = format!("listener {index} is no listening TCP socket: {reason}");
+        self.fail(io::Error::other(sentence));
+    }
+
     /// Takes a listener that is to be closed one stage further, once none of its accepts is armed.
     fn go_on_stopping(&mut self, index: usize) {
         let listener = &mut self.acceptor.listeners[index];
@@ -259,11 +262,8 @@ impl RingEngine {
             return;
         }
         match listener.stage {
-            Stage::Stopping => {
-                listener.stage = Stage::Emptying { more: true };
-                self.empty(index);
-            }
-            Stage::Emptying { more: true } => self.empty(index),
+            // `arm_accepts` does the emptying.
+            Stage::Stopping => listener.stage = Stage::Emptying { more: true },
             Stage::Emptying { more: false } => {
                 listener.stage = Stage::Closing;
                 let tag = Tag::of_engine(Kind::ListenerClose, u32::try_from(index).unwrap_or(0));

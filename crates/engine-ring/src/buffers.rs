@@ -6,7 +6,6 @@
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
-    cell::UnsafeCell,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     ptr::NonNull,
@@ -150,52 +149,75 @@ impl Drop for ReceiveBuffers {
     }
 }
 
+/// The length of the longest address that is accepted from, a `sockaddr_in6`.
+const SOCKADDR_BYTES: u32 = 28;
+
+const _: () = assert!(size_of::<libc::sockaddr_in6>() == SOCKADDR_BYTES as usize);
+
 /// Where the kernel writes one peer's address: a `sockaddr_in` or `sockaddr_in6`, and its length.
 #[derive(Debug, Default)]
 #[repr(C, align(8))]
 struct Address {
-    sockaddr: [u8; size_of::<libc::sockaddr_in6>()],
+    sockaddr: [u8; SOCKADDR_BYTES as usize],
     length: libc::socklen_t,
 }
 
 /// One cell for each accept that may be armed.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    cells: Box<[UnsafeCell<Address>]>,
+    /// A boxed slice of `count` cells.
+    cells: NonNull<Address>,
+    count: usize,
 }
 
 impl Addresses {
     pub(crate) fn new(count: usize) -> Self {
-        Self { cells: (0..count).map(|_| UnsafeCell::default()).collect() }
+        let cells: Box<[Address]> = (0..count).map(|_| Address::default()).collect();
+        Self { cells: NonNull::from(Box::leak(cells)).cast(), count }
     }
 
     /// Bytes of all cells.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.cells)
+        self.count * size_of::<Address>()
     }
 
     /// An accept from the listener in the place `listener` of the descriptor table into the place
     /// `slot`, whose peer's address goes to `cell`. Only for a cell whose last accept has completed.
     pub(crate) fn accept(&mut self, listener: Slot, slot: Slot, cell: usize, tag: Tag) -> Entry {
-        let address = self.cells[cell].get_mut();
-        address.sockaddr = [0; size_of::<libc::sockaddr_in6>()];
-        address.length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        let address = self.cells[cell].get();
-        // SAFETY: `address` points to a cell that is alive; no reference is made.
-        let length = unsafe { &raw mut (*address).length };
-        let entry = opcode::Accept::new(Fixed(listener), address.cast(), length)
+        let cell = self.cell(cell);
+        // SAFETY: the cell is allocated, and the kernel's accept into it has completed.
+        unsafe { cell.write(Address { length: SOCKADDR_BYTES, ..Address::default() }) };
+        // SAFETY: the field lies within the cell; no reference is made.
+        let length = unsafe { &raw mut (*cell.as_ptr()).length };
+        // The kernel refuses SOCK_CLOEXEC here: a direct descriptor is not inherited anyway.
+        let entry = opcode::Accept::new(Fixed(listener), cell.as_ptr().cast(), length)
             .file_index(DestinationSlot::try_from_slot_target(slot).ok())
-            .flags(libc::SOCK_CLOEXEC)
             .build();
-        // SAFETY: the cells are freed after the queue (the order of the engine's fields) and
-        // looked at only when their accept has completed (`accept.rs` gives a cell to one accept
-        // at a time).
+        // SAFETY: the cells are freed after the queue (the order of the engine's fields) and read
+        // or written only while no accept is armed with them (`accept.rs` gives a cell to one
+        // accept at a time).
         unsafe { Entry::with_memory(entry, tag) }
     }
 
     /// The peer of the accept that has completed in this cell. `None`: neither IPv4 nor IPv6.
     pub(crate) fn peer(&mut self, cell: usize) -> Option<SocketAddr> {
-        self.cells.get_mut(cell)?.get_mut().parse()
+        // SAFETY: the cell is allocated and initialised, and its accept has completed.
+        unsafe { self.cell(cell).read() }.parse()
+    }
+
+    fn cell(&self, cell: usize) -> NonNull<Address> {
+        assert!(cell < self.count, "accept.rs numbers the cells");
+        // SAFETY: the slice has `count` cells.
+        unsafe { self.cells.add(cell) }
+    }
+}
+
+impl Drop for Addresses {
+    fn drop(&mut self) {
+        let cells = NonNull::slice_from_raw_parts(self.cells, self.count);
+        // SAFETY: it came from `Box::leak` with this length; the queue whose accepts named it is
+        // gone (the order of the engine's fields).
+        drop(unsafe { Box::from_raw(cells.as_ptr()) });
     }
 }
 

@@ -5,21 +5,23 @@
 //! whole. It knows sockets and slots; it does not know what the bytes mean.
 //!
 //! Read in this order: `engine.rs` (the turn), `slots.rs` (the life of a connection), `accept.rs`,
-//! `receive.rs`, `send.rs`, `close.rs`, `wake.rs`, then `setup.rs`. Unsafe code is in three files:
+//! `receive.rs`, `offer.rs`, `close.rs`, `wake.rs`, then `setup.rs`. Unsafe code is in three files:
 //! `queue.rs`, `buffers.rs` (memory that the kernel writes) and `sends.rs` (memory that it reads).
 
 mod accept;
 mod buffers;
 mod close;
 mod engine;
+mod offer;
 mod queue;
 mod receive;
 mod self_test;
-mod send;
 mod sends;
 mod setup;
 mod slots;
 mod tag;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 pub use crate::{

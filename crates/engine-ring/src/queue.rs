@@ -4,11 +4,16 @@
 //! is ordinary code.
 #![expect(unsafe_code, reason = "the queues are memory that is shared with the kernel")]
 
-use std::{io, os::fd::RawFd, ptr::NonNull, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    ptr::NonNull,
+    time::Duration,
+};
 
 use io_uring::{
     EnterFlags, IoUring, Submitter, cqueue, opcode, squeue,
-    types::{Fd, Fixed, SubmitArgs, Timespec},
+    types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec},
 };
 use worker::Slot;
 
@@ -129,6 +134,19 @@ impl Queue {
         self.submitter.register_ring_fd()
     }
 
+    /// The ring once more, by a descriptor of its own.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring is open as long as it is borrowed here.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring().as_raw_fd()) };
+        ring.try_clone_to_owned()
+    }
+
+    /// Bytes of both queues: 64 an entry to submit and 16 a completion.
+    pub(crate) fn bytes(&self) -> usize {
+        let parameters = self.ring().params();
+        parameters.sq_entries() as usize * 64 + parameters.cq_entries() as usize * 16
+    }
+
     /// For registrations.
     pub(crate) fn submitter(&self) -> &Submitter<'static> {
         &self.submitter
@@ -213,8 +231,12 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // Fails where the ring was never registered; the thread's table of rings is else held
-        // until the thread ends, and with it every connection.
+        // What is armed may still read and write the memory that the engine frees next. Fails
+        // where nothing is armed.
+        let patience = Timespec::new().sec(1);
+        let _ = self.submitter.register_sync_cancel(Some(patience), CancelBuilder::any().all());
+        // Else the thread's table of rings would hold this one, and every connection of it, until
+        // the thread ends. Fails where the ring was never registered.
         let _ = self.submitter.unregister_ring_fd();
         // SAFETY: it came from `Box::leak`, and what borrows it is used no more.
         drop(unsafe { Box::from_raw(self.ring.as_ptr()) });

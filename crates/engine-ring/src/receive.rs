@@ -15,9 +15,9 @@ use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
     engine::RingEngine,
+    offer::failure,
     queue::Entry,
-    send::failure,
-    slots::{Armed, Phase},
+    slots::{Armed, Phase, SlotState},
     tag::{Kind, Tag},
 };
 
@@ -60,6 +60,11 @@ impl Receptions {
             multishots_max: (connections / share.max(1)) as usize,
             promote_at: u8::try_from(messages_min).unwrap_or(u8::MAX),
         }
+    }
+
+    /// True exactly when this connection is to receive by multishot, where so many do now.
+    fn promotes(&self, state: &SlotState, multishots: u64, now: Time) -> bool {
+        multishots < self.multishots_max as u64 && state.is_busy(now, self.promote_at)
     }
 
     /// When there may be a quiet multishot to demote.
@@ -107,18 +112,16 @@ impl RingEngine {
     }
 
     /// Arms every connection on the list that is still to be received from.
-    pub(crate) fn arm_receives(&mut self) {
+    pub(crate) fn arm_receives(&mut self, now: Time) {
         let mut list = std::mem::take(&mut self.receptions.to_arm);
         for slot in list.drain(..) {
-            let room = self.counts.multishots < self.receptions.multishots_max as u64;
-            let promote_at = self.receptions.promote_at;
             let Some(state) = self.slots.slot_mut(slot) else { continue };
             state.listed = false;
             let receives = matches!(state.phase, Phase::Open | Phase::Lingering) && state.wanted;
             if !receives || state.armed != Armed::Nothing {
                 continue;
             }
-            if room && state.promotes(promote_at) {
+            if self.receptions.promotes(state, self.counts.multishots, now) {
                 self.arm_multishot(slot);
             } else if state.more {
                 state.receives_in_row = 0;
@@ -208,10 +211,15 @@ impl RingEngine {
                     self.discard(buffer);
                 }
                 let ended = outcome.is_ok();
-                self.on_nothing_received(now, tag.slot, if ended { 0 } else { -result }, on_completion);
+                self.on_nothing_received(
+                    now,
+                    tag.slot,
+                    if ended { 0 } else { -result },
+                    on_completion,
+                );
             }
         }
-        self.go_on_receiving(tag.slot);
+        self.go_on_receiving(now, tag.slot);
     }
 
     /// A receive has brought no bytes: the end of the stream (`errno` 0), or an errno.
@@ -271,16 +279,18 @@ impl RingEngine {
     }
 
     /// What follows a completed receive: another one at once, or one at the start of the next turn.
-    fn go_on_receiving(&mut self, slot: Slot) {
+    fn go_on_receiving(&mut self, now: Time, slot: Slot) {
         let Some(state) = self.slots.slot_mut(slot) else { return };
         if state.armed != Armed::Nothing {
             return;
         }
-        let nonempty = state.more && state.receives_in_row < RECEIVES_IN_ROW_MAX;
+        let at_once = state.more
+            && state.receives_in_row < RECEIVES_IN_ROW_MAX
+            && !self.receptions.promotes(state, self.counts.multishots, now);
         let receives = matches!(state.phase, Phase::Open | Phase::Lingering) && state.wanted;
         if !receives {
             self.close_if_idle(slot);
-        } else if nonempty && !state.promotes(self.receptions.promote_at) {
+        } else if at_once {
             self.arm_receive(slot);
         } else {
             self.list_to_arm(slot);
@@ -314,7 +324,6 @@ impl RingEngine {
                 continue;
             }
             if state.is_quiet(now) {
-                state.receives = 0;
                 self.cancel_armed(slot);
             }
             self.receptions.cursor += 1;

@@ -15,7 +15,7 @@ use worker::Slot;
 use crate::{
     queue::{Queue, Stay},
     sends::Sends,
-    setup::StartError,
+    setup::{SELF_TEST_PLACE, StartError},
     tag::{Kind, Tag},
 };
 
@@ -24,6 +24,12 @@ const SOCKET_BUFFER_BYTES: usize = 4096;
 
 /// More than both of them take.
 const LONG_BYTES: usize = 1 << 20;
+
+/// Sends of that until the socket is full for good: bytes move on while it is being filled.
+const LONG_SENDS_MAX: u32 = 64;
+
+/// What a socket takes whole.
+const WHOLE: &[u8] = b"whole";
 
 /// A connection of this machine with itself.
 pub(crate) struct Pair {
@@ -43,16 +49,13 @@ impl Pair {
     }
 }
 
-/// Whether a whole send may skip its completion. The pair's sender stands in place `slot` of the
-/// table, which is empty afterwards.
+/// Whether a whole send may skip its completion. The pair's sender stands in the table's place for
+/// it, which is empty afterwards.
 ///
 /// # Errors
 /// Sends are not even decided when the enter returns.
-pub(crate) fn sends_are_inline(
-    queue: &mut Queue,
-    slot: Slot,
-    pair: Pair,
-) -> Result<bool, StartError> {
+pub(crate) fn sends_are_inline(queue: &mut Queue, pair: Pair) -> Result<bool, StartError> {
+    let slot = SELF_TEST_PLACE;
     let failed = |error| StartError::Failed { step: "the self-test", error };
     let mut test = Test { queue, slot, pair };
     let inline = test.run(true).map_err(failed)?;
@@ -73,23 +76,36 @@ struct Test<'a> {
 impl Test<'_> {
     /// Whole, partial, refused.
     fn run(&mut self, inline: bool) -> io::Result<bool> {
-        let whole: &'static [u8] = b"whole";
-        let mut received = [0; 5];
-        let posted = self.send(inline, Bytes::from_static(whole))?;
+        let posted = self.send(inline, Bytes::from_static(WHOLE))?;
         let expected: &[i32] = if inline { &[] } else { &[5] };
         if posted != expected {
             return Ok(false);
         }
+        let mut received = [0; WHOLE.len()];
         self.pair.receiver.read_exact(&mut received)?;
-        let partial = self.send(inline, Bytes::from(vec![0; LONG_BYTES]))?;
-        let &[taken] = &partial[..] else { return Ok(false) };
-        let Ok(taken) = usize::try_from(taken) else { return Ok(false) };
-        if taken == 0 || taken >= LONG_BYTES {
-            return Ok(false);
-        }
-        let refused = self.send(inline, Bytes::from_static(whole))?;
+        let Some(taken) = self.fill(inline)? else { return Ok(false) };
         self.skip(taken)?;
-        Ok(received == whole && refused == [-libc::EAGAIN])
+        Ok(received == WHOLE)
+    }
+
+    /// Sends until the socket is full: each send posts once, the first ones what was taken of them,
+    /// the last one EAGAIN. How much was taken, or `None` if it was not so.
+    fn fill(&mut self, inline: bool) -> io::Result<Option<u64>> {
+        let long = Bytes::from(vec![0; LONG_BYTES]);
+        let mut taken_in_all = 0;
+        for _ in 0..LONG_SENDS_MAX {
+            match self.send(inline, long.clone())?[..] {
+                [refused] if refused == -libc::EAGAIN => {
+                    return Ok(Some(taken_in_all).filter(|taken| *taken > 0));
+                }
+                [taken] => match u64::try_from(taken) {
+                    Ok(taken) if taken > 0 && taken < LONG_BYTES as u64 => taken_in_all += taken,
+                    _ => return Ok(None),
+                },
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Offers bytes and says what has been posted when the enter returns. The bytes are gone then.
@@ -111,9 +127,9 @@ impl Test<'_> {
     }
 
     /// Makes room again.
-    fn skip(&mut self, bytes: usize) -> io::Result<()> {
-        let mut receiver = &self.pair.receiver;
-        let skipped = io::copy(&mut receiver.take(bytes as u64), &mut io::sink())?;
-        if skipped == bytes as u64 { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let receiver = &self.pair.receiver;
+        let skipped = io::copy(&mut receiver.take(bytes), &mut io::sink())?;
+        if skipped == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }

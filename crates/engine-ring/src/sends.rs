@@ -18,10 +18,12 @@ use crate::{
 };
 
 /// What is added to a guest's eventfd.
-static ONE: u64 = 1;
+static ONE: [u8; 8] = 1_u64.to_ne_bytes();
 
 /// An address of no family: connecting to it dissolves a connection (connect(2)).
-static NOWHERE: [u16; 8] = [libc::AF_UNSPEC as u16; 8];
+static NOWHERE: [u8; 16] = [0; 16];
+
+const _: () = assert!(libc::AF_UNSPEC == 0 && size_of::<libc::sockaddr>() == 16);
 
 /// A frame of the current batch.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +56,7 @@ impl Sends {
     /// One target of an offer. A whole send completes only where the kernel is not `inline`.
     #[inline]
     pub(crate) fn offer(&self, mark: FrameMark, slot: Slot) -> Option<Entry> {
-        let flags =
-            if self.inline { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
+        let flags = if self.inline { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
         self.entry(mark, slot, Kind::Offer, flags)
     }
 
@@ -65,7 +66,13 @@ impl Sends {
     }
 
     #[inline]
-    fn entry(&self, mark: FrameMark, slot: Slot, kind: Kind, flags: squeue::Flags) -> Option<Entry> {
+    fn entry(
+        &self,
+        mark: FrameMark,
+        slot: Slot,
+        kind: Kind,
+        flags: squeue::Flags,
+    ) -> Option<Entry> {
         let bytes = self.frame(mark.0)?;
         // Without MSG_WAITALL a partial send counts as a success and is skipped in silence.
         let wait_all = if self.inline { libc::MSG_WAITALL } else { 0 };
@@ -95,17 +102,14 @@ impl Sends {
 
 /// Resets a connection: RST to the peer, and everything queued for it is freed.
 pub(crate) fn abort(slot: Slot, tag: Tag) -> Entry {
-    let length = size_of_val(&NOWHERE) as libc::socklen_t;
-    let address = NOWHERE.as_ptr().cast();
-    let entry = opcode::Connect::new(Fixed(slot), address, length).build();
+    let entry = opcode::Connect::new(Fixed(slot), NOWHERE.as_ptr().cast(), 16).build();
     // SAFETY: the address is a constant as long as a `sockaddr`.
     unsafe { Entry::with_memory(entry, tag) }
 }
 
 /// Adds one to a guest's eventfd. Completes only when that fails.
 pub(crate) fn wake_event(event: RawFd, tag: Tag) -> Entry {
-    let length = size_of_val(&ONE) as u32;
-    let entry = opcode::Write::new(Fd(event), (&raw const ONE).cast(), length).build();
+    let entry = opcode::Write::new(Fd(event), ONE.as_ptr(), 8).build();
     // SAFETY: the eight bytes are a constant.
     unsafe { Entry::with_memory(entry.flags(squeue::Flags::SKIP_SUCCESS), tag) }
 }

@@ -174,8 +174,11 @@ impl Places {
     }
 }
 
-/// Opens a ring whose table holds `files` behind the connections. `extra` are operations that a
-/// test wants to use beside the engine's own.
+/// Where the sender of the self-test stands, until it is over.
+pub(crate) const SELF_TEST_PLACE: Slot = 0;
+
+/// Opens a ring whose table holds `files` behind the connections, and in front the `sender` of the
+/// self-test. `extra` are operations that a test uses beside the engine's own.
 ///
 /// # Errors
 /// One sentence that names cause and cure.
@@ -183,6 +186,7 @@ pub(crate) fn open(
     options: &RingOptions,
     places: Places,
     files: &[RawFd],
+    sender: Option<RawFd>,
     extra: &[u8],
     notes: &mut Vec<String>,
 ) -> Result<(Queue, ReceiveBuffers), StartError> {
@@ -191,13 +195,22 @@ pub(crate) fn open(
         let missing = "the release of direct descriptors one by one".to_owned();
         return Err(StartError::KernelTooOld { release, missing });
     }
-    let until = Instant::now() + MEMORY_PATIENCE;
-    loop {
+    with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
         notes.clear();
-        match attempt(options, places, files, extra, notes) {
-            Err(StartError::MemoryLimit { .. }) if Instant::now() < until => {
-                thread::sleep(MEMORY_PAUSE);
-            }
+        attempt(options, places, files, sender, extra, notes)
+    })
+}
+
+/// Tries again and again, as long as memory is what is missing and there is patience.
+fn with_patience<T>(
+    patience: Duration,
+    pause: Duration,
+    mut attempt: impl FnMut() -> Result<T, StartError>,
+) -> Result<T, StartError> {
+    let until = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(StartError::MemoryLimit { .. }) if Instant::now() < until => thread::sleep(pause),
             outcome => return outcome,
         }
     }
@@ -207,17 +220,24 @@ fn attempt(
     options: &RingOptions,
     places: Places,
     files: &[RawFd],
+    sender: Option<RawFd>,
     extra: &[u8],
     notes: &mut Vec<String>,
 ) -> Result<(Queue, ReceiveBuffers), StartError> {
     let (ring, dropped) = with_fewer_flags(|flags| build(options, flags))
         .map_err(|error| explain("io_uring_setup", error))?;
     notes.extend(dropped.iter().map(|flag| format!("the kernel does not take {flag}")));
+    if !ring.params().is_feature_no_iowait() {
+        notes.push("the kernel counts an idle worker as one that waits for a disk".to_owned());
+    }
     check_operations(&ring)?;
     let mut buffers = ReceiveBuffers::new(options.receive_buffers, options.receive_buffer_bytes)
         .map_err(|error| explain("allocating receive buffers", error))?;
     let mut queue = Queue::new(ring);
-    register_table(&queue, places, files)?;
+    if let Err(error) = queue.register_with_thread() {
+        notes.push(format!("the ring's descriptor is looked up at every enter ({error})"));
+    }
+    register_table(&queue, places, files, sender)?;
     let submitter = queue.submitter();
     buffers
         .register(submitter)
@@ -230,14 +250,14 @@ fn attempt(
         .register_restrictions(&mut restrictions(extra))
         .map_err(|error| explain("restricting the ring", error))?;
     submitter.register_enable_rings().map_err(|error| explain("enabling the ring", error))?;
-    if let Err(error) = queue.register_with_thread() {
-        notes.push(format!("the ring's descriptor is looked up at every enter ({error})"));
-    }
     Ok((queue, buffers))
 }
 
+/// The name of a flag, and what sets it.
+type SetupFlag = (&'static str, fn(&mut Builder));
+
 /// Flags that make a ring cheaper and that it works without.
-const OPTIONAL_FLAGS: [(&str, fn(&mut Builder)); 3] = [
+const OPTIONAL_FLAGS: [SetupFlag; 3] = [
     ("IORING_SETUP_NO_SQARRAY", |builder| {
         builder.setup_no_sqarray();
     }),
@@ -252,7 +272,7 @@ const OPTIONAL_FLAGS: [(&str, fn(&mut Builder)); 3] = [
 /// Tries with all optional flags, then with one less each time that the kernel finds the flags
 /// invalid. Says which were dropped.
 fn with_fewer_flags<R>(
-    mut build: impl FnMut(&[(&'static str, fn(&mut Builder))]) -> io::Result<R>,
+    mut build: impl FnMut(&[SetupFlag]) -> io::Result<R>,
 ) -> io::Result<(R, Vec<&'static str>)> {
     for first in 0..OPTIONAL_FLAGS.len() {
         match build(&OPTIONAL_FLAGS[first..]) {
@@ -267,16 +287,14 @@ fn with_fewer_flags<R>(
     build(&[]).map(|ring| (ring, dropped))
 }
 
-fn build(
-    options: &RingOptions,
-    optional: &[(&'static str, fn(&mut Builder))],
-) -> io::Result<IoUring> {
+fn build(options: &RingOptions, optional: &[SetupFlag]) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
-        .setup_cqsize(options.completion_entries)
+        // Fewer than there are to submit would be invalid.
+        .setup_cqsize(options.completion_entries.max(options.submission_entries))
         .setup_r_disabled()
         .dontfork();
     for (_, set) in optional {
@@ -299,19 +317,31 @@ fn check_operations(ring: &IoUring) -> Result<(), StartError> {
     }
 }
 
-fn register_table(queue: &Queue, places: Places, files: &[RawFd]) -> Result<(), StartError> {
+fn register_table(
+    queue: &Queue,
+    places: Places,
+    files: &[RawFd],
+    sender: Option<RawFd>,
+) -> Result<(), StartError> {
     let submitter = queue.submitter();
-    submitter.register_files_sparse(places.count()).map_err(|error| match error.raw_os_error() {
-        Some(libc::EMFILE | libc::EINVAL) => StartError::DescriptorLimit {
-            wanted: places.count(),
-            limit: getrlimit(Resource::Nofile).current,
-        },
-        _ => explain("registering the descriptor table", error),
+    submitter.register_files_sparse(places.count()).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::EINVAL) => StartError::DescriptorLimit {
+                wanted: places.count(),
+                limit: getrlimit(Resource::Nofile).current,
+            },
+            _ => explain("registering the descriptor table", error),
+        }
     })?;
     let listeners = places.connections;
     submitter
         .register_files_update(listeners, files)
         .map_err(|error| explain("registering the listeners", error))?;
+    if let Some(sender) = sender {
+        submitter
+            .register_files_update(SELF_TEST_PLACE, &[sender])
+            .map_err(|error| explain("registering the self-test", error))?;
+    }
     Ok(())
 }
 
@@ -368,4 +398,89 @@ fn version(release: &str) -> Option<(u32, u32)> {
 /// The raw descriptors of files.
 pub(crate) fn raw(files: &[OwnedFd]) -> Vec<RawFd> {
     files.iter().map(AsRawFd::as_raw_fd).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid() -> io::Error {
+        io::Error::from_raw_os_error(libc::EINVAL)
+    }
+
+    #[test]
+    fn flags_are_dropped_one_by_one_and_named() {
+        let (left, dropped) =
+            with_fewer_flags(
+                |flags| {
+                    if flags.len() > 1 { Err(invalid()) } else { Ok(flags.len()) }
+                },
+            )
+            .unwrap();
+        assert_eq!(left, 1);
+        assert_eq!(dropped, ["IORING_SETUP_NO_SQARRAY", "IORING_SETUP_SUBMIT_ALL"]);
+    }
+
+    #[test]
+    fn all_flags_are_kept_where_all_are_taken() {
+        let (left, dropped) = with_fewer_flags(|flags| Ok(flags.len())).unwrap();
+        assert_eq!((left, dropped.len()), (3, 0));
+    }
+
+    #[test]
+    fn another_error_than_einval_drops_nothing() {
+        let mut tries = 0;
+        let refused = with_fewer_flags::<()>(|_| {
+            tries += 1;
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        });
+        assert_eq!((refused.unwrap_err().raw_os_error(), tries), (Some(libc::EPERM), 1));
+        let refused = with_fewer_flags::<()>(|_| Err(invalid()));
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn missing_memory_is_waited_for_and_then_named() {
+        let memory = || StartError::MemoryLimit { limit: Some(8192) };
+        let mut tries = 0;
+        let third = with_patience(Duration::from_secs(60), Duration::ZERO, || {
+            tries += 1;
+            if tries < 3 { Err(memory()) } else { Ok(tries) }
+        });
+        assert_eq!(third.unwrap(), 3);
+        let never = with_patience::<()>(Duration::ZERO, Duration::ZERO, || Err(memory()));
+        let sentence = never.unwrap_err().to_string();
+        assert!(sentence.contains("RLIMIT_MEMLOCK = 8192 bytes"), "{sentence}");
+    }
+
+    #[test]
+    fn who_forbids_io_uring_is_told_apart() {
+        let error = |errno| io::Error::from_raw_os_error(errno);
+        let disabled = refusal(2, error(libc::EPERM)).to_string();
+        assert!(disabled.contains("kernel.io_uring_disabled = 2"), "{disabled}");
+        let filtered = refusal(0, error(libc::EPERM)).to_string();
+        assert!(filtered.contains("seccomp filter"), "{filtered}");
+        let missing = refusal(2, error(libc::ENOSYS)).to_string();
+        assert!(missing.contains("seccomp filter"), "the setting answers EPERM: {missing}");
+    }
+
+    #[test]
+    fn releases_are_read() {
+        assert_eq!(version("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(version("6.13-rc1"), Some((6, 13)));
+        assert_eq!(version("5.15.0-105-generic"), Some((5, 15)));
+        assert_eq!(version("unknown"), None);
+        assert!((6, 9) < KERNEL_MIN, "numbers, not letters, are compared");
+    }
+
+    #[test]
+    fn an_old_kernel_is_named_with_what_it_lacks() {
+        let missing = "the operation MSG_RING".to_owned();
+        let error = StartError::KernelTooOld { release: "5.15.0".to_owned(), missing };
+        assert_eq!(
+            error.to_string(),
+            "the ring engine needs Linux 6.13 or later and this is 5.15.0, which lacks the \
+             operation MSG_RING: choose another engine or a newer kernel"
+        );
+    }
 }

@@ -124,9 +124,9 @@ impl SlotState {
         self.receives = self.receives.saturating_add(1);
     }
 
-    /// True exactly when so many receives within one second have been counted. 0: never.
-    pub(crate) fn promotes(&self, receives_min: u8) -> bool {
-        receives_min > 0 && self.receives >= receives_min
+    /// True exactly when so many receives were counted within this second or the last. 0: never.
+    pub(crate) fn is_busy(&self, now: Time, receives_min: u8) -> bool {
+        receives_min > 0 && self.receives >= receives_min && !self.is_quiet(now)
     }
 
     /// True exactly when nothing was received within the last whole second.
@@ -161,7 +161,7 @@ impl Slots {
     /// A table of `count` free slots.
     pub(crate) fn new(count: u32) -> Self {
         let mut free = vec![u64::MAX; (count as usize).div_ceil(64)];
-        if let Some(last) = free.last_mut().filter(|_| count % 64 != 0) {
+        if let Some(last) = free.last_mut().filter(|_| !count.is_multiple_of(64)) {
             *last = (1 << (count % 64)) - 1;
         }
         let states = Vec::with_capacity(count as usize);

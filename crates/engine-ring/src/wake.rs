@@ -3,7 +3,6 @@
 //! woken by a write through the ring.
 
 use std::{
-    collections::VecDeque,
     io,
     os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Weak},
@@ -14,7 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use worker::{Completion, Time, Waker};
 
 use crate::{
-    engine::RingEngine,
+    engine::{BACK_OFF, RingEngine},
     queue::Entry,
     sends,
     tag::{Kind, Tag},
@@ -52,11 +51,18 @@ pub(crate) struct Wakes {
     targets: Vec<Option<WakeTarget>>,
     /// Descriptors named by entries of the current batch.
     held: Vec<Arc<OwnedFd>>,
-    /// Members whose wake failed for want of memory.
-    again: VecDeque<Member>,
+    /// Members whose wake failed for want of memory, each once.
+    again: Vec<Member>,
+    /// When to try those again.
+    again_at: Time,
 }
 
 impl Wakes {
+    /// When there is a wake to repeat.
+    pub(crate) fn due(&self) -> Time {
+        if self.again.is_empty() { Time::NEVER } else { self.again_at }
+    }
+
     /// The kernel has consumed every entry of the batch.
     pub(crate) fn settle(&mut self) {
         self.held.clear();
@@ -86,26 +92,26 @@ impl RingEngine {
                 let entry = Entry::wake_ring(ring.as_raw_fd(), tag);
                 (ring, entry)
             }
-            Target::Event(event) => {
-                (Arc::clone(event), sends::wake_event(event.as_raw_fd(), tag))
-            }
+            Target::Event(event) => (Arc::clone(event), sends::wake_event(event.as_raw_fd(), tag)),
         };
         self.wakes.held.push(descriptor);
         self.push(&entry);
     }
 
     /// A wake failed: tries again where the kernel had no memory, which is its only passing reason.
-    pub(crate) fn on_wake_failed(&mut self, tag: Tag, result: i32) {
+    pub(crate) fn on_wake_failed(&mut self, now: Time, tag: Tag, result: i32) {
         let passing = matches!(-result, libc::ENOMEM | libc::EAGAIN | libc::EINTR);
-        if let (true, Ok(member)) = (passing, u16::try_from(tag.slot)) {
-            self.wakes.again.push_back(Member(member));
+        let Ok(member) = u16::try_from(tag.slot).map(Member) else { return };
+        if passing && !self.wakes.again.contains(&member) {
+            self.wakes.again.push(member);
+            self.wakes.again_at = now + BACK_OFF;
         }
     }
 
     /// Repeats wakes that failed.
-    pub(crate) fn wake_again(&mut self) {
-        for _ in 0..self.wakes.again.len() {
-            if let Some(member) = self.wakes.again.pop_front() {
+    pub(crate) fn wake_again(&mut self, now: Time) {
+        if now >= self.wakes.due() {
+            for member in std::mem::take(&mut self.wakes.again) {
                 self.wake(member);
             }
         }

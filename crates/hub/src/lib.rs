@@ -1,8 +1,26 @@
 //! Topics, subscribers and publications: what the gateway does with connections. The hub of a
-//! worker knows that worker's subscribers only; publications of the others arrive as letters.
+//! worker knows that worker's subscribers only; publications of the others arrive as letters. It
+//! answers requests, keeps who subscribes to what, and hands publications to the worker's fan-out;
+//! it encodes nothing twice, copies no subscriber list, and never waits.
 
 #![forbid(unsafe_code)]
 
+mod connections;
+mod held;
+mod hub;
 mod letter;
+mod listing;
+mod options;
+mod origin;
+mod route;
+mod subscribers;
+mod topic;
+mod topics;
 
-pub use crate::letter::{Batch, Inquiry, Letter, Question, Receipt, Reply};
+pub use crate::{
+    hub::{Admission, Hub},
+    letter::{Batch, Inquiry, Letter, Question, Receipt, Reply},
+    options::Options,
+    origin::{BadOrigin, OriginRule},
+    topic::{BadTopic, check_topic, decode_topic},
+};

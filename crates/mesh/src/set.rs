@@ -29,23 +29,19 @@ impl MemberSet {
 
     /// The smallest element that is not below `from`.
     pub(crate) fn first_from(&self, from: usize) -> Option<usize> {
-        let at = from / WORD_MEMBERS;
-        let mut word = self.words.get(at)? & (u64::MAX << (from % WORD_MEMBERS));
-        for (index, next) in (at..).zip(self.words[at + 1..].iter().map(Some).chain([None])) {
-            if word != 0 {
-                return Some(index * WORD_MEMBERS + word.trailing_zeros() as usize);
+        let first = from / WORD_MEMBERS;
+        let mut mask = u64::MAX << (from % WORD_MEMBERS);
+        for (index, word) in self.words.iter().enumerate().skip(first) {
+            let left = word & mask;
+            if left != 0 {
+                return Some(index * WORD_MEMBERS + left.trailing_zeros() as usize);
             }
-            word = *next?;
+            mask = u64::MAX;
         }
         None
     }
 
     /// The words, least members first.
-    pub(crate) fn words(&self) -> &[u64] {
-        &self.words
-    }
-
-    /// The words to be changed, least members first.
     pub(crate) fn words_mut(&mut self) -> &mut [u64] {
         &mut self.words
     }

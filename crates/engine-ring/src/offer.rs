@@ -127,10 +127,13 @@ impl RingEngine {
             if outcome.as_ref().is_ok_and(|taken| taken.taken < taken.bytes.len()) {
                 self.poll_writable(connection.slot);
             }
-            on_completion(now, match sent {
-                true => Completion::Sent { connection, outcome },
-                false => Completion::Refused { connection, outcome },
-            });
+            on_completion(
+                now,
+                match sent {
+                    true => Completion::Sent { connection, outcome },
+                    false => Completion::Refused { connection, outcome },
+                },
+            );
         }
         let targets = std::mem::take(&mut self.offered_decided);
         if targets > 0 {

@@ -1,0 +1,139 @@
+//! Addresses as users write them. Names are looked up when the listeners are made, not
+//! here.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, ToSocketAddrs},
+    str::FromStr,
+};
+
+/// `host:port` or `[v6]:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    /// Without brackets.
+    host: String,
+    port: u16,
+}
+
+impl HostPort {
+    /// Every address that the name stands for, each once.
+    ///
+    /// # Errors
+    /// The name is not known.
+    pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "an address is host:port or [v6]:port, as 127.0.0.1:9000".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let plain = (!host.is_empty() && !host.contains([':', '[', ']', '/'])).then_some(host);
+        let host = match bracketed {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().ok().map(|_| v6),
+            None => plain,
+        };
+        Ok(Self { host: host.ok_or_else(wrong)?.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(formatter, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// An address, or none: `off`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AddressOrOff(pub(crate) Option<HostPort>);
+
+impl FromStr for AddressOrOff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(Some).map(Self).map_err(|error: String| format!("{error}, or off"))
+    }
+}
+
+/// `ADDR[,OPTION…]` of `--listen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listen(pub(crate) HostPort);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("unix:") {
+            return Err("unix: is not available in this build".to_owned());
+        }
+        let mut parts = text.split(',');
+        let address = parts.next().unwrap_or_default().parse()?;
+        match parts.next() {
+            None => Ok(Self(address)),
+            Some(option @ ("proxy" | "tls")) => {
+                Err(format!("the option {option} is not available in this build"))
+            }
+            Some(option) => Err(format!("a listener has no option {option:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for right in ["127.0.0.1:9000", "localhost:0", "[::]:9000", "[::1]:65535", "a-b.c:1"] {
+            assert_eq!(right.parse::<HostPort>().unwrap().to_string(), right);
+        }
+        for wrong in ["", "9000", ":9000", "localhost", "::1:9000", "[::1]", "[x]:1", "a:65536"] {
+            assert!(wrong.parse::<HostPort>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_numbers_resolve_to_themselves() {
+        let resolve = |text: &str| text.parse::<HostPort>().unwrap().resolve().unwrap();
+        assert_eq!(resolve("127.0.0.1:9000"), ["127.0.0.1:9000".parse().unwrap()]);
+        assert_eq!(resolve("[::1]:80"), ["[::1]:80".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_address_may_be_off() {
+        assert_eq!("off".parse(), Ok(AddressOrOff(None)));
+        assert!("off".parse::<HostPort>().is_err());
+        assert_eq!(
+            "on".parse::<AddressOrOff>(),
+            Err("an address is host:port or [v6]:port, as 127.0.0.1:9000, or off".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_listener_takes_no_option_that_this_build_lacks() {
+        let error = |text: &str| text.parse::<Listen>().unwrap_err();
+        assert!("0.0.0.0:9000".parse::<Listen>().is_ok());
+        assert_eq!(error("0.0.0.0:9000,proxy"), "the option proxy is not available in this build");
+        assert_eq!(error("0.0.0.0:9000,tls"), "the option tls is not available in this build");
+        assert_eq!(error("unix:/run/ringway"), "unix: is not available in this build");
+        assert_eq!(error("0.0.0.0:9000,fast"), "a listener has no option \"fast\"");
+    }
+}

@@ -1,0 +1,574 @@
+//! Where values come from: flags, over the environment, over a file, over defaults. There is one
+//! definition of each (`cli.rs`): the environment is attached to it, and what the file says takes
+//! the place of its default. What remains here are the file's `[limits]` and what must hold
+//! between values.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
+use hub::OriginRule;
+use toml::{Table, Value};
+use worker::{FRAME_HEADER_BYTES_MAX, Limits};
+
+use crate::{
+    capacity,
+    cli::{Cli, Command, ServeArgs},
+    quantity::ByteCount,
+};
+
+/// The receive buffers of a core, at most.
+const RECEIVE_BYTES_MAX: u64 = 16 << 20;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Run with this.
+    Serve(Box<Configuration>),
+    /// Print this file.
+    Print(String),
+    /// Nothing more: all is well.
+    Check,
+}
+
+/// All that can be configured, checked.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    /// The flags, wherever their values came from.
+    pub(crate) serve: ServeArgs,
+    /// The bounds, those of the flags included; of the process and of a core not divided yet.
+    pub(crate) limits: Limits,
+    /// The bounds that somebody has set, by name.
+    pub(crate) limits_asked: BTreeSet<String>,
+    /// SO_SNDBUF; `None` leaves it to the kernel.
+    pub(crate) socket_send_buffer_bytes: Option<u32>,
+}
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// clap's: wrong usage, or help and version that were asked for.
+    Usage(clap::Error),
+    /// One sentence.
+    Sentence(String),
+}
+
+/// Reads the command line, with the environment and the file that they name.
+///
+/// # Errors
+/// Wrong usage, and requests for help and version.
+pub(crate) fn read(arguments: &[OsString]) -> Result<Request, Refusal> {
+    let command = with_environment(Cli::command());
+    let first = command.clone().try_get_matches_from(arguments).map_err(Refusal::Usage)?;
+    let Some(path) = file_path(&first) else {
+        return request(&first, File::default());
+    };
+    let file = File::read(&path)?;
+    let matches = file.below(command).try_get_matches_from(arguments).map_err(|error| {
+        // Without the file all was well.
+        let error = error.render().to_string();
+        let error = error.trim_start_matches("error: ").lines().next().unwrap_or_default();
+        Refusal::Sentence(format!("{}: {error}", path.display()))
+    })?;
+    request(&matches, file)
+}
+
+fn request(matches: &ArgMatches, file: File) -> Result<Request, Refusal> {
+    let cli = Cli::from_arg_matches(matches).map_err(Refusal::Usage)?;
+    Ok(match cli.command {
+        Command::Serve(serve) => Request::Serve(Box::new(Configuration::new(serve, file)?)),
+        Command::Config(config) => {
+            let configuration = Configuration::new(config.serve, file)?;
+            let (_, matches) = matches.subcommand().expect("a subcommand is required");
+            if config.action.print {
+                Request::Print(print(matches, &configuration))
+            } else {
+                Request::Check
+            }
+        }
+    })
+}
+
+/// The flags that are also variables and keys.
+fn settings() -> Vec<Arg> {
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    command.get_arguments().cloned().collect()
+}
+
+/// The long name of a flag.
+fn long(argument: &Arg) -> &str {
+    argument.get_long().expect("every setting has a long name")
+}
+
+/// `RINGWAY_MESSAGE_BYTES_MAX` for `--message-bytes-max`.
+fn with_environment(mut command: clap::Command) -> clap::Command {
+    for subcommand in ["serve", "config"] {
+        command = command.mut_subcommand(subcommand, |mut subcommand| {
+            for argument in settings() {
+                let variable = long(&argument).to_uppercase().replace('-', "_");
+                subcommand = subcommand.mut_arg(argument.get_id(), |argument| {
+                    argument.env(format!("RINGWAY_{variable}")).hide_env(true)
+                });
+            }
+            subcommand
+        });
+    }
+    command
+}
+
+fn file_path(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.subcommand().and_then(|(_, matches)| matches.get_one::<PathBuf>("config").cloned())
+}
+
+/// What the configuration file says.
+#[derive(Debug, Default)]
+struct File {
+    /// By the long name of the flag.
+    settings: BTreeMap<String, Vec<String>>,
+    /// The table `[limits]`.
+    limits: Table,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, Refusal> {
+        let wrong =
+            |what: &dyn std::fmt::Display| Refusal::Sentence(format!("{}: {what}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
+        Self::parse(&text).map_err(|sentence| wrong(&sentence))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
+        let known = settings();
+        let mut file = Self::default();
+        for (key, value) in table {
+            if let ("limits", Value::Table(limits)) = (key.as_str(), &value) {
+                file.limits = limits_table(limits)?;
+                continue;
+            }
+            let argument = known.iter().find(|argument| long(argument) == key && key != "config");
+            let Some(argument) = argument else {
+                let names = known.iter().map(long).filter(|name| *name != "config");
+                return Err(unknown("key", &key, names.chain(["limits"])));
+            };
+            let values = values(argument, value).ok_or_else(|| wrong_type(argument))?;
+            file.settings.insert(key, values);
+        }
+        Ok(file)
+    }
+
+    /// The command with the file's values as defaults. A bound that is both a flag and a key of
+    /// `[limits]` is looked for in both, first as the flag.
+    fn below(&self, mut command: clap::Command) -> clap::Command {
+        for subcommand in ["serve", "config"] {
+            command = command.mut_subcommand(subcommand, |mut subcommand| {
+                for argument in settings() {
+                    let limit = self.limits.get(&long(&argument).replace('-', "_"));
+                    let limit = limit.map(|limit| vec![limit.to_string()]);
+                    let values = self.settings.get(long(&argument)).cloned().or(limit);
+                    if let Some(values) = values {
+                        subcommand = subcommand
+                            .mut_arg(argument.get_id(), |argument| argument.default_values(values));
+                    }
+                }
+                subcommand
+            });
+        }
+        command
+    }
+}
+
+/// A TOML value as clap would have got it on the command line. `None`: the flag takes no such.
+fn values(argument: &Arg, value: Value) -> Option<Vec<String>> {
+    let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
+    let is_repeatable = matches!(argument.get_action(), ArgAction::Append);
+    Some(match value {
+        Value::String(text) => vec![text],
+        Value::Integer(number) if !is_switch => vec![number.to_string()],
+        Value::Boolean(state) if is_switch => vec![state.to_string()],
+        Value::Boolean(state) => vec![if state { "on" } else { "off" }.to_owned()],
+        Value::Array(array) if is_repeatable => {
+            let text = |value: Value| value.as_str().map(str::to_owned);
+            array.into_iter().map(text).collect::<Option<_>>()?
+        }
+        _ => return None,
+    })
+}
+
+fn wrong_type(argument: &Arg) -> String {
+    let takes = match argument.get_action() {
+        ArgAction::SetTrue => "true or false",
+        ArgAction::Append => "a string or an array of strings",
+        _ => "a string or a whole number",
+    };
+    format!("{} takes {takes}", long(argument))
+}
+
+/// The keys of `[limits]`, with sizes written as numbers.
+fn limits_table(table: &Table) -> Result<Table, String> {
+    let known = Table::try_from(Limits::default()).expect("limits are a table of numbers");
+    let mut limits = Table::new();
+    for (key, value) in table {
+        if !known.contains_key(key) {
+            return Err(unknown("limit", key, known.keys().map(String::as_str)));
+        }
+        let size = value.as_str().filter(|_| key.contains("bytes"));
+        let number = match size.map(str::parse) {
+            Some(Ok(ByteCount(bytes))) => i64::try_from(bytes).ok(),
+            Some(Err(error)) => return Err(format!("limits.{key}: {error}")),
+            None => value.as_integer(),
+        };
+        let Some(number) = number else {
+            return Err(format!("limits.{key} takes a whole number"));
+        };
+        limits.insert(key.clone(), number.into());
+    }
+    Ok(limits)
+}
+
+/// A name that nobody knows, with the known one that looks most like it.
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let likeness = known.map(|known| (strsim::jaro(known, name), known));
+    let best = likeness.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    match best.filter(|(likeness, _)| *likeness > 0.7) {
+        Some((_, best)) => format!("there is no {what} {name:?}: did you mean {best:?}?"),
+        None => format!("there is no {what} {name:?}"),
+    }
+}
+
+/// A syntax error as one line.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', ", "))
+}
+
+impl Configuration {
+    fn new(serve: ServeArgs, file: File) -> Result<Self, Refusal> {
+        Self::resolve(serve, file).map_err(Refusal::Sentence)
+    }
+
+    fn resolve(serve: ServeArgs, file: File) -> Result<Self, String> {
+        let mut limits_asked: BTreeSet<String> = file.limits.keys().cloned().collect();
+        let limits = file.limits.try_into::<Limits>();
+        let mut limits = limits.map_err(|error| format!("limits: {}", error.message()))?;
+        limits.message_bytes_max = size("message-bytes-max", serve.message_bytes_max)?;
+        limits.handshake_bytes_max = size("handshake-bytes-max", serve.handshake_bytes_max)?;
+        limits.receive_buffer_bytes = size("receive-buffer-bytes", serve.receive_buffer_bytes)?;
+        limits.send_queue_bytes_max = serve.send_queue_bytes_max.0;
+        limits.send_queue_total_bytes_max = serve.send_queue_total_bytes_max.0;
+        match serve.receive_buffers {
+            None => {
+                let bytes = limits.receive_buffer_bytes;
+                limits.receive_buffers = capacity::receive_buffers_of_core(bytes);
+            }
+            Some(count) => {
+                limits.receive_buffers = count;
+                limits_asked.insert("receive_buffers".to_owned());
+            }
+        }
+        let send_buffer = serve.socket_send_buffer_bytes;
+        let socket_send_buffer_bytes =
+            send_buffer.map(|bytes| size("socket-send-buffer-bytes", bytes)).transpose()?;
+        let configuration = Self { serve, limits, limits_asked, socket_send_buffer_bytes };
+        configuration.check_limits()?;
+        configuration.check_times()?;
+        configuration.check_lists()?;
+        Ok(configuration)
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        let limits = &self.limits;
+        let frame = u64::from(limits.message_bytes_max) + u64::from(FRAME_HEADER_BYTES_MAX);
+        if limits.send_queue_bytes_max < frame {
+            return Err(format!(
+                "--send-queue-bytes-max is {} and must be at least --message-bytes-max + \
+                 {FRAME_HEADER_BYTES_MAX} = {frame}: else a slow connection could never be sent a \
+                 long message",
+                self.serve.send_queue_bytes_max
+            ));
+        }
+        let pool = u64::from(limits.receive_buffers) * u64::from(limits.receive_buffer_bytes);
+        if pool > RECEIVE_BYTES_MAX {
+            return Err(format!(
+                "--receive-buffers × --receive-buffer-bytes is {} and may be at most {}",
+                ByteCount(pool),
+                ByteCount(RECEIVE_BYTES_MAX)
+            ));
+        }
+        if limits.completion_entries < limits.submission_entries {
+            return Err(format!(
+                "limits.completion_entries is {} and must be at least \
+                 limits.submission_entries = {}",
+                limits.completion_entries, limits.submission_entries
+            ));
+        }
+        limits.check().map_err(|error| format!("limits: {error}"))
+    }
+
+    fn check_times(&self) -> Result<(), String> {
+        let serve = &self.serve;
+        let pings = serve.ping_interval.0 > Duration::ZERO;
+        let positive = [
+            ("handshake-timeout", Some(serve.handshake_timeout)),
+            ("write-timeout", Some(serve.write_timeout)),
+            ("close-timeout", Some(serve.close_timeout)),
+            ("pong-timeout", Some(serve.pong_timeout).filter(|_| pings)),
+            ("connection-age-max", serve.connection_age_max),
+        ];
+        match positive.iter().find(|(_, span)| span.is_some_and(|span| span.0.is_zero())) {
+            Some((flag, _)) => Err(format!("--{flag} must be longer than 0")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_lists(&self) -> Result<(), String> {
+        let serve = &self.serve;
+        if serve.listen.is_empty() {
+            return Err("--listen needs at least one address".to_owned());
+        }
+        if serve.allow_origin.is_empty() {
+            return Err("--allow-origin needs at least one origin, or auto, or any".to_owned());
+        }
+        self.origin_rule().map(|_| ())
+    }
+
+    /// The rule for origins; `None`: it depends on the listeners.
+    ///
+    /// # Errors
+    /// Names the value that is no origin.
+    pub(crate) fn origin_rule(&self) -> Result<Option<OriginRule>, String> {
+        if self.serve.allow_origin == ["auto"] {
+            return Ok(None);
+        }
+        let rule = OriginRule::parse(&self.serve.allow_origin);
+        rule.map(Some).map_err(|error| format!("--allow-origin: {error}"))
+    }
+}
+
+/// A size that the limits hold in 32 bits.
+fn size(flag: &str, bytes: ByteCount) -> Result<u32, String> {
+    u32::try_from(bytes.0).map_err(|_| format!("--{flag} must be less than 4GiB"))
+}
+
+/// What applies, as a configuration file that means the same. Bounds that nobody has set stand in
+/// comments: where computed, they depend on not being set.
+fn print(matches: &ArgMatches, configuration: &Configuration) -> String {
+    let mut text = String::new();
+    for argument in settings() {
+        let key = long(&argument);
+        let Some(values) = matches.get_raw(argument.get_id().as_str()).filter(|_| key != "config")
+        else {
+            continue;
+        };
+        let mut values: Vec<Value> = match argument.get_action() {
+            ArgAction::SetTrue => vec![matches.get_flag(argument.get_id().as_str()).into()],
+            _ => values.map(|value| value.to_string_lossy().into_owned().into()).collect(),
+        };
+        let value = match (argument.get_action(), values.pop()) {
+            (ArgAction::Append, last) => Value::Array(values.into_iter().chain(last).collect()),
+            (_, Some(value)) => value,
+            (_, None) => continue,
+        };
+        writeln!(text, "{key} = {value}").expect("a string takes everything");
+    }
+    text.push_str("\n[limits]\n");
+    let limits = Table::try_from(&configuration.limits).expect("limits are a table of numbers");
+    for (key, value) in &limits {
+        let comment = if configuration.limits_asked.contains(key) { "" } else { "# " };
+        writeln!(text, "{comment}{key} = {value}").expect("a string takes everything");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a command line comes to with a file, without an environment.
+    fn configure(file: &str, flags: &[&str]) -> Result<Configuration, String> {
+        let file = File::parse(file)?;
+        let arguments = ["ringway", "serve"].iter().chain(flags);
+        let matches = file
+            .below(Cli::command())
+            .try_get_matches_from(arguments)
+            .map_err(|error| error.to_string())?;
+        match request(&matches, file) {
+            Ok(Request::Serve(configuration)) => Ok(*configuration),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(Refusal::Sentence(sentence)) => Err(sentence),
+            Err(Refusal::Usage(error)) => Err(error.to_string()),
+        }
+    }
+
+    fn error(file: &str, flags: &[&str]) -> String {
+        configure(file, flags).unwrap_err()
+    }
+
+    #[test]
+    fn without_anything_the_defaults_of_the_interface_apply() {
+        let Configuration { serve, limits, limits_asked, .. } = configure("", &[]).unwrap();
+        assert_eq!(serve.listen.len(), 1);
+        assert_eq!(serve.listen[0].0.to_string(), "127.0.0.1:9000");
+        assert_eq!(serve.admin.0.unwrap().to_string(), "127.0.0.1:9001");
+        assert_eq!(serve.metrics.0, None);
+        assert_eq!(serve.drain.0, Duration::from_secs(25));
+        assert_eq!(limits, Limits::default());
+        assert!(limits_asked.is_empty());
+        assert!(!serve.echo);
+    }
+
+    #[test]
+    fn flags_go_over_the_file() {
+        let file = "write-timeout = \"3s\"\nconnections-max = 7\necho = true\n";
+        let serve = configure(file, &["--write-timeout", "4s"]).unwrap().serve;
+        assert_eq!(serve.write_timeout.0, Duration::from_secs(4));
+        assert_eq!(serve.connections_max, Some(7));
+        assert!(serve.echo);
+    }
+
+    #[test]
+    fn repeatable_values_are_arrays_in_the_file_and_replaced_as_a_whole() {
+        let file = "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n";
+        assert_eq!(configure(file, &[]).unwrap().serve.listen.len(), 2);
+        let serve = configure(file, &["--listen", "127.0.0.1:3"]).unwrap().serve;
+        assert_eq!(serve.listen.len(), 1);
+        assert_eq!(configure("listen = \"[::]:1\"\n", &[]).unwrap().serve.listen.len(), 1);
+        assert_eq!(error("listen = []\n", &[]), "--listen needs at least one address");
+    }
+
+    #[test]
+    fn every_bound_is_a_key_of_limits() {
+        let limits = Table::try_from(Limits::default()).unwrap();
+        assert!(limits.contains_key("mesh_letters_max") && limits.contains_key("listen_backlog"));
+        for (key, value) in &limits {
+            let file = format!("[limits]\n{key} = {value}\n");
+            let configuration = configure(&file, &[]).unwrap();
+            assert_eq!(configuration.limits, Limits::default(), "{key}");
+            assert!(configuration.limits_asked.contains(key), "{key}");
+        }
+        let file = "[limits]\nmesh_letters_max = 2\nlinger_bytes_max = \"8KiB\"\n";
+        let limits = configure(file, &[]).unwrap().limits;
+        assert_eq!((limits.mesh_letters_max, limits.linger_bytes_max), (2, 8192));
+    }
+
+    #[test]
+    fn a_bound_that_is_a_flag_too_is_looked_for_as_the_flag_first() {
+        let file = "message-bytes-max = \"3KiB\"\n[limits]\nmessage_bytes_max = 2048\n";
+        assert_eq!(configure(file, &[]).unwrap().limits.message_bytes_max, 3072);
+        let file = "[limits]\nmessage_bytes_max = 2048\nreceive_buffers = 8\n";
+        let limits = configure(file, &[]).unwrap().limits;
+        assert_eq!((limits.message_bytes_max, limits.receive_buffers), (2048, 8));
+        let limits = configure(file, &["--message-bytes-max", "1KiB"]).unwrap().limits;
+        assert_eq!(limits.message_bytes_max, 1024);
+    }
+
+    #[test]
+    fn receive_buffers_follow_their_size_unless_a_number_is_asked_for() {
+        let limits = |flags: &[&str]| configure("", flags).unwrap().limits;
+        assert_eq!(limits(&["--receive-buffer-bytes", "4KiB"]).receive_buffers, 256);
+        assert_eq!(limits(&["--receive-buffers", "16"]).receive_buffers, 16);
+        assert_eq!(
+            error("", &["--receive-buffers", "32768"]),
+            "--receive-buffers × --receive-buffer-bytes is 32MiB and may be at most 16MiB"
+        );
+    }
+
+    #[test]
+    fn unknown_names_come_with_a_suggestion() {
+        assert_eq!(
+            error("mesage-bytes-max = 1\n", &[]),
+            "there is no key \"mesage-bytes-max\": did you mean \"message-bytes-max\"?"
+        );
+        assert_eq!(
+            error("[limits]\nmesh_letter_max = 1\n", &[]),
+            "there is no limit \"mesh_letter_max\": did you mean \"mesh_letters_max\"?"
+        );
+        assert_eq!(error("qqqq = 1\n", &[]), "there is no key \"qqqq\"");
+        let another = error("config = \"other.toml\"\n", &[]);
+        assert!(another.starts_with("there is no key \"config\""), "{another}");
+    }
+
+    #[test]
+    fn values_of_the_wrong_type_are_refused() {
+        assert_eq!(error("echo = 1\n", &[]), "echo takes true or false");
+        assert_eq!(error("listen = [1]\n", &[]), "listen takes a string or an array of strings");
+        assert_eq!(error("drain = 1.5\n", &[]), "drain takes a string or a whole number");
+        assert_eq!(
+            error("[limits]\nmesh_letters_max = \"2\"\n", &[]),
+            "limits.mesh_letters_max takes a whole number"
+        );
+        assert_eq!(
+            error("[limits]\nlinger_bytes_max = \"2kb\"\n", &[]),
+            "limits.linger_bytes_max: a size is a whole number with B, KiB, MiB or GiB, or bytes \
+             without a unit"
+        );
+        assert!(error("a\nb = 1\n", &[]).starts_with("line 1: "));
+    }
+
+    #[test]
+    fn a_message_must_fit_the_send_queue() {
+        assert_eq!(
+            error("", &["--send-queue-bytes-max", "65549"]),
+            "--send-queue-bytes-max is 65549B and must be at least --message-bytes-max + 14 = \
+             65550: else a slow connection could never be sent a long message"
+        );
+        assert!(configure("", &["--send-queue-bytes-max", "65550"]).is_ok());
+    }
+
+    #[test]
+    fn bounds_that_contradict_each_other_are_refused() {
+        assert_eq!(
+            error("[limits]\ncompletion_entries = 16\n", &[]),
+            "limits.completion_entries is 16 and must be at least limits.submission_entries = 1024"
+        );
+        let file = "[limits]\ncompletion_entries = 16\nsubmission_entries = 8\n";
+        assert!(configure(file, &[]).is_ok());
+        assert!(error("", &["--message-bytes-max", "4GiB"]).ends_with("must be less than 4GiB"));
+    }
+
+    #[test]
+    fn no_pings_need_no_pong() {
+        assert_eq!(error("", &["--pong-timeout", "0"]), "--pong-timeout must be longer than 0");
+        let flags = ["--ping-interval", "0", "--pong-timeout", "0"];
+        assert!(configure("", &flags).is_ok());
+        assert_eq!(error("", &["--write-timeout", "0"]), "--write-timeout must be longer than 0");
+    }
+
+    #[test]
+    fn origins_are_checked_before_anything_starts() {
+        let origins = |flags: &[&str]| configure("", flags).map(|it| it.origin_rule().unwrap());
+        assert_eq!(origins(&[]), Ok(None));
+        assert_eq!(origins(&["--allow-origin", "any"]), Ok(Some(OriginRule::Any)));
+        let two = ["--allow-origin", "https://a.example", "--allow-origin", "http://b.example"];
+        assert!(matches!(origins(&two), Ok(Some(OriginRule::List(list))) if list.len() == 2));
+        assert!(origins(&["--allow-origin", "example.com"]).is_err());
+        assert!(origins(&["--allow-origin", "any", "--allow-origin", "https://a.b"]).is_err());
+    }
+
+    #[test]
+    fn what_is_printed_means_the_same_when_read() {
+        let flags = ["--listen", "127.0.0.1:1", "--listen", "[::1]:2", "--echo", "--drain", "7s"];
+        let print_with = |file: &str, flags: &[&str]| {
+            let file = File::parse(file).unwrap();
+            let arguments = ["ringway", "config", "--print"].iter().chain(flags);
+            let matches = file.below(Cli::command()).try_get_matches_from(arguments).unwrap();
+            match request(&matches, file) {
+                Ok(Request::Print(text)) => text,
+                other => panic!("{other:?}"),
+            }
+        };
+        let printed = print_with("[limits]\nmesh_letters_max = 5\n", &flags);
+        assert!(printed.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n"), "{printed}");
+        assert!(printed.contains("echo = true\n"), "{printed}");
+        assert!(printed.contains("\nmesh_letters_max = 5\n"), "{printed}");
+        assert!(printed.contains("\n# linger_bytes_max = 262144\n"), "{printed}");
+        assert_eq!(print_with(&printed, &[]), printed);
+    }
+}

@@ -1,0 +1,469 @@
+//! Guest 0 of the mesh: the one task that owns the endpoint. It posts what handlers ask for, gathers
+//! the answers, fetches a report of every worker once a second, and carries out the end of the
+//! process: drain, exit, or exit because a worker has failed.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hub::{Batch, Inquiry, Letter, Question};
+use mesh::{Delivery, Endpoint, Member};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+use worker::{CloseReason, Publication, Report, Time, Waker};
+
+use super::{
+    Control, Exit, Level,
+    outstanding::{Answer, Outstanding, Subscribers},
+    signals::Asked,
+};
+use crate::facts::WorkerEnd;
+
+/// How often every worker is asked for a report.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Places of each queue to a worker that publications and questions leave free: one for a report,
+/// one for the drain.
+const RESERVED_LETTERS: usize = 2;
+
+/// Batches and questions that are not answered by all workers yet, whatever the queues would hold.
+const OUTSTANDING_MAX: usize = 256;
+
+/// Requests handled between two looks at everything else.
+const REQUESTS_A_TURN_MAX: usize = 64;
+
+/// What a handler asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Publish these in this order, all or nothing.
+    Publish {
+        /// What to publish.
+        publications: Vec<Arc<Publication>>,
+        /// Given back when every worker has taken them.
+        permit: OwnedSemaphorePermit,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Posted<Vec<u64>>>,
+    },
+    /// Ask every worker.
+    Ask {
+        /// The question.
+        inquiry: Inquiry,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Posted<Subscribers>>,
+    },
+}
+
+/// What became of a request: the workers have it and the answer will come, or some worker's queue
+/// has no room and none of them has it.
+pub(super) type Posted<T> = Result<oneshot::Receiver<T>, NoRoom>;
+
+/// Some worker's queue has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+/// The end of the process, in stages:
+///
+/// ```text
+/// Serving ──signal──▶ Delaying ──delay over──▶ Draining ──last worker ended──▶ (exit)
+///                         └────────── a second signal: exit at once ──────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Delaying { until: Instant },
+    Draining,
+}
+
+/// What the guest waits for.
+enum Event {
+    Woken,
+    Asked(Option<Request>),
+    Ended(Option<WorkerEnd>),
+    Signalled(Option<Asked>),
+    ReportsDue,
+    DelayOver,
+}
+
+/// The owner of the endpoint.
+pub(super) struct Guest {
+    control: Arc<Control>,
+    endpoint: Endpoint<Letter>,
+    wakers: Vec<Arc<dyn Waker>>,
+    wake_fd: AsyncFd<OwnedFd>,
+    outstanding: Outstanding,
+    workers: Vec<WorkerState>,
+    phase: Phase,
+    /// Why the process fails once the other workers have drained.
+    failure: Option<String>,
+}
+
+/// What the guest keeps of a worker.
+#[derive(Debug)]
+struct WorkerState {
+    /// True exactly when its thread has not ended.
+    alive: bool,
+    /// True exactly when it was posted the drain.
+    told_to_drain: bool,
+    /// The one report that goes to and fro, while it is here.
+    report: Option<Box<Report>>,
+    /// Places of its queue that publications and questions leave free.
+    reserved_letters: usize,
+}
+
+impl Guest {
+    /// The guest, with as many workers as there are wakers.
+    ///
+    /// # Errors
+    /// The descriptor cannot be waited for.
+    pub(super) fn new(
+        control: Arc<Control>,
+        endpoint: Endpoint<Letter>,
+        wakers: Vec<Arc<dyn Waker>>,
+        wake_fd: OwnedFd,
+    ) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&wake_fd, true)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for types whose descriptor may change; an `OwnedFd` \
+                      names one descriptor until it is dropped"
+        )]
+        let wake_fd = AsyncFd::with_interest(wake_fd, Interest::READABLE)?;
+        // An empty queue shows its capacity; those from the workers are made equal to it.
+        let rooms: Vec<usize> = members(wakers.len()).map(|member| endpoint.room(member)).collect();
+        let answers_max = rooms.iter().min().copied().unwrap_or(0).saturating_sub(1).max(1);
+        let workers = rooms
+            .into_iter()
+            .map(|room| WorkerState {
+                alive: true,
+                told_to_drain: false,
+                report: Some(Box::default()),
+                reserved_letters: RESERVED_LETTERS.min(room.saturating_sub(1)),
+            })
+            .collect();
+        Ok(Self {
+            control,
+            endpoint,
+            wakers,
+            wake_fd,
+            outstanding: Outstanding::new(answers_max.min(OUTSTANDING_MAX)),
+            workers,
+            phase: Phase::Serving,
+            failure: None,
+        })
+    }
+
+    /// Serves until the process is to end.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut worker_ends: mpsc::Receiver<WorkerEnd>,
+        mut signals: mpsc::Receiver<Asked>,
+    ) -> Exit {
+        let mut reports = interval(REPORT_INTERVAL);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.take_letters();
+            self.post_drain();
+            self.wake_workers();
+            if !self.endpoint.park() {
+                self.endpoint.unpark();
+                continue;
+            }
+            let event = tokio::select! {
+                () = woken(&self.wake_fd) => Event::Woken,
+                request = requests.recv() => Event::Asked(request),
+                end = worker_ends.recv() => Event::Ended(end),
+                asked = signals.recv() => Event::Signalled(asked),
+                _ = reports.tick() => Event::ReportsDue,
+                () = delay_over(self.phase) => Event::DelayOver,
+            };
+            self.endpoint.unpark();
+            if let Some(exit) = self.handle_event(event, &mut requests) {
+                return exit;
+            }
+        }
+    }
+
+    fn handle_event(
+        &mut self,
+        event: Event,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Option<Exit> {
+        match event {
+            Event::Woken => {}
+            Event::Asked(request) => {
+                let more = std::iter::from_fn(|| requests.try_recv().ok());
+                for request in request.into_iter().chain(more).take(REQUESTS_A_TURN_MAX) {
+                    self.handle_request(request);
+                }
+            }
+            Event::Ended(end) => return self.handle_end(end),
+            Event::Signalled(Some(Asked::Reload)) => self.reload(),
+            Event::Signalled(Some(Asked::Stop)) => return self.stop(),
+            // The task that listens for signals cannot end before its receiver.
+            Event::Signalled(None) => {}
+            Event::ReportsDue => self.exchange_reports(),
+            Event::DelayOver => self.begin_draining(),
+        }
+        None
+    }
+
+    // What handlers ask for.
+
+    fn handle_request(&mut self, request: Request) {
+        let has_room = self.has_room();
+        match request {
+            Request::Publish { publications, permit, reply } => {
+                let posted = if has_room {
+                    Ok(self.publish(publications, permit))
+                } else {
+                    let refused = publications.len() as u64;
+                    self.control.record().totals.publications_refused += refused;
+                    Err(NoRoom)
+                };
+                // Who has left does not need the outcome.
+                let _ = reply.send(posted);
+            }
+            Request::Ask { inquiry, reply } => {
+                let posted = if has_room { Ok(self.ask(inquiry)) } else { Err(NoRoom) };
+                let _ = reply.send(posted);
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        publications: Vec<Arc<Publication>>,
+        permit: OwnedSemaphorePermit,
+    ) -> oneshot::Receiver<Vec<u64>> {
+        let (reply, answered) = oneshot::channel();
+        let receivers = vec![0; publications.len()];
+        let batch = Arc::new(Batch { id: self.outstanding.next_id(), publications });
+        let awaited = self.post_to_all(|| Letter::Batch(Arc::clone(&batch)));
+        let answer = Answer::Receivers { receivers, reply, permit: Some(permit) };
+        self.outstanding.insert(awaited, answer);
+        answered
+    }
+
+    fn ask(&mut self, inquiry: Inquiry) -> oneshot::Receiver<Subscribers> {
+        let (reply, answered) = oneshot::channel();
+        let question = Arc::new(Question { id: self.outstanding.next_id(), inquiry });
+        let awaited = self.post_to_all(|| Letter::Ask(Arc::clone(&question)));
+        let answer = Answer::Subscribers { subscribers: Subscribers::new(), reply };
+        self.outstanding.insert(awaited, answer);
+        answered
+    }
+
+    /// Whether a letter fits every worker's queue, and its answer the queue back. Both stay true
+    /// until something is posted, because nobody else posts here.
+    fn has_room(&self) -> bool {
+        self.outstanding.has_room()
+            && members(self.workers.len()).zip(&self.workers).all(|(member, worker)| {
+                !worker.alive || self.endpoint.room(member) > worker.reserved_letters
+            })
+    }
+
+    /// Posts to every worker whose thread runs, after [`Self::has_room`]; marks which those are.
+    fn post_to_all(&mut self, letter: impl Fn() -> Letter) -> Vec<bool> {
+        let now = now().0;
+        let alive: Vec<bool> = self.workers.iter().map(|worker| worker.alive).collect();
+        for member in members(alive.len()).filter(|member| alive[usize::from(member.0)]) {
+            let posted = self.endpoint.post(member, letter(), now);
+            assert!(posted.is_ok(), "a queue that had room has it until its only producer posts");
+        }
+        alive
+    }
+
+    // What workers answer.
+
+    fn take_letters(&mut self) {
+        // Bounded: every letter answers one of ours.
+        while let Some(Delivery { from, letter, .. }) = self.endpoint.take() {
+            let worker = usize::from(from.0);
+            match letter {
+                Letter::Receipt(receipt) => self.outstanding.handle_receipt(worker, &receipt),
+                Letter::Tell(reply) => self.outstanding.handle_reply(worker, *reply),
+                Letter::Report(report) => self.handle_report(worker, report),
+                // For workers only: a guest has no subscribers and is asked nothing.
+                Letter::Publication(_) | Letter::Batch(_) | Letter::Ask(_) | Letter::Drain(_) => {}
+            }
+        }
+    }
+
+    fn handle_report(&mut self, worker: usize, mut report: Box<Report>) {
+        {
+            let mut record = self.control.record();
+            record.totals.add(worker, &report, Instant::now());
+            record.intervals.add(&report);
+        }
+        self.log_closes(worker, &report);
+        report.reset();
+        self.workers[worker].report = Some(report);
+    }
+
+    fn log_closes(&self, worker: usize, report: &Report) {
+        let journal = &self.control.journal;
+        for closed in &report.closes {
+            let id = closed.connection;
+            let mut fields = vec![
+                ("id", format!("{worker}-{}-{}", id.slot, id.generation)),
+                ("address", closed.peer.to_string()),
+                ("topics", closed.purpose.clone()),
+            ];
+            if let Some((code, _)) = closed.reason.close() {
+                fields.push(("code", code.0.to_string()));
+            }
+            fields.push(("reason", closed.reason.label().to_owned()));
+            journal.line(Level::Info, "connection closed", fields);
+        }
+        for (reason, count) in CloseReason::ALL.iter().zip(report.closes_unlogged) {
+            if count > 0 {
+                let fields = vec![
+                    ("worker", worker.to_string()),
+                    ("reason", reason.label().to_owned()),
+                    ("count", count.to_string()),
+                ];
+                journal.line(Level::Info, "more connections closed", fields);
+            }
+        }
+    }
+
+    /// Sends every worker its empty report, and ends the interval when it is over. A worker that
+    /// still has its report gets no other: it is late, and `ringway_report_age_seconds` says so.
+    fn exchange_reports(&mut self) {
+        let stamp = now().0;
+        for (member, worker) in members(self.workers.len()).zip(&mut self.workers) {
+            if !worker.alive || self.endpoint.room(member) == 0 {
+                continue;
+            }
+            if let Some(report) = worker.report.take() {
+                let posted = self.endpoint.post(member, Letter::Report(report), stamp);
+                assert!(posted.is_ok(), "a queue with room takes a letter");
+            }
+        }
+        let ended = self.control.record().intervals.poll_end(Instant::now());
+        if let Err(error) = ended {
+            self.control.journal.line(
+                Level::Warn,
+                "an interval of the latency log is lost",
+                vec![("error", error)],
+            );
+        }
+    }
+
+    fn wake_workers(&mut self) {
+        while let Some(member) = self.endpoint.poll_wake() {
+            self.wakers[usize::from(member.0)].wake();
+        }
+    }
+
+    // The end of the process.
+
+    fn reload(&self) {
+        let journal = &self.control.journal;
+        match self.control.access.reload() {
+            Ok(()) => journal.line(Level::Info, "tokens reloaded", Vec::new()),
+            Err(error) => {
+                journal.line(Level::Warn, "the old tokens stay", vec![("error", error)]);
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Option<Exit> {
+        if self.phase != Phase::Serving {
+            self.control.journal.line(Level::Warn, "second signal: ending at once", Vec::new());
+            return Some(Exit::Cut);
+        }
+        let facts = &self.control.facts;
+        let fields = vec![
+            ("delay_ms", facts.drain_delay.as_millis().to_string()),
+            ("over_ms", facts.drain.as_millis().to_string()),
+        ];
+        self.control.journal.line(Level::Info, "draining", fields);
+        self.phase = Phase::Delaying { until: Instant::now() + facts.drain_delay };
+        self.control.record().draining = true;
+        None
+    }
+
+    fn begin_draining(&mut self) {
+        self.phase = Phase::Draining;
+    }
+
+    /// Posts the drain to those who have not got it yet: a full queue has room a little later.
+    fn post_drain(&mut self) {
+        if self.phase != Phase::Draining {
+            return;
+        }
+        let stamp = now().0;
+        let over = self.control.facts.drain;
+        for (member, worker) in members(self.workers.len()).zip(&mut self.workers) {
+            if worker.alive && !worker.told_to_drain {
+                worker.told_to_drain =
+                    self.endpoint.post(member, Letter::drain(over), stamp).is_ok();
+            }
+        }
+    }
+
+    fn handle_end(&mut self, end: Option<WorkerEnd>) -> Option<Exit> {
+        let Some(WorkerEnd { worker, outcome }) = end else {
+            return Some(Exit::WorkerFailed("a worker's thread has ended without a word".into()));
+        };
+        // What it posted before its end, its last report for one, is still to be taken.
+        self.take_letters();
+        let index = usize::from(worker);
+        self.workers[index].alive = false;
+        self.control.record().totals.handle_end(index);
+        self.outstanding.handle_end(index);
+        let expected = self.workers[index].told_to_drain;
+        let failure = match outcome {
+            Ok(()) if expected => None,
+            Ok(()) => Some(format!("worker {worker} has ended without being told to")),
+            Err(error) => Some(format!("worker {worker}: {error}")),
+        };
+        self.failure = self.failure.take().or(failure);
+        let all_have_ended = self.workers.iter().all(|worker| !worker.alive);
+        // A failure during the drain does not cut the connections of the other workers.
+        if !(all_have_ended || self.failure.is_some() && self.phase != Phase::Draining) {
+            return None;
+        }
+        Some(match self.failure.take() {
+            Some(failure) => Exit::WorkerFailed(failure),
+            None => Exit::Drained,
+        })
+    }
+}
+
+/// The workers of a mesh; they come before its guests.
+fn members(workers: usize) -> impl Iterator<Item = Member> {
+    (0..u16::try_from(workers).unwrap_or(u16::MAX)).map(Member)
+}
+
+/// The clock that the engines read, so that a publication's way is timed from its beginning here.
+pub(super) fn now() -> Time {
+    let now = clock_gettime(ClockId::Monotonic);
+    let whole_ns = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
+    Time(whole_ns.saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0)))
+}
+
+/// Completes when a worker has posted to the parked guest.
+async fn woken(wake_fd: &AsyncFd<OwnedFd>) {
+    // An error means that the runtime is gone, and the caller with it.
+    let Ok(mut ready) = wake_fd.readable().await else { return };
+    // Empty already: a wake that another one has overtaken.
+    let _ = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut [0; 8])?));
+}
+
+/// Completes when the delay before the drain is over; never where there is none.
+async fn delay_over(phase: Phase) {
+    match phase {
+        Phase::Delaying { until } => sleep_until(until.into()).await,
+        Phase::Serving | Phase::Draining => std::future::pending().await,
+    }
+}

@@ -1,0 +1,209 @@
+//! The control plane: HTTP for operators and publishers, on the main thread, and the life of the
+//! process. It is guest 0 of the mesh: one task owns the endpoint, gathers a report of every worker
+//! once a second, carries publications and questions to the workers, and decides when to drain and
+//! to exit. It never touches a client's connection; workers do not wait for it.
+
+mod access;
+mod batch;
+mod body;
+mod error;
+mod guest;
+mod health;
+mod intervals;
+mod latency;
+mod metrics;
+mod outstanding;
+mod publish;
+mod query;
+mod routes;
+mod server;
+mod signals;
+mod stats;
+#[cfg(test)]
+mod testing;
+mod topics;
+mod totals;
+
+use std::{
+    fmt, io,
+    net::TcpListener,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use hub::Letter;
+use mesh::Endpoint;
+use tokio::sync::{Semaphore, mpsc};
+use worker::Waker;
+
+pub(crate) use self::access::Access;
+use self::{
+    guest::{Guest, Request},
+    intervals::Intervals,
+    totals::Totals,
+};
+use crate::facts::{Facts, WorkerEnd};
+
+/// Requests of handlers that wait for the task that owns the endpoint; over it they get 503.
+const REQUESTS_MAX: usize = 256;
+
+/// Bytes of publications between their first byte read and the last worker's receipt, as a multiple
+/// of the longest body that one request may bring.
+const BODIES_IN_FLIGHT: u32 = 4;
+
+/// What the control plane is started with. Every field is written at the call.
+pub(crate) struct Options {
+    /// The process as it was started.
+    pub(crate) facts: Arc<Facts>,
+    /// Guest 0's end of the mesh: member `facts.workers.len()`.
+    pub(crate) endpoint: Endpoint<Letter>,
+    /// One a worker, by number.
+    pub(crate) wakers: Vec<Arc<dyn Waker>>,
+    /// What workers write to when they have posted a letter to the guest and it waits.
+    pub(crate) wake_fd: OwnedFd,
+    /// Each worker thread says here that it has ended, once.
+    pub(crate) worker_ends: mpsc::Receiver<WorkerEnd>,
+    /// `--admin`, bound.
+    pub(crate) admin: Option<TcpListener>,
+    /// `--metrics`, bound.
+    pub(crate) metrics: Option<TcpListener>,
+    /// Who may use `--admin`.
+    pub(crate) access: Access,
+    /// Where lines for the operator go.
+    pub(crate) journal: Journal,
+}
+
+/// How the process ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// A signal came, and no connection is left.
+    Drained,
+    /// A second signal came while connections were left.
+    Cut,
+    /// A worker has ended by itself: one sentence that says why.
+    WorkerFailed(String),
+}
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Something works less well than it should.
+    Warn,
+    /// Something worth knowing has happened.
+    Info,
+}
+
+/// One line for the operator: a few fixed words, then values by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// How much it matters.
+    pub(crate) level: Level,
+    /// What has happened.
+    pub(crate) text: &'static str,
+    /// To what, and how much of it.
+    pub(crate) fields: Vec<(&'static str, String)>,
+}
+
+/// Takes lines for the operator; must not block for long.
+#[derive(Clone)]
+pub(crate) struct Journal(Arc<dyn Fn(&Line) + Send + Sync>);
+
+/// What HTTP handlers share with the task that owns the endpoint.
+#[derive(Debug)]
+struct Control {
+    facts: Arc<Facts>,
+    access: Access,
+    journal: Journal,
+    requests: mpsc::Sender<Request>,
+    /// Bytes of publications that may be on their way at once.
+    body_bytes: Arc<Semaphore>,
+    record: Mutex<Record>,
+}
+
+/// What is known of the workers.
+#[derive(Debug)]
+struct Record {
+    /// True exactly when a signal has asked for the drain.
+    draining: bool,
+    totals: Totals,
+    intervals: Intervals,
+}
+
+impl Journal {
+    /// Lines go to `on_line`.
+    pub(crate) fn new(on_line: impl Fn(&Line) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(on_line))
+    }
+
+    fn line(&self, level: Level, text: &'static str, fields: Vec<(&'static str, String)>) {
+        (self.0)(&Line { level, text, fields });
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Journal")
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Options").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// Serves until the process is to end. The calling thread must not block SIGTERM, SIGINT, SIGHUP.
+///
+/// # Errors
+/// The runtime, a signal handler or a listener could not be set up.
+pub(crate) fn run(options: Options) -> io::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        let signals = signals::listen()?;
+        let (control, requests) = Control::new(options.facts, options.access, options.journal);
+        if let Some(listener) = options.admin {
+            server::spawn(listener, routes::admin(&control), &control.journal)?;
+        }
+        if let Some(listener) = options.metrics {
+            server::spawn(listener, routes::metrics_only(&control), &control.journal)?;
+        }
+        let guest = Guest::new(control, options.endpoint, options.wakers, options.wake_fd)?;
+        Ok(guest.run(requests, options.worker_ends, signals).await)
+    });
+    // Handlers that still wait, and clients that still read, must not hold the process up.
+    runtime.shutdown_background();
+    exit
+}
+
+impl Control {
+    fn new(
+        facts: Arc<Facts>,
+        access: Access,
+        journal: Journal,
+    ) -> (Arc<Self>, mpsc::Receiver<Request>) {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let body_bytes_max = facts.limits.batch_bytes_max.max(facts.limits.message_bytes_max);
+        let body_bytes = body_bytes_max.saturating_mul(BODIES_IN_FLIGHT) as usize;
+        let now = Instant::now();
+        let record = Record {
+            draining: false,
+            totals: Totals::new(facts.workers.len(), now),
+            intervals: Intervals::new(SystemTime::now(), now),
+        };
+        let control = Arc::new(Self {
+            facts,
+            access,
+            journal,
+            requests: sender,
+            body_bytes: Arc::new(Semaphore::new(body_bytes.min(Semaphore::MAX_PERMITS))),
+            record: Mutex::new(record),
+        });
+        (control, requests)
+    }
+
+    /// The record, for a moment. All who ask run on one thread, so nobody ever waits here.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

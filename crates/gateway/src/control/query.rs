@@ -1,0 +1,26 @@
+//! Parameters of a request, as they are written: `+` is `+`, as in the data plane's queries.
+
+use axum::http::Uri;
+
+/// The first value of a parameter, still encoded.
+pub(super) fn parameter<'a>(target: &'a Uri, name: &str) -> Option<&'a str> {
+    target.query()?.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_of_a_parameter_counts_and_stays_encoded() {
+        let target: Uri = "/topics?limit=5&after=a%2Fb+c&after=d&flag".parse().unwrap();
+        assert_eq!(parameter(&target, "limit"), Some("5"));
+        assert_eq!(parameter(&target, "after"), Some("a%2Fb+c"));
+        assert_eq!(parameter(&target, "flag"), Some(""));
+        assert_eq!(parameter(&target, "lim"), None);
+        assert_eq!(parameter(&"/topics".parse().unwrap(), "limit"), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! `GET /stats`: how the process and each of its workers stand, for people and scripts. Every gauge
+//! that has a bound stands beside it, under the same name with `_max` behind.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use super::{Control, Record, totals::WorkerTotals};
+use crate::facts::{Facts, WorkerFacts};
+
+/// The process.
+#[derive(Debug, Serialize)]
+pub(super) struct Stats {
+    version: &'static str,
+    uptime_seconds: u64,
+    engine: &'static str,
+    engine_reason: String,
+    kernel: String,
+    draining: bool,
+    connections: u64,
+    connections_max: u64,
+    workers: Vec<WorkerStats>,
+}
+
+/// One worker. Counters count from its start.
+#[derive(Debug, Serialize)]
+struct WorkerStats {
+    worker: u16,
+    core: usize,
+    pinned: bool,
+    report_age_seconds: f64,
+    connections: u32,
+    connections_max: u32,
+    handshakes: u32,
+    topics: u64,
+    subscriptions: u64,
+    send_queues: u32,
+    send_queue_bytes: u64,
+    send_queue_bytes_max: u64,
+    partial_bytes: u64,
+    partial_bytes_max: u64,
+    handshake_bytes: u64,
+    handshake_bytes_max: u64,
+    inbox_letters: u32,
+    inbox_letters_max: u32,
+    fanout_jobs: u32,
+    fanout_publications: u32,
+    fanout_publications_max: u32,
+    fanout_bytes: u64,
+    fanout_bytes_max: u64,
+    publishers_paused: u32,
+    fixed_bytes: u64,
+    opened: u64,
+    messages_received: u64,
+    messages_delivered: u64,
+    messages_dropped: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
+    publications_refused: u64,
+    closed: BTreeMap<&'static str, u64>,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+/// `GET /stats`.
+pub(super) async fn stats(State(control): State<Arc<Control>>) -> Json<Stats> {
+    Json(Stats::new(&control.facts, &control.record(), Instant::now()))
+}
+
+impl Stats {
+    fn new(facts: &Facts, record: &Record, now: Instant) -> Self {
+        let workers = facts.workers.iter().zip(&record.totals.workers).enumerate();
+        Self {
+            version: facts.version,
+            uptime_seconds: now.saturating_duration_since(facts.started_at).as_secs(),
+            engine: facts.engine,
+            engine_reason: facts.engine_reason.clone(),
+            kernel: facts.kernel.clone(),
+            draining: record.draining,
+            connections: record.totals.connections(),
+            connections_max: facts.connections_max,
+            workers: workers
+                .map(|(index, (facts, totals))| {
+                    let age = record.totals.report_age_seconds(index, now);
+                    WorkerStats::new(facts, totals, age)
+                })
+                .collect(),
+        }
+    }
+}
+
+impl WorkerStats {
+    fn new(facts: &WorkerFacts, totals: &WorkerTotals, report_age_seconds: f64) -> Self {
+        let gauges = &totals.gauges;
+        Self {
+            worker: facts.worker,
+            core: facts.core,
+            pinned: facts.pinned,
+            report_age_seconds,
+            connections: gauges.connections,
+            connections_max: facts.connections_max,
+            handshakes: gauges.handshakes,
+            topics: gauges.topics,
+            subscriptions: gauges.subscriptions,
+            send_queues: gauges.send_queues,
+            send_queue_bytes: gauges.send_queue_bytes,
+            send_queue_bytes_max: gauges.send_queue_bytes_max,
+            partial_bytes: gauges.partial_bytes,
+            partial_bytes_max: gauges.partial_bytes_max,
+            handshake_bytes: gauges.handshake_bytes,
+            handshake_bytes_max: gauges.handshake_bytes_max,
+            inbox_letters: gauges.inbox_letters,
+            inbox_letters_max: gauges.inbox_letters_max,
+            fanout_jobs: gauges.fanout_jobs,
+            fanout_publications: gauges.fanout_publications,
+            fanout_publications_max: gauges.fanout_publications_max,
+            fanout_bytes: gauges.fanout_bytes,
+            fanout_bytes_max: gauges.fanout_bytes_max,
+            publishers_paused: gauges.publishers_paused,
+            fixed_bytes: facts.fixed_bytes,
+            opened: totals.opened,
+            messages_received: totals.messages_received,
+            messages_delivered: totals.messages_delivered,
+            messages_dropped: totals.messages_dropped,
+            received_bytes: totals.received_bytes,
+            sent_bytes: totals.sent_bytes,
+            publications_refused: totals.publications_refused,
+            closed: totals.closed_by_label(),
+            refused: totals.refused_by_label(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use serde_json::{Value, json};
+    use worker::{CloseReason, RefusalReason, Report};
+
+    use super::*;
+    use crate::control::{intervals::Intervals, testing::facts, totals::Totals};
+
+    fn stats() -> Value {
+        let facts = facts(2);
+        let now = facts.started_at + Duration::from_secs(75);
+        let mut record = Record {
+            draining: true,
+            totals: Totals::new(2, facts.started_at),
+            intervals: Intervals::new(UNIX_EPOCH, now),
+        };
+        let mut report = Report::new();
+        report.gauges.connections = 3;
+        report.gauges.topics = 2;
+        report.gauges.subscriptions = 9;
+        report.gauges.send_queue_bytes = 100;
+        report.gauges.send_queue_bytes_max = 5_000;
+        report.closed[CloseReason::SlowConsumer as usize] = 4;
+        report.refused[RefusalReason::Origin as usize] = 1;
+        record.totals.add(1, &report, now);
+        serde_json::to_value(Stats::new(&facts, &record, now)).unwrap()
+    }
+
+    #[test]
+    fn the_process_and_its_workers_have_the_documented_fields() {
+        let stats = stats();
+        assert_eq!(stats["version"], "1.2.3");
+        assert_eq!(stats["uptime_seconds"], 75);
+        assert_eq!(stats["engine"], "ring");
+        assert_eq!(stats["draining"], true);
+        assert_eq!(stats["connections"], 3);
+        assert_eq!(stats["connections_max"], 200);
+        let worker = &stats["workers"][1];
+        assert_eq!(worker["worker"], 1);
+        assert_eq!(worker["core"], 1);
+        assert_eq!(worker["connections"], 3);
+        assert_eq!(worker["connections_max"], 105);
+        assert_eq!(worker["topics"], 2);
+        assert_eq!(worker["subscriptions"], 9);
+        assert_eq!(worker["send_queue_bytes"], 100);
+        assert_eq!(worker["send_queue_bytes_max"], 5_000);
+        assert_eq!(worker["inbox_letters"], 0);
+        assert_eq!(worker["fanout_jobs"], 0);
+        assert_eq!(worker["closed"]["slow_consumer"], 4);
+        assert_eq!(worker["closed"]["reset"], 0);
+        assert_eq!(worker["refused"]["origin"], 1);
+        assert_eq!(stats["workers"][0]["closed"]["slow_consumer"], 0);
+    }
+
+    #[test]
+    fn every_gauge_that_the_contract_bounds_has_its_bound_beside_it() {
+        let stats = stats();
+        let worker = stats["workers"][0].as_object().unwrap();
+        for (bound, value) in worker.iter().filter(|(name, _)| name.ends_with("_max")) {
+            assert!(worker.contains_key(bound.strip_suffix("_max").unwrap()), "{bound}: {value}");
+        }
+        for gauge in ["connections", "send_queue_bytes", "partial_bytes", "inbox_letters"] {
+            assert!(worker.contains_key(&format!("{gauge}_max")), "{gauge}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_has_not_reported_shows_zeros_and_its_share() {
+        let worker = &stats()["workers"][0];
+        assert_eq!(worker["connections"], json!(0));
+        assert_eq!(worker["connections_max"], json!(105));
+        assert_eq!(worker["report_age_seconds"], json!(75.0));
+    }
+}

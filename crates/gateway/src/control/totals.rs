@@ -1,0 +1,238 @@
+//! Reports added up: counters and histograms since the start, and how each worker stood last.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use hdrhistogram::Histogram;
+use worker::{CloseReason, EngineCounts, Gauges, RefusalReason, Report, Stage};
+
+/// One histogram a [`Stage`], in nanoseconds, with counts that do not overflow in any lifetime.
+#[derive(Debug, Clone)]
+pub(super) struct Stages([Histogram<u64>; Stage::ALL.len()]);
+
+/// What all workers have counted.
+#[derive(Debug)]
+pub(super) struct Totals {
+    /// By number.
+    pub(super) workers: Vec<WorkerTotals>,
+    /// All workers together, since the start.
+    pub(super) stages: Stages,
+    /// Publications over HTTP that some worker's queue had no room for.
+    pub(super) publications_refused: u64,
+    started_at: Instant,
+}
+
+/// What one worker has counted since its start, and how it stood when it last reported.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerTotals {
+    /// Connections that became open.
+    pub(super) opened: u64,
+    /// By [`CloseReason`].
+    pub(super) closed: [u64; CloseReason::ALL.len()],
+    /// By [`RefusalReason`].
+    pub(super) refused: [u64; RefusalReason::ALL.len()],
+    /// Messages that clients sent.
+    pub(super) messages_received: u64,
+    /// Messages offered to subscribers or queued for them, less those dropped.
+    pub(super) messages_delivered: u64,
+    /// Messages thrown away with a slow connection's queue.
+    pub(super) messages_dropped: u64,
+    /// Bytes received.
+    pub(super) received_bytes: u64,
+    /// Bytes handed to the kernel.
+    pub(super) sent_bytes: u64,
+    /// Publications of clients that some queue had no room for.
+    pub(super) publications_refused: u64,
+    /// How it stood.
+    pub(super) gauges: Gauges,
+    /// What its engine had counted since its start.
+    pub(super) engine: EngineCounts,
+    /// When its last report came; `None` before the first.
+    pub(super) reported_at: Option<Instant>,
+}
+
+impl Stages {
+    /// Empty ones, with the bounds of the workers' own.
+    pub(super) fn new() -> Self {
+        // The counts are wider than a worker's, nothing else differs: every value of a worker
+        // falls into a bucket of the same width here.
+        Self(std::array::from_fn(|_| {
+            Histogram::new_with_bounds(1_000, 60_000_000_000, 2)
+                .expect("the bounds are a factor of two apart and the digits at most five")
+        }))
+    }
+
+    /// Adds what a worker has timed.
+    pub(super) fn add(&mut self, report: &Report) {
+        for (total, stage) in self.0.iter_mut().zip(Stage::ALL) {
+            for value in report.stage(stage).iter_recorded() {
+                let count = u64::from(value.count_at_value());
+                total.saturating_record_n(value.value_iterated_to(), count);
+            }
+        }
+    }
+
+    /// Empties them without giving their memory back.
+    pub(super) fn reset(&mut self) {
+        self.0.iter_mut().for_each(Histogram::reset);
+    }
+
+    /// The histogram of a stage.
+    pub(super) fn stage(&self, stage: Stage) -> &Histogram<u64> {
+        &self.0[stage as usize]
+    }
+}
+
+impl Totals {
+    /// Nothing counted yet.
+    pub(super) fn new(workers: usize, now: Instant) -> Self {
+        Self {
+            workers: vec![WorkerTotals::new(); workers],
+            stages: Stages::new(),
+            publications_refused: 0,
+            started_at: now,
+        }
+    }
+
+    /// Adds what a worker has counted since its last report.
+    pub(super) fn add(&mut self, worker: usize, report: &Report, now: Instant) {
+        self.workers[worker].add(report, now);
+        self.stages.add(report);
+    }
+
+    /// A worker has ended: it holds nothing any more.
+    pub(super) fn handle_end(&mut self, worker: usize) {
+        self.workers[worker].gauges = Gauges::default();
+    }
+
+    /// Open connections when the workers last reported.
+    pub(super) fn connections(&self) -> u64 {
+        self.workers.iter().map(|worker| u64::from(worker.gauges.connections)).sum()
+    }
+
+    /// Whether every worker has reported at least once, and so has come to its turns.
+    pub(super) fn all_have_reported(&self) -> bool {
+        self.workers.iter().all(|worker| worker.reported_at.is_some())
+    }
+
+    /// One of a worker's counters, summed over the workers.
+    pub(super) fn sum(&self, counter: impl Fn(&WorkerTotals) -> u64) -> u64 {
+        self.workers.iter().map(counter).sum()
+    }
+
+    /// Seconds since a worker's last report, or since the start where none has come.
+    pub(super) fn report_age_seconds(&self, worker: usize, now: Instant) -> f64 {
+        let reported_at = self.workers[worker].reported_at.unwrap_or(self.started_at);
+        now.saturating_duration_since(reported_at).as_secs_f64()
+    }
+}
+
+impl WorkerTotals {
+    fn new() -> Self {
+        Self {
+            opened: 0,
+            closed: [0; CloseReason::ALL.len()],
+            refused: [0; RefusalReason::ALL.len()],
+            messages_received: 0,
+            messages_delivered: 0,
+            messages_dropped: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            publications_refused: 0,
+            gauges: Gauges::default(),
+            engine: EngineCounts::default(),
+            reported_at: None,
+        }
+    }
+
+    fn add(&mut self, report: &Report, now: Instant) {
+        self.opened += report.opened;
+        for (total, count) in self.closed.iter_mut().zip(report.closed) {
+            *total += count;
+        }
+        for (total, count) in self.refused.iter_mut().zip(report.refused) {
+            *total += count;
+        }
+        self.messages_received += report.messages_received;
+        self.messages_delivered += report.messages_delivered;
+        self.messages_dropped += report.messages_dropped;
+        self.received_bytes += report.received_bytes;
+        self.sent_bytes += report.sent_bytes;
+        self.publications_refused += report.publications_refused;
+        self.gauges = report.gauges;
+        self.engine = report.engine;
+        self.reported_at = Some(now);
+    }
+
+    /// Closes by the reason's label.
+    pub(super) fn closed_by_label(&self) -> BTreeMap<&'static str, u64> {
+        CloseReason::ALL
+            .iter()
+            .map(|reason| (reason.label(), self.closed[*reason as usize]))
+            .collect()
+    }
+
+    /// Refused handshakes by the reason's label.
+    pub(super) fn refused_by_label(&self) -> BTreeMap<&'static str, u64> {
+        RefusalReason::ALL
+            .iter()
+            .map(|reason| (reason.label(), self.refused[*reason as usize]))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn counters_add_up_and_gauges_are_the_last() {
+        let now = Instant::now();
+        let mut totals = Totals::new(2, now);
+        let mut report = Report::new();
+        report.opened = 3;
+        report.closed[CloseReason::NoPong as usize] = 2;
+        report.gauges.connections = 7;
+        totals.add(1, &report, now);
+        report.gauges.connections = 5;
+        totals.add(1, &report, now);
+        assert_eq!(totals.workers[1].opened, 6);
+        assert_eq!(totals.workers[1].closed_by_label()["no_pong"], 4);
+        assert_eq!(totals.workers[1].closed_by_label()["reset"], 0);
+        assert_eq!(totals.workers[0].opened, 0);
+        assert_eq!(totals.connections(), 5);
+        assert_eq!(totals.sum(|worker| worker.opened), 6);
+    }
+
+    #[test]
+    fn the_age_of_a_report_counts_from_the_start_until_the_first_has_come() {
+        let start = Instant::now();
+        let mut totals = Totals::new(2, start);
+        totals.add(0, &Report::new(), start + Duration::from_secs(2));
+        assert!(!totals.all_have_reported());
+        let now = start + Duration::from_secs(5);
+        assert!((totals.report_age_seconds(0, now) - 3.0).abs() < 1e-9);
+        assert!((totals.report_age_seconds(1, now) - 5.0).abs() < 1e-9);
+        totals.add(1, &Report::new(), now);
+        assert!(totals.all_have_reported());
+    }
+
+    #[test]
+    fn histograms_of_all_workers_merge_without_loss() {
+        let now = Instant::now();
+        let mut totals = Totals::new(2, now);
+        let mut report = Report::new();
+        report.record_many(Stage::Hop, Duration::from_micros(10), 5);
+        totals.add(0, &report, now);
+        report.reset();
+        report.record_many(Stage::Hop, Duration::from_millis(3), 4_000_000_000);
+        totals.add(1, &report, now);
+        totals.add(1, &report, now);
+        let hop = totals.stages.stage(Stage::Hop);
+        assert_eq!(hop.len(), 8_000_000_005, "more than a worker's 32 bits can count");
+        assert!(hop.equivalent(hop.max(), 3_000_000));
+        assert!(hop.equivalent(hop.min(), 10_000));
+        assert_eq!(totals.stages.stage(Stage::Ping).len(), 0);
+    }
+}

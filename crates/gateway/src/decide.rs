@@ -1,0 +1,295 @@
+//! What is decided before the first thread: which cores, how many connections, who may publish, and
+//! every worker's options. Pure: configuration and machine in, decisions out, with their reasons.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use engine_ring::RingOptions;
+use hub::{Letter, OriginRule};
+use mesh::Endpoint;
+use worker::Limits;
+
+use crate::{
+    capacity::{Capacity, Layout, limits_of_worker},
+    cli::{ServeArgs, SlowConsumer, Toggle},
+    config::Configuration,
+    cores::Cpus,
+    serve::Failure,
+    workers::Plan,
+};
+
+/// What the machine allows this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    /// Where it may run.
+    pub(crate) cpus: Cpus,
+    /// RLIMIT_NOFILE.
+    pub(crate) descriptors: u64,
+}
+
+/// Something decided, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decision<T> {
+    pub(crate) value: T,
+    pub(crate) reason: &'static str,
+}
+
+/// Everything that is decided before the first thread.
+#[derive(Debug)]
+pub(crate) struct Decisions {
+    pub(crate) layout: Layout,
+    /// Whether workers are bound to their cores.
+    pub(crate) pin: Decision<bool>,
+    /// RLIMIT_NOFILE.
+    pub(crate) descriptors: u64,
+    pub(crate) capacity: Capacity,
+    /// Whether clients may publish.
+    pub(crate) client_publish: Decision<bool>,
+    pub(crate) origins: Decision<OriginRule>,
+    /// By worker.
+    pub(crate) limits: Vec<Limits>,
+}
+
+impl Decisions {
+    /// Decides for the addresses that the data plane listens on.
+    ///
+    /// # Errors
+    /// Cores that the process may not use; too few descriptors.
+    pub(crate) fn new(
+        configuration: &Configuration,
+        machine: &Machine,
+        addresses: &[SocketAddr],
+    ) -> Result<Self, Failure> {
+        let serve = &configuration.serve;
+        let cores = machine.cpus.choose(serve.cores.as_ref()).map_err(Failure::Usage)?;
+        let workers = serve.workers.map_or(cores.len(), usize::from);
+        let workers = u16::try_from(workers).unwrap_or(u16::MAX - 1);
+        let layout = Layout { cores, workers };
+        let listeners = u16::try_from(addresses.len()).unwrap_or(u16::MAX);
+        let capacity = Capacity::new(
+            serve.connections_max,
+            workers,
+            listeners,
+            machine.descriptors,
+            configuration.limits.surplus_connections_max,
+        )
+        .map_err(Failure::Runtime)?;
+        let limits = (0..workers).map(|worker| {
+            let Configuration { limits, limits_asked, .. } = configuration;
+            limits_of_worker(limits, limits_asked, &layout, worker, capacity)
+        });
+        let limits: Vec<Limits> = limits.collect();
+        for limits in &limits {
+            let checked = limits.check();
+            checked.map_err(|error| Failure::Usage(format!("limits of a worker: {error}")))?;
+        }
+        let origin_rule = configuration.origin_rule().map_err(Failure::Usage)?;
+        let is_local = addresses.iter().all(|address| address.ip().is_loopback());
+        Ok(Self {
+            pin: pin(serve.pin, &machine.cpus),
+            descriptors: machine.descriptors,
+            capacity,
+            client_publish: client_publish(serve.client_publish, is_local),
+            origins: origins(origin_rule, is_local),
+            limits,
+            layout,
+        })
+    }
+
+    /// What each worker is started with. Listeners and endpoints are by worker.
+    pub(crate) fn plans(
+        &self,
+        serve: &ServeArgs,
+        listeners: Vec<Vec<TcpListener>>,
+        endpoints: Vec<Endpoint<Letter>>,
+    ) -> Vec<Plan> {
+        let parts = (0..).zip(listeners).zip(endpoints).zip(&self.limits);
+        let plan = |(((worker, listeners), endpoint), limits): (_, &Limits)| {
+            let listeners: Vec<TcpListener> = listeners;
+            Plan {
+                worker,
+                pin: self.pin.value.then(|| self.layout.core(worker)),
+                ring: ring_options(limits, self.capacity),
+                options: self.worker_options(serve, limits, listeners.len()),
+                hub: self.hub_options(serve, limits),
+                listeners,
+                endpoint,
+            }
+        };
+        parts.map(plan).collect()
+    }
+
+    fn worker_options(
+        &self,
+        serve: &ServeArgs,
+        limits: &Limits,
+        listeners: usize,
+    ) -> worker::Options {
+        worker::Options {
+            connections_max: self.capacity.connections_max_of_worker,
+            listeners: u16::try_from(listeners).expect("capacity bounds the listeners"),
+            handshake_timeout: serve.handshake_timeout.0,
+            write_timeout: serve.write_timeout.0,
+            close_timeout: serve.close_timeout.0,
+            ping_interval: Some(serve.ping_interval.0).filter(|span| *span > Duration::ZERO),
+            pong_timeout: serve.pong_timeout.0,
+            coalesce_delay: serve.coalesce_delay.0,
+            connection_age_max: serve.connection_age_max.map(|span| span.0),
+            slow_consumer: match serve.slow_consumer {
+                SlowConsumer::Close => worker::SlowConsumer::Close,
+            },
+            limits: limits.clone(),
+            seed: rand::random(),
+        }
+    }
+
+    fn hub_options(&self, serve: &ServeArgs, limits: &Limits) -> hub::Options {
+        hub::Options {
+            workers: self.layout.workers,
+            client_publish: self.client_publish.value,
+            echo: serve.echo,
+            origins: self.origins.value.clone(),
+            topics_per_connection_max: limits.topics_per_connection_max,
+            topic_bytes_max: limits.topic_bytes_max,
+            held_bytes_max: limits.fanout_bytes_max,
+            seed: rand::random(),
+        }
+    }
+
+    /// The rule for origins for the start line.
+    pub(crate) fn origins_in_words(&self) -> (&'static str, &'static str) {
+        let allowed = match &self.origins.value {
+            OriginRule::Any => "any",
+            OriginRule::SameHost => "the host of the request",
+            OriginRule::List(_) => "those of --allow-origin",
+        };
+        (allowed, self.origins.reason)
+    }
+}
+
+fn pin(asked: Toggle, cpus: &Cpus) -> Decision<bool> {
+    match asked {
+        Toggle::On => Decision { value: true, reason: "--pin on" },
+        Toggle::Off => Decision { value: false, reason: "--pin off" },
+        Toggle::Auto => {
+            let (value, reason) = cpus.pins();
+            Decision { value, reason }
+        }
+    }
+}
+
+/// Whoever reaches a loopback address has an account on the machine; whoever reaches another may
+/// be anyone, and must not publish unless somebody has said so.
+fn client_publish(asked: Toggle, is_local: bool) -> Decision<bool> {
+    match (asked, is_local) {
+        (Toggle::On, _) => Decision { value: true, reason: "--client-publish on" },
+        (Toggle::Off, _) => Decision { value: false, reason: "--client-publish off" },
+        (Toggle::Auto, true) => Decision { value: true, reason: EVERY_LISTENER_LOCAL },
+        (Toggle::Auto, false) => Decision { value: false, reason: SOME_LISTENER_REMOTE },
+    }
+}
+
+fn origins(asked: Option<OriginRule>, is_local: bool) -> Decision<OriginRule> {
+    match (asked, is_local) {
+        (Some(rule), _) => Decision { value: rule, reason: "--allow-origin" },
+        (None, true) => Decision { value: OriginRule::Any, reason: EVERY_LISTENER_LOCAL },
+        (None, false) => Decision { value: OriginRule::SameHost, reason: SOME_LISTENER_REMOTE },
+    }
+}
+
+const EVERY_LISTENER_LOCAL: &str = "every listener is on loopback";
+const SOME_LISTENER_REMOTE: &str = "not every listener is on loopback";
+
+fn ring_options(limits: &Limits, capacity: Capacity) -> RingOptions {
+    RingOptions {
+        connections_max: capacity.connections_max_of_worker + capacity.surplus_of_worker,
+        submission_entries: limits.submission_entries,
+        completion_entries: limits.completion_entries,
+        receive_buffers: limits.receive_buffers,
+        receive_buffer_bytes: limits.receive_buffer_bytes,
+        accepts_armed_max: limits.accepts_armed_max,
+        linger_bytes_max: limits.linger_bytes_max,
+        shutdowns_max: limits.shutdowns_max,
+        multishot_share: limits.multishot_share,
+        multishot_messages_min: limits.multishot_messages_min,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::{self, Request};
+
+    fn configuration(flags: &[&str]) -> Configuration {
+        let arguments = ["ringway", "serve"].iter().chain(flags).map(OsString::from);
+        match config::read(&arguments.collect::<Vec<_>>()) {
+            Ok(Request::Serve(configuration)) => *configuration,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn decide(flags: &[&str], addresses: &[&str]) -> Decisions {
+        let cpus = Cpus { allowed: vec![0, 1, 2, 3], is_subset: false, quota: None };
+        let machine = Machine { cpus, descriptors: 20_000 };
+        let addresses: Vec<SocketAddr> =
+            addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Decisions::new(&configuration(flags), &machine, &addresses).unwrap()
+    }
+
+    #[test]
+    fn there_is_one_worker_a_core_unless_a_number_is_asked_for() {
+        assert_eq!(decide(&[], &["127.0.0.1:1"]).layout.workers, 4);
+        let decisions = decide(&["--cores", "1,3", "--workers", "5"], &["127.0.0.1:1"]);
+        assert_eq!(decisions.layout, Layout { cores: vec![1, 3], workers: 5 });
+        assert_eq!(decisions.limits.len(), 5);
+    }
+
+    #[test]
+    fn clients_publish_by_themselves_only_where_every_listener_is_local() {
+        let publish = |flags: &[&str], addresses: &[&str]| decide(flags, addresses).client_publish;
+        assert!(publish(&[], &["127.0.0.1:1", "[::1]:1"]).value);
+        let remote = publish(&[], &["127.0.0.1:1", "0.0.0.0:1"]);
+        assert_eq!((remote.value, remote.reason), (false, "not every listener is on loopback"));
+        assert!(publish(&["--client-publish", "on"], &["0.0.0.0:1"]).value);
+        assert!(!publish(&["--client-publish", "off"], &["127.0.0.1:1"]).value);
+    }
+
+    #[test]
+    fn origins_are_free_by_themselves_only_where_every_listener_is_local() {
+        let origins = |flags: &[&str], addresses: &[&str]| decide(flags, addresses).origins.value;
+        assert_eq!(origins(&[], &["127.0.0.1:1"]), OriginRule::Any);
+        assert_eq!(origins(&[], &["127.0.0.1:1", "[::]:1"]), OriginRule::SameHost);
+        assert_eq!(origins(&["--allow-origin", "any"], &["[::]:1"]), OriginRule::Any);
+        let list = origins(&["--allow-origin", "https://example.com"], &["127.0.0.1:1"]);
+        assert!(matches!(list, OriginRule::List(_)));
+    }
+
+    #[test]
+    fn the_engine_table_has_the_share_and_the_surplus() {
+        let decisions = decide(&["--connections-max", "1000"], &["127.0.0.1:1"]);
+        let ring = ring_options(&decisions.limits[0], decisions.capacity);
+        // 1000 × 1.05 ÷ 4 = 262.5, and 64 more.
+        assert_eq!(ring.connections_max, 263 + 64);
+        assert_eq!(decisions.limits[0].surplus_connections_max, 64);
+    }
+
+    #[test]
+    fn workers_have_keys_of_their_own() {
+        let decisions = decide(&[], &["127.0.0.1:1"]);
+        let configuration = configuration(&[]);
+        let seeds: std::collections::HashSet<u64> = decisions
+            .limits
+            .iter()
+            .flat_map(|limits| {
+                let serve = &configuration.serve;
+                let worker = decisions.worker_options(serve, limits, 1).seed;
+                [worker, decisions.hub_options(serve, limits).seed]
+            })
+            .collect();
+        assert_eq!(seeds.len(), 8);
+    }
+}

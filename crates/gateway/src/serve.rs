@@ -1,0 +1,307 @@
+//! `ringway serve`: finds out what the machine allows, divides it among the workers, binds every
+//! address, starts the workers, says how everything was decided, and hands the main thread to the
+//! control plane.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Instant,
+};
+
+use hub::Letter;
+use mesh::{Endpoint, Member};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    system::uname,
+};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::{
+    address::HostPort,
+    cli::{Engine, ServeArgs},
+    config::Configuration,
+    control::{self, Access, Exit, Journal},
+    cores::Cpus,
+    decide::{Decisions, Machine},
+    facts::{Facts, WorkerFacts},
+    listener::{DataPlane, ListenerOptions, bind_alone},
+    log::Log,
+    workers::{self, Started},
+};
+
+/// The engine of this build.
+const ENGINE: &str = "ring";
+
+/// Why the gateway does not run, or no longer. One sentence each.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Exit code 2.
+    Usage(String),
+    /// Exit code 1.
+    Runtime(String),
+}
+
+/// The sockets of the process.
+#[derive(Debug)]
+struct Sockets {
+    data: DataPlane,
+    admin: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// What is in the way, or has ended it.
+pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
+    let serve = &configuration.serve;
+    let log = Log { level: serve.log_level, format: serve.log };
+    report_panics(log);
+    let started_at = Instant::now();
+    let addresses = resolve_all(serve)?;
+    let admin = resolve_one(serve.admin.0.as_ref())?;
+    let access = access(serve, admin)?;
+    let machine = look()?;
+    let decisions = Decisions::new(configuration, &machine, &addresses)?;
+    let sockets = Sockets::bind(configuration, &decisions, &addresses, admin)?;
+
+    let mut endpoints = join(&decisions);
+    let guest = endpoints.pop().expect("the guest is the last member");
+    let wake_fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|error| Failure::Runtime(format!("cannot make an eventfd: {error}")))?;
+    let workers_wake_fd = wake_fd
+        .try_clone()
+        .map_err(|error| Failure::Runtime(format!("cannot duplicate an eventfd: {error}")))?;
+    let (ends, worker_ends) = mpsc::channel(usize::from(decisions.layout.workers));
+    let plans = decisions.plans(serve, sockets.data.of_workers, endpoints);
+    let started =
+        workers::start(plans, Arc::new(workers_wake_fd), &ends).map_err(Failure::Runtime)?;
+
+    let data_addresses = sockets.data.addresses;
+    let facts = facts(configuration, &decisions, &started, data_addresses, started_at);
+    tell(log, &facts, &decisions, &started);
+    for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
+        if let Some(Ok(address)) = listener.as_ref().map(TcpListener::local_addr) {
+            log.info("listening", &[("plane", plane.into()), ("address", text(address))]);
+        }
+    }
+    let exit = control::run(control::Options {
+        facts: Arc::new(facts),
+        endpoint: guest,
+        wakers: started.into_iter().map(|started| started.waker).collect(),
+        wake_fd,
+        worker_ends,
+        admin: sockets.admin,
+        metrics: sockets.metrics,
+        access,
+        journal: journal(log),
+    });
+    match exit.map_err(|error| Failure::Runtime(format!("the control plane failed: {error}")))? {
+        Exit::Drained => log.info("drained", &[]),
+        Exit::Cut => log.warn("ended by a second signal", &[]),
+        Exit::WorkerFailed(sentence) => return Err(Failure::Runtime(sentence)),
+    }
+    Ok(())
+}
+
+/// One line for a panic, as for everything else; the thread's end is handled where it is awaited.
+fn report_panics(log: Log) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let fields =
+            [("thread", thread.into()), ("place", place.into()), ("message", message.into())];
+        log.error("panicked", &fields);
+    }));
+}
+
+/// The addresses of the data plane.
+fn resolve_all(serve: &ServeArgs) -> Result<Vec<SocketAddr>, Failure> {
+    let mut addresses = Vec::new();
+    for listen in &serve.listen {
+        let resolved = resolve(&listen.0)?;
+        addresses.extend(resolved);
+    }
+    Ok(addresses)
+}
+
+/// The first address of a name; the control plane listens on one only.
+fn resolve_one(address: Option<&HostPort>) -> Result<Option<SocketAddr>, Failure> {
+    Ok(match address {
+        Some(address) => resolve(address)?.first().copied(),
+        None => None,
+    })
+}
+
+fn resolve(address: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
+    let found = address.resolve();
+    found.map_err(|error| Failure::Runtime(format!("cannot look up {address}: {error}")))
+}
+
+/// Who may use the control plane. Without tokens everybody who reaches it may do everything, so it
+/// must not be reached from elsewhere.
+fn access(serve: &ServeArgs, admin: Option<SocketAddr>) -> Result<Access, Failure> {
+    match (admin, &serve.admin_token_file) {
+        (Some(address), None) if !address.ip().is_loopback() => Err(Failure::Usage(format!(
+            "--admin {address} is not a loopback address, and without --admin-token-file anyone \
+             who reaches it could publish and close connections: name a token file, or listen on \
+             a loopback address"
+        ))),
+        (_, file) => Access::open(file.clone()).map_err(Failure::Usage),
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one, and looks at the CPUs.
+fn look() -> Result<Machine, Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Lowering nothing and raising no hard limit, this is always allowed; if it were not, the
+    // soft limit is what there is.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let cpus = Cpus::of_this_process()
+        .map_err(|error| Failure::Runtime(format!("cannot read the affinity mask: {error}")))?;
+    Ok(Machine { cpus, descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) })
+}
+
+impl Sockets {
+    fn bind(
+        configuration: &Configuration,
+        decisions: &Decisions,
+        addresses: &[SocketAddr],
+        admin: Option<SocketAddr>,
+    ) -> Result<Self, Failure> {
+        let serve = &configuration.serve;
+        let options = ListenerOptions {
+            backlog: configuration.limits.listen_backlog,
+            send_buffer_bytes: configuration.socket_send_buffer_bytes,
+            write_timeout: serve.write_timeout.0,
+            pong_timeout: serve.pong_timeout.0,
+        };
+        let metrics = resolve_one(serve.metrics.0.as_ref())?;
+        let bind = || {
+            Ok(Self {
+                // First, because an address that two gateways must not share tells them apart.
+                admin: admin.map(bind_alone).transpose()?,
+                metrics: metrics.map(bind_alone).transpose()?,
+                data: DataPlane::bind(addresses, decisions.layout.workers, &options)?,
+            })
+        };
+        bind().map_err(Failure::Runtime)
+    }
+}
+
+/// The mesh of all workers, by number, and behind them the control thread.
+fn join(decisions: &Decisions) -> Vec<Endpoint<Letter>> {
+    let letters_max = decisions.limits.iter().map(|limits| limits.mesh_letters_max).min();
+    let letters_max = letters_max.expect("there is at least one worker") as usize;
+    mesh::join(decisions.layout.workers + 1, |_: Member, _: Member| letters_max)
+}
+
+fn facts(
+    configuration: &Configuration,
+    decisions: &Decisions,
+    started: &[Started],
+    data_addresses: Vec<SocketAddr>,
+    started_at: Instant,
+) -> Facts {
+    let workers =
+        (0..).zip(started).zip(&decisions.limits).map(|((worker, started), limits)| WorkerFacts {
+            worker,
+            core: decisions.layout.core(worker),
+            pinned: decisions.pin.value,
+            connections_max: decisions.capacity.connections_max_of_worker,
+            fixed_bytes: started.fixed_bytes as u64,
+            limits: limits.clone(),
+        });
+    let serve = &configuration.serve;
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: uname().release().to_string_lossy().into_owned(),
+        engine: ENGINE,
+        engine_reason: match serve.engine {
+            Engine::Auto => "the first of this build, and this kernel allows it",
+            Engine::Ring => "asked for",
+        }
+        .to_owned(),
+        started_at,
+        data_addresses,
+        workers: workers.collect(),
+        connections_max: decisions.capacity.connections_max,
+        limits: configuration.limits.clone(),
+        drain: serve.drain.0,
+        drain_delay: serve.drain_delay.0,
+    }
+}
+
+/// The start lines: one fact each.
+fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
+    log.info("ringway", &[("version", facts.version.into())]);
+    log.info("running", &[("kernel", facts.kernel.as_str().into())]);
+    let reason = facts.engine_reason.as_str();
+    log.info("engine", &[("name", facts.engine.into()), ("reason", reason.into())]);
+    let mut told: Vec<&String> = Vec::new();
+    for note in started.iter().flat_map(|started| &started.notes) {
+        if !told.contains(&note) {
+            log.info("engine", &[("note", note.as_str().into())]);
+            told.push(note);
+        }
+    }
+    let cores: Vec<String> = decisions.layout.cores.iter().map(ToString::to_string).collect();
+    let pin = decisions.pin;
+    let fields = [
+        ("count", facts.workers.len().into()),
+        ("cores", cores.join(",").into()),
+        ("pinned", pin.value.into()),
+        ("reason", pin.reason.into()),
+    ];
+    log.info("workers", &fields);
+    let capacity = decisions.capacity;
+    let fields = [
+        ("connections_max", facts.connections_max.into()),
+        ("connections_max_of_worker", capacity.connections_max_of_worker.into()),
+        ("descriptors", decisions.descriptors.into()),
+    ];
+    log.info("capacity", &fields);
+    if capacity.is_short {
+        let cure = "raise RLIMIT_NOFILE (ulimit -n) or take more workers";
+        log.warn("the workers cannot hold --connections-max", &[("cure", cure.into())]);
+    }
+    for worker in &facts.workers {
+        let fields = [
+            ("worker", worker.worker.into()),
+            ("core", worker.core.into()),
+            ("fixed_bytes", worker.fixed_bytes.into()),
+            ("receive_buffers", worker.limits.receive_buffers.into()),
+            ("completion_entries", worker.limits.completion_entries.into()),
+            ("mesh_letters_max", worker.limits.mesh_letters_max.into()),
+        ];
+        log.debug("worker", &fields);
+    }
+    for address in &facts.data_addresses {
+        log.info("listening", &[("plane", "data".into()), ("address", text(address))]);
+    }
+    let publish = decisions.client_publish;
+    let state = if publish.value { "on" } else { "off" };
+    log.info("clients publish", &[("state", state.into()), ("reason", publish.reason.into())]);
+    let (allowed, reason) = decisions.origins_in_words();
+    log.info("origins", &[("allowed", allowed.into()), ("reason", reason.into())]);
+}
+
+fn text(value: impl ToString) -> Value {
+    value.to_string().into()
+}
+
+/// The control plane's lines among ours.
+fn journal(log: Log) -> Journal {
+    Journal::new(move |line| {
+        let fields: Vec<_> =
+            line.fields.iter().map(|(name, value)| (*name, value.as_str().into())).collect();
+        match line.level {
+            control::Level::Warn => log.warn(line.text, &fields),
+            control::Level::Info => log.info(line.text, &fields),
+        }
+    })
+}

@@ -1,0 +1,194 @@
+//! The worker threads: each is bound to its core, makes its engine there, is told how to wake the
+//! others, and then turns until it is drained. Signals are none of their business: they are blocked
+//! on every worker thread, so that the kernel gives them to the control thread.
+
+use std::{
+    any::Any,
+    net::TcpListener,
+    os::fd::OwnedFd,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use core_affinity::CoreId;
+use engine_ring::{RingEngine, RingOptions, WakeTarget};
+use hub::{Hub, Letter};
+use mesh::{Endpoint, Member};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use tokio::sync::mpsc as tokio_mpsc;
+use worker::{Engine, Waker, Worker};
+
+use crate::facts::WorkerEnd;
+
+/// What one worker is started with.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Its number.
+    pub(crate) worker: u16,
+    /// The core to bind the thread to, if any.
+    pub(crate) pin: Option<usize>,
+    /// For the engine.
+    pub(crate) ring: RingOptions,
+    /// For the worker.
+    pub(crate) options: worker::Options,
+    /// For its hub.
+    pub(crate) hub: hub::Options,
+    /// For its engine, in the order in which the worker numbers them.
+    pub(crate) listeners: Vec<TcpListener>,
+    /// Its place in the mesh.
+    pub(crate) endpoint: Endpoint<Letter>,
+}
+
+/// A worker that is turning.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Ends its engine's wait.
+    pub(crate) waker: Arc<dyn Waker>,
+    /// Memory that its engine has reserved.
+    pub(crate) fixed_bytes: usize,
+    /// What the operator should know of how the engine was started.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What a thread says of itself once its engine stands.
+#[derive(Debug)]
+struct Introduction {
+    started: Started,
+    target: WakeTarget,
+}
+
+/// Starts one thread per plan. All engines stand before the first turn; each worker says at `ends`
+/// that it has ended.
+///
+/// # Errors
+/// One sentence about the first worker that could not start; by then the others have ended.
+pub(crate) fn start(
+    plans: Vec<Plan>,
+    guest: Arc<OwnedFd>,
+    ends: &tokio_mpsc::Sender<WorkerEnd>,
+) -> Result<Vec<Started>, String> {
+    let mut threads = Vec::with_capacity(plans.len());
+    let mut introductions = Vec::with_capacity(plans.len());
+    let blocked = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|error| format!("cannot block signals: {error}"))?;
+    let mut spawned = Ok(());
+    for plan in plans {
+        let (introduce, introduction) = mpsc::channel();
+        let (go, targets) = mpsc::channel();
+        let ends = ends.clone();
+        let name = format!("ringway-{}", plan.worker);
+        let body = move || live(plan, &introduce, &targets, &ends);
+        match thread::Builder::new().name(name).spawn(body) {
+            Ok(handle) => {
+                threads.push((handle, go));
+                introductions.push(introduction);
+            }
+            Err(error) => {
+                spawned = Err(format!("cannot start a thread: {error}"));
+                break;
+            }
+        }
+    }
+    blocked.thread_set_mask().map_err(|error| format!("cannot unblock signals: {error}"))?;
+    let met = spawned.and_then(|()| meet(&introductions));
+    let (started, mut targets): (Vec<Started>, Vec<WakeTarget>) = match met {
+        Ok(introductions) => introductions.into_iter().map(|it| (it.started, it.target)).unzip(),
+        Err(sentence) => {
+            for (handle, go) in threads {
+                drop(go);
+                // Whatever went wrong there has been said, or is behind what has.
+                let _ = handle.join();
+            }
+            return Err(sentence);
+        }
+    };
+    targets.push(WakeTarget::event(guest));
+    for (_, go) in &threads {
+        // A thread that is gone has said so at `ends`.
+        let _ = go.send(targets.clone());
+    }
+    Ok(started)
+}
+
+/// Waits until every thread has its engine.
+fn meet(
+    introductions: &[mpsc::Receiver<Result<Introduction, String>>],
+) -> Result<Vec<Introduction>, String> {
+    let receive = |(worker, introduction): (usize, &mpsc::Receiver<_>)| {
+        introduction.recv().unwrap_or_else(|_| Err(format!("worker {worker} died as it started")))
+    };
+    introductions.iter().enumerate().map(receive).collect()
+}
+
+/// The life of a worker thread.
+fn live(
+    plan: Plan,
+    introduce: &mpsc::Sender<Result<Introduction, String>>,
+    targets: &mpsc::Receiver<Vec<WakeTarget>>,
+    ends: &tokio_mpsc::Sender<WorkerEnd>,
+) {
+    let worker = plan.worker;
+    let life = AssertUnwindSafe(|| match prepare(&plan) {
+        Ok(()) => work(plan, introduce, targets),
+        Err(sentence) => {
+            let _ = introduce.send(Err(sentence));
+            None
+        }
+    });
+    let outcome = match catch_unwind(life) {
+        Ok(None) => return,
+        Ok(Some(outcome)) => outcome,
+        Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
+    };
+    // There is room for one end a worker; without a receiver the process is ending.
+    let _ = ends.try_send(WorkerEnd { worker, outcome });
+}
+
+/// Binds the thread to its core.
+fn prepare(plan: &Plan) -> Result<(), String> {
+    match plan.pin {
+        Some(core) if !core_affinity::set_for_current(CoreId { id: core }) => Err(format!(
+            "worker {} cannot be bound to core {core}: choose others with --cores, or --pin off",
+            plan.worker
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the engine, meets the others, and turns until drained. `None`: the start was given up.
+fn work(
+    plan: Plan,
+    introduce: &mpsc::Sender<Result<Introduction, String>>,
+    targets: &mpsc::Receiver<Vec<WakeTarget>>,
+) -> Option<Result<(), String>> {
+    let mut engine = match RingEngine::new(&plan.ring, plan.listeners) {
+        Ok(engine) => engine,
+        Err(error) => {
+            let _ = introduce.send(Err(error.to_string()));
+            return None;
+        }
+    };
+    let started = Started {
+        waker: engine.waker(),
+        fixed_bytes: engine.fixed_bytes(),
+        notes: engine.notes().to_vec(),
+    };
+    let introduction = Introduction { started, target: engine.wake_target() };
+    introduce.send(Ok(introduction)).ok()?;
+    for (member, target) in (0..).zip(targets.recv().ok()?) {
+        if member != plan.worker {
+            engine.connect(Member(member), target);
+        }
+    }
+    let mut endpoint = plan.endpoint;
+    let mut worker = Worker::new(plan.options, Hub::new(plan.hub), engine.now());
+    let outcome = worker::run(&mut worker, &mut engine, &mut endpoint);
+    Some(outcome.map_err(|error| format!("its engine failed: {error}")))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,188 @@
+//! The real binary on ports of its own, and what the tests talk to it with.
+
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
+pub(crate) mod http;
+pub(crate) mod raw;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tungstenite::WebSocket;
+
+use self::http::Http;
+
+/// Whatever is awaited comes within this, or the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running gateway. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    lines: Receiver<Value>,
+    file: Option<PathBuf>,
+    /// The data plane.
+    pub(crate) data: SocketAddr,
+    /// The control plane.
+    pub(crate) admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts it with these flags beside those for its ports.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_with("", flags)
+    }
+
+    /// Starts it with a configuration file of this content.
+    pub(crate) fn start_with(file: &str, flags: &[&str]) -> Self {
+        let mut command = ringway();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--log", "json"]).args(flags).stderr(Stdio::piped());
+        let file = (!file.is_empty()).then(|| temporary_file(file));
+        if let Some(path) = &file {
+            command.arg("--config").arg(path);
+        }
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gateway = Self { child, lines, file, data: nowhere, admin: nowhere };
+        gateway.data = gateway.listening("data");
+        gateway.admin = gateway.listening("admin");
+        gateway
+    }
+
+    fn listening(&mut self, plane: &str) -> SocketAddr {
+        let line = self.line(|line| line["message"] == "listening" && line["plane"] == plane);
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// The next line of the log of which `wanted` holds.
+    pub(crate) fn line(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut others = Vec::new();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(line) => others.push(line),
+                Err(error) => panic!("{error}: {others:#?}"),
+            }
+        }
+    }
+
+    /// A client of the control plane.
+    pub(crate) fn http(&self) -> Http {
+        Http::new(self.admin)
+    }
+
+    /// A connection of the data plane, without a handshake.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.data).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// A WebSocket to `target`, a path with its query.
+    pub(crate) fn open(&self, target: &str) -> WebSocket<TcpStream> {
+        let url = format!("ws://{}{target}", self.data);
+        let (socket, _) = tungstenite::client(url, self.connect()).unwrap();
+        socket
+    }
+
+    /// `/stats`, once `wanted` holds of it.
+    pub(crate) fn stats_until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut http = self.http();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let stats = http.get("/stats").json();
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < until, "{stats:#}");
+            thread::yield_now();
+        }
+    }
+
+    /// `/stats`, once nothing is held for any client any more.
+    pub(crate) fn stats_at_rest(&self) -> Value {
+        const ZERO: [&str; 6] = [
+            "connections",
+            "topics",
+            "subscriptions",
+            "send_queue_bytes",
+            "inbox_letters",
+            "fanout_jobs",
+        ];
+        self.stats_until(|stats| {
+            let workers = stats["workers"].as_array().unwrap();
+            workers.iter().all(|worker| ZERO.iter().all(|gauge| worker[gauge] == 0))
+        })
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Whether it is still there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(path) = &self.file {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The binary, without what the tests' own environment might tell it.
+pub(crate) fn ringway() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("RINGWAY_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A file with this content that no other test uses.
+pub(crate) fn temporary_file(content: &str) -> PathBuf {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringway-test-{}-{count}.toml", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}

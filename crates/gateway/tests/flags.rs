@@ -1,0 +1,236 @@
+//! The command line of the real binary: wrong usage is exit code 2 with a sentence, flags go over
+//! the environment and the environment over the file, and the shipped reference says the same as
+//! the help.
+
+mod common;
+
+use std::process::Output;
+
+use common::{ringway, temporary_file};
+
+fn output(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    ringway().args(arguments).envs(environment.iter().copied()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Asserts that these flags of `serve` are refused with exit code 2 and these words.
+fn refused(flags: &[&str], words: &str) {
+    let output = output(&[&["serve"], flags].concat(), &[]);
+    let stderr = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{flags:?}: {stderr}");
+    assert!(stderr.contains(words), "{flags:?}: {stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_bad_value_is_wrong_usage_and_says_how_it_must_look() {
+    let size = "a size is a whole number with B, KiB, MiB or GiB";
+    let time = "a time is a whole number with ms, s or m";
+    let address = "an address is host:port or [v6]:port";
+    for (flag, value, words) in [
+        ("--listen", "9000", address),
+        ("--listen", "127.0.0.1:9000,fast", "a listener has no option \"fast\""),
+        ("--admin", "on", "or off"),
+        ("--metrics", "localhost", address),
+        ("--cores", "3-1", "a list of cores is numbers and ranges"),
+        ("--cores", "9999", "there is no core 9999"),
+        ("--cores", "1000", "this process may not run on core 1000"),
+        ("--workers", "0", "0 is not in 1..=256"),
+        ("--workers", "257", "257 is not in 1..=256"),
+        ("--pin", "yes", "possible values: on, off, auto"),
+        ("--connections-max", "0", "0 is not in 1.."),
+        ("--engine", "kqueue", "possible values: auto, ring, tokio-uring, epoll"),
+        ("--client-publish", "maybe", "possible values: on, off, auto"),
+        ("--allow-origin", "example.com", "--allow-origin: "),
+        ("--message-bytes-max", "64KB", size),
+        ("--message-bytes-max", "4GiB", "--message-bytes-max must be less than 4GiB"),
+        ("--message-bytes-max", "0", "message_bytes_max is 0, and must be at least 1"),
+        ("--handshake-bytes-max", "16k", size),
+        ("--handshake-timeout", "5", time),
+        ("--handshake-timeout", "0", "--handshake-timeout must be longer than 0"),
+        ("--receive-buffers", "1", "receive_buffers is 1, and must be at least 4"),
+        ("--receive-buffer-bytes", "1KB", size),
+        ("--socket-send-buffer-bytes", "x", size),
+        ("--send-queue-bytes-max", "64KiB", "must be at least --message-bytes-max + 14 = 65550"),
+        ("--send-queue-total-bytes-max", "-1", size),
+        ("--slow-consumer", "wait", "possible values: close, drop-oldest, latest"),
+        ("--write-timeout", "1h", time),
+        ("--close-timeout", "0s", "--close-timeout must be longer than 0"),
+        ("--ping-interval", "25", time),
+        ("--pong-timeout", "0", "--pong-timeout must be longer than 0"),
+        ("--coalesce-delay", "1us", time),
+        ("--connection-age-max", "0", "--connection-age-max must be longer than 0"),
+        ("--drain", "forever", time),
+        ("--drain", "71583m", "a time is at most 49 days"),
+        ("--drain-delay", "1.5s", time),
+        ("--log-level", "trace", "possible values: error, warn, info, debug"),
+        ("--log", "xml", "possible values: text, json"),
+    ] {
+        refused(&[&format!("{flag}={value}")], words);
+    }
+}
+
+#[test]
+fn what_this_build_lacks_is_refused_by_name() {
+    for (flag, value) in [
+        ("--listen", "127.0.0.1:0,proxy"),
+        ("--listen", "127.0.0.1:0,tls"),
+        ("--listen", "unix:/run/ringway"),
+        ("--engine", "tokio-uring"),
+        ("--engine", "epoll"),
+        ("--slow-consumer", "drop-oldest"),
+        ("--slow-consumer", "latest"),
+        ("--compression", "on"),
+        ("--client-publish-rate-max", "5"),
+        ("--connections-per-address-max", "5"),
+        ("--handshakes-per-address-rate", "5"),
+        ("--token-key-file", "/dev/null"),
+        ("--token-jwks-file", "/dev/null"),
+        ("--trusted-proxy", "10.0.0.0/8"),
+    ] {
+        refused(&[flag, value], "not available in this build");
+    }
+}
+
+#[test]
+fn an_unknown_flag_is_wrong_usage_with_a_suggestion() {
+    refused(&["--mesage-bytes-max", "1KiB"], "'--message-bytes-max'");
+    let output = output(&["server"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(self::output(&[], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_control_plane_for_everyone_needs_tokens() {
+    refused(&["--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"], "--admin-token-file");
+    refused(&["--admin-token-file", "/does/not/exist"], "/does/not/exist");
+}
+
+#[test]
+fn flags_go_over_the_environment_and_the_environment_over_the_file() {
+    let file = temporary_file("write-timeout = \"3s\"\ndrain = \"3s\"\nping-interval = \"3s\"\n");
+    let path = file.to_str().unwrap();
+    let print = |flags: &[&str], environment: &[(&str, &str)]| {
+        let output = output(&[&["config", "--print"], flags].concat(), environment);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let environment = [("RINGWAY_WRITE_TIMEOUT", "2s"), ("RINGWAY_DRAIN", "2s")];
+    let text = print(&["--config", path, "--write-timeout", "1s"], &environment);
+    assert!(text.contains("write-timeout = \"1s\"\n"), "{text}");
+    assert!(text.contains("drain = \"2s\"\n"), "{text}");
+    assert!(text.contains("ping-interval = \"3s\"\n"), "{text}");
+    let text = print(&[], &[("RINGWAY_CONFIG", path)]);
+    assert!(text.contains("write-timeout = \"3s\"\n"), "the file may be named there too: {text}");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn repeatable_values_are_separated_by_spaces_in_the_environment() {
+    let environment = [
+        ("RINGWAY_LISTEN", "127.0.0.1:1 [::1]:2"),
+        ("RINGWAY_ALLOW_ORIGIN", "https://a.example https://*.b.example"),
+        ("RINGWAY_ECHO", "on"),
+    ];
+    let text = stdout(&output(&["config", "--print"], &environment));
+    assert!(text.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n"), "{text}");
+    let origins = "allow-origin = [\"https://a.example\", \"https://*.b.example\"]\n";
+    assert!(text.contains(origins), "{text}");
+    assert!(text.contains("echo = true\n"), "{text}");
+}
+
+#[test]
+fn a_bad_variable_and_a_bad_key_are_wrong_usage() {
+    let result = output(&["serve"], &[("RINGWAY_DRAIN", "soon")]);
+    assert_eq!(result.status.code(), Some(2));
+    assert!(stderr(&result).contains("'soon' for '--drain <TIME>'"), "{}", stderr(&result));
+    for (content, words) in [
+        ("drian = \"1s\"\n", "did you mean \"drain\"?"),
+        ("drain = \"soon\"\n", "invalid value 'soon' for '--drain <TIME>'"),
+        ("drain 1\n", "line 1: "),
+        ("[limits]\nmesh_letters = 1\n", "did you mean \"mesh_letters_max\"?"),
+        ("[limits]\nsubmission_entries = 4\n", "submission_entries is 4"),
+    ] {
+        let file = temporary_file(content);
+        let path = file.to_str().unwrap();
+        let result = output(&["config", "--check", "--config", path], &[]);
+        let said = stderr(&result);
+        assert_eq!(result.status.code(), Some(2), "{said}");
+        assert!(said.contains(words) && said.lines().count() == 1, "{said}");
+        std::fs::remove_file(file).unwrap();
+    }
+    refused(&["--config", "/does/not/exist.toml"], "/does/not/exist.toml: ");
+}
+
+#[test]
+fn a_valid_configuration_is_said_to_be_valid() {
+    let result = output(&["config", "--check", "--workers", "3"], &[]);
+    assert_eq!(result.status.code(), Some(0));
+    assert_eq!(stdout(&result), "the configuration is valid\n");
+    assert_eq!(output(&["config"], &[]).status.code(), Some(2), "one of the two is asked for");
+    assert_eq!(output(&["config", "--print", "--check"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn version_and_help_are_no_errors() {
+    let result = output(&["--version"], &[]);
+    assert_eq!(result.status.code(), Some(0));
+    assert_eq!(stdout(&result), format!("ringway {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(output(&["serve", "--help"], &[]).status.code(), Some(0));
+}
+
+#[test]
+fn a_busy_address_is_one_sentence_and_exit_code_1() {
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let sentence = format!("cannot listen on {address}: the address is in use");
+    for flags in [
+        ["--listen", &address, "--admin", "127.0.0.1:0"],
+        ["--listen", "127.0.0.1:0", "--admin", &address],
+    ] {
+        let result = output(&[&["serve"], &flags[..]].concat(), &[]);
+        let said = stderr(&result);
+        assert_eq!(result.status.code(), Some(1), "{said}");
+        assert!(said.contains(&sentence) && said.lines().count() == 1, "{said}");
+    }
+}
+
+/// A flag of the help: its name, and its default if it has one.
+fn flags_of_help() -> Vec<(String, Option<String>)> {
+    let help = stdout(&output(&["serve", "--help"], &[]));
+    let mut flags: Vec<(String, Option<String>)> = Vec::new();
+    for line in help.lines().map(str::trim_start) {
+        let name = line.trim_start_matches("-h, ");
+        if name.starts_with("--") && !name.starts_with("--message-bytes-max is") {
+            let name = name.split([' ', ',']).next().unwrap();
+            flags.push((name.to_owned(), None));
+        }
+        if let (Some((_, default)), Some(flag)) = (line.split_once("[default: "), flags.last_mut())
+        {
+            flag.1 = Some(default.split(']').next().unwrap().to_owned());
+        }
+    }
+    flags
+}
+
+#[test]
+fn the_reference_names_every_flag_with_its_default() {
+    let reference = include_str!("../guide/reference.md");
+    let flags = flags_of_help();
+    assert!(flags.len() >= 40, "{flags:?}");
+    for (flag, default) in flags.iter().filter(|(flag, _)| flag != "--help") {
+        let row = reference.lines().find(|line| line.starts_with(&format!("| `{flag}")));
+        let row = row.unwrap_or_else(|| panic!("{flag} is missing"));
+        if let Some(default) = default {
+            let cell = row.split('|').nth(2).unwrap();
+            assert!(cell.contains(&format!("`{default}`")), "{flag}: {default} is not in {cell}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Start and end of the real binary: what the start lines say, and what signals do.
+
+mod common;
+
+use std::{process::Command, time::{Duration, Instant}};
+
+use common::Gateway;
+use rustix::process::Signal;
+use tungstenite::{Message, protocol::frame::coding::CloseCode};
+
+#[test]
+fn the_start_lines_say_what_was_decided_and_why() {
+    let mut gateway = Gateway::start(&["--workers", "3", "--connections-max", "1000"]);
+    // Lines up to the control plane's address have been read; the address is the last of them.
+    let stats = gateway.http().get("/stats").json();
+    assert_eq!(stats["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(stats["engine"], "ring");
+    assert_eq!(stats["connections_max"], 1000);
+    let workers = stats["workers"].as_array().unwrap();
+    let shares: Vec<_> = workers.iter().map(|it| it["connections_max"].as_u64()).collect();
+    // 1000 × 1.05 ÷ 3.
+    assert_eq!(shares, [Some(350); 3]);
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_signal_drains_and_the_process_ends_when_nobody_is_left() {
+    let mut gateway = Gateway::start(&["--workers", "2", "--drain", "1s"]);
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.open("/ws/room")).collect();
+    gateway.stats_until(|stats| stats["connections"] == 20);
+    assert_eq!(gateway.http().get("/readyz").status, 200);
+    let signalled = Instant::now();
+    gateway.signal(Signal::TERM);
+    for client in &mut clients {
+        let Message::Close(Some(close)) = client.read().unwrap() else { panic!("no Close frame") };
+        assert_eq!(close.code, CloseCode::Restart);
+        assert_eq!(close.reason.as_str(), "restarting");
+        while client.read().is_ok() {}
+    }
+    assert_eq!(gateway.wait().code(), Some(0));
+    assert!(signalled.elapsed() < Duration::from_secs(10), "not after any timeout");
+}
+
+#[test]
+fn while_draining_the_gateway_is_not_ready_and_a_second_signal_ends_it() {
+    let mut gateway = Gateway::start(&["--drain", "10m", "--drain-delay", "10m"]);
+    let mut client = gateway.open("/ws/room");
+    let mut http = gateway.http();
+    assert_eq!(http.get("/readyz").status, 200);
+    gateway.signal(Signal::INT);
+    while http.get("/readyz").status == 200 {}
+    assert_eq!(http.get("/readyz").status, 503);
+    assert_eq!(http.get("/healthz").status, 200);
+    // Within the delay all goes on, for those that are connected and for newcomers.
+    client.send("still here".into()).unwrap();
+    assert_eq!(client.read().unwrap(), Message::text("still here"));
+    drop(gateway.open("/ws/room"));
+    assert!(gateway.is_running());
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn the_data_plane_answers_probes() {
+    let gateway = Gateway::start(&[]);
+    let mut http = common::http::Http::new(gateway.data);
+    for target in ["/healthz", "/readyz"] {
+        let response = http.get(target);
+        assert_eq!((response.status, response.text().trim_end()), (200, "ok"), "{target}");
+    }
+}
+
+#[test]
+fn a_restart_takes_the_same_port_at_once() {
+    let mut first = Gateway::start(&["--drain", "0"]);
+    let address = first.data;
+    let client = first.open("/ws/room");
+    first.signal(Signal::TERM);
+    assert_eq!(first.wait().code(), Some(0));
+    let port = address.to_string();
+    let second = Gateway::start(&["--listen", &port]);
+    drop(client);
+    assert!(second.data == address || second.data.port() != 0);
+    assert!(tungstenite::connect(format!("ws://{address}/ws/room")).is_ok());
+}
+
+#[test]
+fn workers_do_not_take_signals() {
+    let gateway = Gateway::start(&["--workers", "2"]);
+    let id = gateway.id();
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let mut workers = 0;
+    for task in tasks.map(Result::unwrap) {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+        if !name.starts_with("ringway-") {
+            continue;
+        }
+        workers += 1;
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            assert_ne!(blocked & 1 << (signal.as_raw() - 1), 0, "{name}: {signal:?}");
+        }
+    }
+    assert_eq!(workers, 2);
+}

@@ -1,0 +1,24 @@
+//! What one hub is told at its start. Every field is written at the call.
+
+use crate::origin::OriginRule;
+
+/// One worker's hub.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Members 0 to `workers` − 1 of the mesh are workers; those behind them are guests.
+    pub workers: u16,
+    /// Whether a client's messages are published; if not, they close its connection.
+    pub client_publish: bool,
+    /// Whether `/echo` is served.
+    pub echo: bool,
+    /// Which origins may open connections.
+    pub origins: OriginRule,
+    /// Topics of one connection.
+    pub topics_per_connection_max: u32,
+    /// Bytes of a topic's name.
+    pub topic_bytes_max: u32,
+    /// Bytes of the publications that wait for room in the mesh or in the fan-out.
+    pub held_bytes_max: u64,
+    /// The key of the topic table's hash. Clients choose topics: random in production.
+    pub seed: u64,
+}

@@ -1,0 +1,321 @@
+//! The connection table: a record of at most a cache line that reads and refusals touch, and apart
+//! from it the address that they do not. Both grow with the highest slot ever used, so a table
+//! sized for a million costs nothing until they come.
+//!
+//! ```text
+//!  Accepted ──▶ Handshaking ──101──▶ Open ──Close to be sent──▶ Closing ──▶ Terminating ──Closed──▶ Free
+//!                    │                 │                                        ▲
+//!                    ├──refused: response to be sent──▶ Closing                 │
+//!                    └──gone, cut───────┴───────────────────────────────────────┘
+//! ```
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use wire::Decoder;
+
+use crate::{
+    operation::{Closing, ConnectionId, Slot},
+    send_queue::SendQueue,
+    slots::SlotSet,
+    wheel::Tick,
+};
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The slot is nobody's.
+    Free,
+    /// Its request head is not complete.
+    Handshaking,
+    /// The handler knows it.
+    Open,
+    /// Its last bytes are queued or sent; the peer's end is awaited.
+    Closing,
+    /// The engine was told to close it.
+    Terminating,
+}
+
+/// What a closing connection does once its last bytes have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// The peer has already said Close: finish.
+    Finish,
+    /// Wait for the peer's Close, reading frames.
+    AwaitClose,
+    /// The peer's bytes mean nothing any more: linger.
+    Linger,
+}
+
+/// A connection as reads and refusals see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) generation: u32,
+    /// When a byte was last heard.
+    pub(crate) heard: Tick,
+    /// When the ping was sent that `awaiting_pong` is about.
+    pub(crate) pinged: Tick,
+    /// The end of what the state waits for, if `has_deadline`.
+    pub(crate) deadline: Tick,
+    /// When the wheel will look here next, if `is_in_wheel`.
+    pub(crate) look: Tick,
+    pub(crate) state: State,
+    pub(crate) farewell: Farewell,
+    /// True exactly when `deadline` means something.
+    pub(crate) has_deadline: bool,
+    /// True exactly when the wheel has an entry for `look`.
+    pub(crate) is_in_wheel: bool,
+    /// True exactly when a ping was sent and no byte was heard since.
+    pub(crate) awaiting_pong: bool,
+    /// True exactly when a `Send` was submitted and not completed.
+    pub(crate) is_sending: bool,
+    /// True exactly when the socket refused bytes and has not become writable since.
+    pub(crate) is_unwritable: bool,
+    /// True exactly when its handler has paused it.
+    pub(crate) is_paused: bool,
+    /// True exactly when it was accepted beyond the worker's share.
+    pub(crate) is_surplus: bool,
+    /// True exactly when the last bytes before the end are in `queue` or in flight.
+    pub(crate) has_last_words: bool,
+    pub(crate) decoder: Decoder,
+    /// An incomplete request head, or what a paused connection sent.
+    pub(crate) held: Option<Box<Vec<u8>>>,
+    pub(crate) queue: Option<Box<SendQueue>>,
+}
+
+const _: () = assert!(size_of::<Connection>() <= 64, "a read touches one cache line");
+
+/// What is known of a connection and seldom looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    address: Ipv6Addr,
+    port: u16,
+    pub(crate) accepted: Tick,
+    /// Bytes read and thrown away since the connection began to close.
+    pub(crate) discarded: u32,
+}
+
+const _: () = assert!(size_of::<Identity>() <= 28);
+
+/// All connections of a worker.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    records: Vec<Connection>,
+    identities: Vec<Identity>,
+    /// Open connections that must not be offered anything: queued, in flight or paused in sending.
+    busy: SlotSet,
+    /// Connections with a send queue.
+    queued: SlotSet,
+    len: u32,
+    open: u32,
+}
+
+impl Connection {
+    fn free() -> Self {
+        Self {
+            generation: 0,
+            heard: Tick(0),
+            pinged: Tick(0),
+            deadline: Tick(0),
+            look: Tick(0),
+            state: State::Free,
+            farewell: Farewell::Finish,
+            has_deadline: false,
+            is_in_wheel: false,
+            awaiting_pong: false,
+            is_sending: false,
+            is_unwritable: false,
+            is_paused: false,
+            is_surplus: false,
+            has_last_words: false,
+            decoder: Decoder::default(),
+            held: None,
+            queue: None,
+        }
+    }
+
+    /// Whether something must leave before an offer could.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_sending || self.is_unwritable || self.queue.is_some()
+    }
+
+    /// How the engine is to end it, once nothing of ours is unsent.
+    pub(crate) fn closing(&self) -> Closing {
+        match self.farewell {
+            Farewell::Finish | Farewell::AwaitClose => Closing::Finish,
+            Farewell::Linger => Closing::Linger,
+        }
+    }
+}
+
+impl Identity {
+    pub(crate) fn new(peer: SocketAddr, accepted: Tick) -> Self {
+        let address = match peer.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        Self { address, port: peer.port(), accepted, discarded: 0 }
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.address.to_canonical(), self.port)
+    }
+}
+
+impl Connections {
+    pub(crate) fn new(slots_max: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(slots_max),
+            identities: Vec::with_capacity(slots_max),
+            busy: SlotSet::new(),
+            queued: SlotSet::new(),
+            len: 0,
+            open: 0,
+        }
+    }
+
+    /// The only way in: a connection begins in its slot.
+    ///
+    /// # Panics
+    /// The slot is in use: the engine has broken its promise.
+    pub(crate) fn insert(&mut self, connection: ConnectionId, identity: Identity) -> &mut Connection {
+        let index = connection.slot as usize;
+        while self.records.len() <= index {
+            self.records.push(Connection::free());
+            self.identities.push(identity);
+        }
+        let record = &mut self.records[index];
+        assert_eq!(record.state, State::Free, "slot {} was not closed", connection.slot);
+        *record = Connection {
+            generation: connection.generation,
+            heard: identity.accepted,
+            state: State::Handshaking,
+            ..Connection::free()
+        };
+        self.identities[index] = identity;
+        self.len += 1;
+        record
+    }
+
+    /// The only way out: the kernel holds nothing of the connection any more.
+    pub(crate) fn remove(&mut self, connection: ConnectionId) {
+        debug_assert!(self.get(connection).is_some(), "closed once");
+        self.records[connection.slot as usize] =
+            Connection { generation: connection.generation, ..Connection::free() };
+        self.busy.remove(connection.slot);
+        self.queued.remove(connection.slot);
+        self.len -= 1;
+    }
+
+    /// The connection, unless it is gone.
+    pub(crate) fn get(&self, connection: ConnectionId) -> Option<&Connection> {
+        self.records
+            .get(connection.slot as usize)
+            .filter(|it| it.generation == connection.generation && it.state != State::Free)
+    }
+
+    /// The connection, unless it is gone.
+    pub(crate) fn get_mut(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
+        self.records
+            .get_mut(connection.slot as usize)
+            .filter(|it| it.generation == connection.generation && it.state != State::Free)
+    }
+
+    /// Who is in the slot, unless it is free.
+    pub(crate) fn id_at(&self, slot: Slot) -> Option<ConnectionId> {
+        let record = self.records.get(slot as usize)?;
+        (record.state != State::Free)
+            .then_some(ConnectionId { slot, generation: record.generation })
+    }
+
+    pub(crate) fn identity(&self, slot: Slot) -> &Identity {
+        &self.identities[slot as usize]
+    }
+
+    pub(crate) fn identity_mut(&mut self, slot: Slot) -> &mut Identity {
+        &mut self.identities[slot as usize]
+    }
+
+    /// Slots ever used: what the heartbeat walks.
+    pub(crate) fn slots_used(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The record in a slot that was used before, free or not.
+    pub(crate) fn record(&self, slot: usize) -> &Connection {
+        &self.records[slot]
+    }
+
+    /// The record in a slot that was used before, free or not.
+    pub(crate) fn record_mut(&mut self, slot: usize) -> &mut Connection {
+        &mut self.records[slot]
+    }
+
+    /// Keeps `busy` and `queued` true after a change to what is on its way to the connection.
+    pub(crate) fn update_sending(&mut self, slot: Slot) {
+        let record = &self.records[slot as usize];
+        let (is_busy, has_queue) = (record.is_busy(), record.queue.is_some());
+        if is_busy {
+            self.busy.insert(slot);
+        } else {
+            self.busy.remove(slot);
+        }
+        if has_queue {
+            self.queued.insert(slot);
+        } else {
+            self.queued.remove(slot);
+        }
+    }
+
+    pub(crate) fn count_open(&mut self) {
+        self.open += 1;
+    }
+
+    pub(crate) fn count_no_longer_open(&mut self) {
+        self.open -= 1;
+    }
+
+    /// Connections in any state.
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(crate) fn open(&self) -> u32 {
+        self.open
+    }
+
+    pub(crate) fn busy(&self) -> &SlotSet {
+        &self.busy
+    }
+
+    pub(crate) fn queued(&self) -> &SlotSet {
+        &self.queued
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_being_stored() {
+        for text in ["127.0.0.1:80", "[2001:db8::7]:65535", "[::1]:1"] {
+            let peer: SocketAddr = text.parse().unwrap();
+            assert_eq!(Identity::new(peer, Tick(0)).peer(), peer);
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_used_again_does_not_answer_to_its_old_name() {
+        let mut connections = Connections::new(4);
+        let identity = Identity::new("127.0.0.1:80".parse().unwrap(), Tick(0));
+        let old = ConnectionId { slot: 2, generation: 0 };
+        let new = ConnectionId { slot: 2, generation: 1 };
+        connections.insert(old, identity);
+        connections.remove(old);
+        connections.insert(new, identity);
+        assert!(connections.get(old).is_none());
+        assert_eq!(connections.id_at(2), Some(new));
+        assert_eq!(connections.id_at(1), None);
+        assert_eq!(connections.len(), 1);
+    }
+}

@@ -1,0 +1,329 @@
+//! Publications on their way to the subscribers of this worker. A job is a cursor over an audience,
+//! not a copy of it; jobs take turns, a chunk each. One audience has at most one job: what is
+//! published meanwhile waits, and leaves joined in the next.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use mesh::Member;
+
+use crate::{
+    handler::Audience,
+    operation::{ConnectionId, Slot, Time},
+    publication::Publication,
+};
+
+/// All jobs of a worker.
+#[derive(Debug)]
+pub(crate) struct Fanout {
+    /// Audiences that have a job, or publications that wait for the delay, and what waits there.
+    waiting: HashMap<Audience, Waiting, BuildHasherDefault<Spread>>,
+    /// Jobs whose cursor has not reached the end, in turn.
+    jobs: VecDeque<Job>,
+    /// Jobs whose last targets have not been decided, in the order of submission.
+    finishing: VecDeque<(u64, Job)>,
+    /// Audiences whose publications are being delayed, in the order of their end.
+    delayed: VecDeque<(Time, Audience)>,
+    /// Targets submitted and decided since the start.
+    submitted: u64,
+    decided: u64,
+    publications: usize,
+    bytes: usize,
+    member: Member,
+    delay: Duration,
+    joined_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    publications: VecDeque<Arc<Publication>>,
+}
+
+/// One offer of one frame, or of several joined, to an audience.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) audience: Audience,
+    /// Never empty.
+    publications: Vec<Arc<Publication>>,
+    pub(crate) frame: Bytes,
+    /// Publishers that must not get what they published, each with what it gets instead.
+    pub(crate) exceptions: Vec<(ConnectionId, Bytes, u32)>,
+    /// Where to go on.
+    pub(crate) cursor: Slot,
+}
+
+impl Fanout {
+    pub(crate) fn new(member: Member, delay: Duration, joined_bytes_max: usize) -> Self {
+        Self {
+            waiting: HashMap::default(),
+            jobs: VecDeque::new(),
+            finishing: VecDeque::new(),
+            delayed: VecDeque::new(),
+            submitted: 0,
+            decided: 0,
+            publications: 0,
+            bytes: 0,
+            member,
+            delay,
+            joined_bytes_max,
+        }
+    }
+
+    pub(crate) fn publish(&mut self, audience: Audience, publication: Arc<Publication>, now: Time) {
+        self.publications += 1;
+        self.bytes += publication.frame().len();
+        match self.waiting.get_mut(&audience) {
+            Some(waiting) => waiting.publications.push_back(publication),
+            None if self.delay.is_zero() => {
+                self.waiting.insert(audience, Waiting::default());
+                self.start(audience, vec![publication]);
+            }
+            None => {
+                let publications = VecDeque::from([publication]);
+                self.waiting.insert(audience, Waiting { publications });
+                self.delayed.push_back((now + self.delay, audience));
+            }
+        }
+    }
+
+    /// Starts the jobs whose delay is over.
+    pub(crate) fn handle_time(&mut self, now: Time) {
+        while self.delayed.front().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, audience)) = self.delayed.pop_front() {
+                self.start_waiting(audience);
+            }
+        }
+    }
+
+    /// When `handle_time` has something to do.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.delayed.front().map(|(due, _)| *due)
+    }
+
+    /// The job whose turn it is. Give it back to `submit`.
+    pub(crate) fn poll_job(&mut self) -> Option<Job> {
+        self.jobs.pop_front()
+    }
+
+    /// The job has had its turn: so many targets were submitted for it, and `next` says where it
+    /// goes on.
+    pub(crate) fn submit(&mut self, mut job: Job, targets: usize, next: Option<Slot>) {
+        self.submitted += targets as u64;
+        match next {
+            Some(slot) => {
+                job.cursor = slot;
+                self.jobs.push_back(job);
+            }
+            None => self.finishing.push_back((self.submitted, job)),
+        }
+    }
+
+    /// Targets that belong to no job: replies and pings.
+    pub(crate) fn submit_others(&mut self, targets: usize) {
+        self.submitted += targets as u64;
+    }
+
+    pub(crate) fn handle_offered(&mut self, targets: u32) {
+        self.decided += u64::from(targets);
+        debug_assert!(self.decided <= self.submitted, "only what was submitted is decided");
+    }
+
+    /// The next job that is over: the publications it carried. What waited behind it starts.
+    pub(crate) fn poll_finished(&mut self, now: Time) -> Option<Vec<Arc<Publication>>> {
+        let (last, _) = self.finishing.front()?;
+        if *last > self.decided {
+            return None;
+        }
+        let (_, job) = self.finishing.pop_front()?;
+        self.publications -= job.publications.len();
+        self.bytes -= job.publications.iter().map(|it| it.frame().len()).sum::<usize>();
+        if self.waiting.get(&job.audience).is_some_and(|waiting| waiting.publications.is_empty()) {
+            self.waiting.remove(&job.audience);
+        } else if self.delay.is_zero() {
+            self.start_waiting(job.audience);
+        } else {
+            self.delayed.push_back((now + self.delay, job.audience));
+        }
+        Some(job.publications)
+    }
+
+    /// Whether a turn would find something to submit.
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Targets submitted and not decided.
+    pub(crate) fn in_flight(&self) -> usize {
+        usize::try_from(self.submitted - self.decided).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.len() + self.finishing.len()
+    }
+
+    /// Publications taken and not finished.
+    pub(crate) fn publications(&self) -> usize {
+        self.publications
+    }
+
+    /// Bytes of those.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn start_waiting(&mut self, audience: Audience) {
+        let waiting =
+            self.waiting.get_mut(&audience).expect("an audience stays while publications wait");
+        let mut bytes = 0;
+        let joined = waiting
+            .publications
+            .iter()
+            .take_while(|publication| {
+                bytes += publication.frame().len();
+                bytes <= self.joined_bytes_max
+            })
+            .count()
+            .max(1);
+        let publications = waiting.publications.drain(..joined).collect();
+        self.start(audience, publications);
+    }
+
+    fn start(&mut self, audience: Audience, publications: Vec<Arc<Publication>>) {
+        let frame = join(&publications, |_| true);
+        let exceptions = self.exceptions(&publications);
+        self.jobs.push_back(Job { audience, publications, frame, exceptions, cursor: 0 });
+    }
+
+    fn exceptions(&self, publications: &[Arc<Publication>]) -> Vec<(ConnectionId, Bytes, u32)> {
+        let mut excluded: Vec<_> =
+            publications.iter().filter_map(|it| it.excluded(self.member)).collect();
+        excluded.sort_unstable();
+        excluded.dedup();
+        excluded
+            .into_iter()
+            .map(|connection| {
+                let others = |it: &Publication| it.excluded(self.member) != Some(connection);
+                let messages = publications.iter().filter(|it| others(it)).count();
+                let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+                (connection, join(publications, others), messages)
+            })
+            .collect()
+    }
+}
+
+impl Job {
+    pub(crate) fn messages(&self) -> u32 {
+        u32::try_from(self.publications.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The frames of the publications that are `wanted`, one behind the other: without a copy where
+/// there is only one.
+fn join(publications: &[Arc<Publication>], wanted: impl Fn(&Publication) -> bool) -> Bytes {
+    let mut wanted = publications.iter().filter(|it| wanted(it));
+    let Some(first) = wanted.next() else { return Bytes::new() };
+    let Some(second) = wanted.next() else { return first.frame().clone() };
+    let mut joined = BytesMut::from(&first.frame()[..]);
+    joined.extend_from_slice(second.frame());
+    wanted.for_each(|publication| joined.extend_from_slice(publication.frame()));
+    joined.freeze()
+}
+
+/// Spreads audiences, which the handler numbers and no peer chooses, over the table: Fibonacci
+/// hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::DataOpcode;
+
+    const HERE: Member = Member(0);
+    const ROOM: Audience = Audience(5);
+
+    fn message(payload: &str, excluded: Option<ConnectionId>) -> Arc<Publication> {
+        let excluded = excluded.map(|connection| (HERE, connection));
+        let payload = payload.as_bytes();
+        Arc::new(Publication::new(None, DataOpcode::Text, payload, excluded, Time(0)))
+    }
+
+    #[test]
+    fn what_is_published_during_a_job_leaves_joined_in_the_next() {
+        let mut fanout = Fanout::new(HERE, Duration::ZERO, 1_000);
+        for payload in ["a", "b", "c"] {
+            fanout.publish(ROOM, message(payload, None), Time(0));
+        }
+        let job = fanout.poll_job().unwrap();
+        assert_eq!(&job.frame[..], b"\x81\x01a");
+        assert!(fanout.poll_job().is_none());
+        fanout.submit(job, 7, None);
+        assert!(fanout.poll_finished(Time(0)).is_none());
+        fanout.handle_offered(7);
+        assert_eq!(fanout.poll_finished(Time(0)).unwrap().len(), 1);
+        let job = fanout.poll_job().unwrap();
+        assert_eq!(&job.frame[..], b"\x81\x01b\x81\x01c");
+        assert_eq!(job.messages(), 2);
+        fanout.submit(job, 0, None);
+        assert_eq!(fanout.poll_finished(Time(0)).unwrap().len(), 2);
+        assert_eq!((fanout.publications(), fanout.bytes()), (0, 0));
+        assert!(fanout.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_publisher_that_does_not_want_its_own_gets_the_others() {
+        let mut fanout = Fanout::new(HERE, Duration::from_millis(5), 1_000);
+        let me = ConnectionId { slot: 3, generation: 1 };
+        fanout.publish(ROOM, message("mine", Some(me)), Time(0));
+        fanout.publish(ROOM, message("yours", None), Time(0));
+        assert!(fanout.poll_job().is_none());
+        fanout.handle_time(Time(5_000_000));
+        let job = fanout.poll_job().unwrap();
+        assert_eq!(job.exceptions, [(me, message("yours", None).frame().clone(), 1)]);
+        assert_eq!(&job.frame[..], b"\x81\x04mine\x81\x05yours");
+    }
+
+    #[test]
+    fn joining_stops_at_its_bound_but_takes_at_least_one() {
+        let mut fanout = Fanout::new(HERE, Duration::from_millis(5), 4);
+        for payload in ["long enough", "b"] {
+            fanout.publish(ROOM, message(payload, None), Time(0));
+        }
+        fanout.handle_time(Time(5_000_000));
+        assert_eq!(fanout.poll_job().unwrap().messages(), 1);
+    }
+
+    #[test]
+    fn jobs_of_different_audiences_take_turns() {
+        let mut fanout = Fanout::new(HERE, Duration::ZERO, 1_000);
+        fanout.publish(ROOM, message("a", None), Time(0));
+        fanout.publish(Audience(6), message("b", None), Time(0));
+        let first = fanout.poll_job().unwrap();
+        fanout.submit(first, 64, Some(64));
+        assert_eq!(fanout.poll_job().unwrap().audience, Audience(6));
+        let again = fanout.poll_job().unwrap();
+        assert_eq!((again.audience, again.cursor), (ROOM, 64));
+    }
+}
