@@ -34,11 +34,7 @@ pub(crate) fn parse(bytes: &[u8]) -> io::Result<Option<Request>> {
         .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
         .map(|(_, value)| value.trim())
         .ok_or_else(|| io::Error::other("the request has no Sec-WebSocket-Key"))?;
-    Ok(Some(Request {
-        bytes: end + 4,
-        publisher,
-        accept_key: derive_accept_key(key.as_bytes()),
-    }))
+    Ok(Some(Request { bytes: end + 4, publisher, accept_key: derive_accept_key(key.as_bytes()) }))
 }
 
 impl Request {

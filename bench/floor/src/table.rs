@@ -18,8 +18,8 @@ pub(crate) enum Slot {
 pub(crate) struct Table {
     slots: Vec<Slot>,
     /// One past the highest slot that was ever open, so that a small run walks a small table.
-    used: usize,
-    cursor: usize,
+    used: u32,
+    cursor: u32,
 }
 
 impl Table {
@@ -36,27 +36,25 @@ impl Table {
     /// Puts `what` into `slot`.
     pub(crate) fn set(&mut self, slot: u32, what: Slot) {
         self.slots[slot as usize] = what;
-        self.used = self.used.max(slot as usize + 1);
+        self.used = self.used.max(slot + 1);
     }
 
     /// The range of slots that may be open.
-    pub(crate) fn all(&self) -> Range<usize> {
+    pub(crate) fn all(&self) -> Range<u32> {
         0..self.used
     }
 
     /// The open slots among `range`, in order.
-    pub(crate) fn open(&self, range: Range<usize>) -> impl Iterator<Item = u32> + '_ {
-        let first = range.start as u32;
-        let slots = self.slots[range].iter();
-        (first..).zip(slots).filter(|(_, what)| **what != Slot::Free).map(|(slot, _)| slot)
+    pub(crate) fn open(&self, range: Range<u32>) -> impl Iterator<Item = u32> + '_ {
+        range.filter(|slot| self.get(*slot) != Slot::Free)
     }
 
     /// The share of the table to ping in this tick when all is to be pinged in `ticks`.
-    pub(crate) fn next_share(&mut self, ticks: u32) -> Range<usize> {
+    pub(crate) fn next_share(&mut self, ticks: u32) -> Range<u32> {
         if self.cursor >= self.used {
             self.cursor = 0;
         }
-        let share = self.used.div_ceil(ticks.max(1) as usize);
+        let share = self.used.div_ceil(ticks.max(1));
         let range = self.cursor..(self.cursor + share).min(self.used);
         self.cursor = range.end;
         range

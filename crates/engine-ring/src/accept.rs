@@ -135,7 +135,9 @@ impl RingEngine {
         }
         while self.slots.free_count() > 0 {
             let Some(index) = self.acceptor.neediest() else { break };
-            self.arm_accept(index);
+            if self.arm_accept(index).is_none() {
+                break;
+            }
         }
         for index in 0..self.acceptor.listeners.len() {
             self.empty(index);

@@ -62,7 +62,7 @@ pub struct RingOptions {
     pub shutdowns_max: u32,
     /// One connection in so many may receive by multishot.
     pub multishot_share: u32,
-    /// Receives within a second that promote a connection to multishot; 0 never promotes.
+    /// Receives within a second that promote a connection to multishot, at most 255; 0 never does.
     pub multishot_messages_min: u32,
 }
 

@@ -200,23 +200,17 @@ impl RingEngine {
             state.armed = Armed::Nothing;
             state.cancelling = false;
         }
-        state.more = cqueue::sock_nonempty(flags) || result == -libc::ENOBUFS;
-        match usize::try_from(result) {
-            Ok(length) if length > 0 => {
-                let Some(buffer) = buffer else { return };
+        state.more = cqueue::sock_nonempty(flags);
+        match (usize::try_from(result), buffer) {
+            (Ok(length), Some(buffer)) if length > 0 => {
                 self.deliver_bytes(now, tag.slot, buffer, length, on_completion);
             }
-            outcome => {
+            (outcome, buffer) => {
                 if let Some(buffer) = buffer {
                     self.discard(buffer);
                 }
-                let ended = outcome.is_ok();
-                self.on_nothing_received(
-                    now,
-                    tag.slot,
-                    if ended { 0 } else { -result },
-                    on_completion,
-                );
+                let errno = outcome.map_or(-result, |_| 0);
+                self.on_nothing_received(now, tag.slot, errno, on_completion);
             }
         }
         self.go_on_receiving(now, tag.slot);
@@ -230,18 +224,21 @@ impl RingEngine {
         errno: i32,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
+        let connection = self.slots.connection(slot);
+        let Some(state) = self.slots.slot_mut(slot) else { return };
         let outcome = match errno {
             // Nobody's fault: it is armed again.
             libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM => return,
+            // Bytes are there and no buffer was: the others are given theirs back first.
             libc::ENOBUFS => {
                 self.counts.receive_buffers_exhausted += 1;
+                state.more = true;
+                state.receives_in_row = RECEIVES_IN_ROW_MAX;
                 return;
             }
             0 => Reception::Finished,
             errno => Reception::Failed(failure(errno)),
         };
-        let connection = self.slots.connection(slot);
-        let Some(state) = self.slots.slot_mut(slot) else { return };
         state.ended = true;
         state.wanted = false;
         match state.phase {

@@ -73,7 +73,9 @@ pub(crate) fn read(arguments: &[OsString]) -> Result<Request, Refusal> {
     let matches = file.below(command).try_get_matches_from(arguments).map_err(|error| {
         // Without the file all was well.
         let error = error.render().to_string();
-        let error = error.trim_start_matches("error: ").lines().next().unwrap_or_default();
+        let lines = error.trim_start_matches("error: ").lines().map(str::trim);
+        let lines = lines.take_while(|line| !line.starts_with("For more information"));
+        let error = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         Refusal::Sentence(format!("{}: {error}", path.display()))
     })?;
     request(&matches, file)

@@ -63,9 +63,10 @@ impl Decisions {
         addresses: &[SocketAddr],
     ) -> Result<Self, Failure> {
         let serve = &configuration.serve;
-        let cores = machine.cpus.choose(serve.cores.as_ref()).map_err(Failure::Usage)?;
+        let mut cores = machine.cpus.choose(serve.cores.as_ref()).map_err(Failure::Usage)?;
         let workers = serve.workers.map_or(cores.len(), usize::from);
         let workers = u16::try_from(workers).unwrap_or(u16::MAX - 1);
+        cores.truncate(workers.into());
         let layout = Layout { cores, workers };
         let listeners = u16::try_from(addresses.len()).unwrap_or(u16::MAX);
         let capacity = Capacity::new(
@@ -246,6 +247,7 @@ mod tests {
         let decisions = decide(&["--cores", "1,3", "--workers", "5"], &["127.0.0.1:1"]);
         assert_eq!(decisions.layout, Layout { cores: vec![1, 3], workers: 5 });
         assert_eq!(decisions.limits.len(), 5);
+        assert_eq!(decide(&["--workers", "1"], &["127.0.0.1:1"]).layout.cores, [0]);
     }
 
     #[test]

@@ -18,9 +18,10 @@ mod topic;
 mod topics;
 
 pub use crate::{
-    hub::{Admission, Hub},
+    hub::Hub,
     letter::{Batch, Inquiry, Letter, Question, Receipt, Reply},
     options::Options,
-    origin::{BadOrigin, OriginRule},
+    origin::{AllowedOrigin, BadOrigin, OriginRule},
+    route::Admission,
     topic::{BadTopic, check_topic, decode_topic},
 };

@@ -83,7 +83,9 @@ impl OriginRule {
         let (Ok(origin), None) = (origin.to_str(), origins.next()) else { return false };
         match self {
             Self::Any => true,
-            Self::SameHost => Origin::parse(origin).is_some_and(|origin| origin.is_at_host(headers)),
+            Self::SameHost => {
+                Origin::parse(origin).is_some_and(|origin| origin.is_at_host(headers))
+            }
             Self::List(allowed) => {
                 let parsed = Origin::parse(origin);
                 allowed.iter().any(|AllowedOrigin(pattern)| match pattern {
@@ -108,7 +110,11 @@ impl AllowedOrigin {
         };
         let mut origin = Origin::parse(value).ok_or_else(bad)?;
         let Some(suffix) = origin.host.strip_prefix('*') else {
-            return if origin.host.contains('*') { Err(bad()) } else { Ok(Self(Pattern::Exact(origin))) };
+            return if origin.host.contains('*') {
+                Err(bad())
+            } else {
+                Ok(Self(Pattern::Exact(origin)))
+            };
         };
         if suffix.len() < 2 || !suffix.starts_with('.') || suffix.contains('*') {
             return Err(bad());

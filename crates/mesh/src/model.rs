@@ -73,7 +73,7 @@ fn consumer(
 /// Posts one batch to member 0 and wakes it when the rule says so.
 fn post_batch(endpoint: &mut Endpoint<u32>, batch: &[u32], consumer: &Thread, counts: &Counts) {
     for letter in batch {
-        endpoint.post(Member(0), *letter, 0).unwrap();
+        endpoint.post(Member(0), *letter, 0).expect("there is room");
     }
     while let Some(member) = endpoint.poll_wake() {
         assert_eq!(member, Member(0));

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use wire::Decoder;
 
 use crate::{
-    operation::{Closing, ConnectionId, Slot},
+    operation::{ConnectionId, Slot, Time},
     send_queue::SendQueue,
     slots::SlotSet,
     wheel::Tick,
@@ -72,10 +72,6 @@ pub(crate) struct Connection {
     pub(crate) is_unwritable: bool,
     /// True exactly when its handler has paused it.
     pub(crate) is_paused: bool,
-    /// True exactly when it was accepted beyond the worker's share.
-    pub(crate) is_surplus: bool,
-    /// True exactly when the last bytes before the end are in `queue` or in flight.
-    pub(crate) has_last_words: bool,
     pub(crate) decoder: Decoder,
     /// An incomplete request head, or what a paused connection sent.
     pub(crate) held: Option<Box<Vec<u8>>>,
@@ -89,19 +85,19 @@ const _: () = assert!(size_of::<Connection>() <= 64, "a read touches one cache l
 pub(crate) struct Identity {
     address: Ipv6Addr,
     port: u16,
-    pub(crate) accepted: Tick,
+    pub(crate) accepted: Time,
     /// Bytes read and thrown away since the connection began to close.
     pub(crate) discarded: u32,
 }
 
-const _: () = assert!(size_of::<Identity>() <= 28);
+const _: () = assert!(size_of::<Identity>() <= 32);
 
 /// All connections of a worker.
 #[derive(Debug)]
 pub(crate) struct Connections {
     records: Vec<Connection>,
     identities: Vec<Identity>,
-    /// Open connections that must not be offered anything: queued, in flight or paused in sending.
+    /// Open connections that must not be offered anything: something is queued, in flight, or was refused.
     busy: SlotSet,
     /// Connections with a send queue.
     queued: SlotSet,
@@ -125,8 +121,6 @@ impl Connection {
             is_sending: false,
             is_unwritable: false,
             is_paused: false,
-            is_surplus: false,
-            has_last_words: false,
             decoder: Decoder::default(),
             held: None,
             queue: None,
@@ -137,18 +131,10 @@ impl Connection {
     pub(crate) fn is_busy(&self) -> bool {
         self.is_sending || self.is_unwritable || self.queue.is_some()
     }
-
-    /// How the engine is to end it, once nothing of ours is unsent.
-    pub(crate) fn closing(&self) -> Closing {
-        match self.farewell {
-            Farewell::Finish | Farewell::AwaitClose => Closing::Finish,
-            Farewell::Linger => Closing::Linger,
-        }
-    }
 }
 
 impl Identity {
-    pub(crate) fn new(peer: SocketAddr, accepted: Tick) -> Self {
+    pub(crate) fn new(peer: SocketAddr, accepted: Time) -> Self {
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
@@ -177,7 +163,12 @@ impl Connections {
     ///
     /// # Panics
     /// The slot is in use: the engine has broken its promise.
-    pub(crate) fn insert(&mut self, connection: ConnectionId, identity: Identity) -> &mut Connection {
+    pub(crate) fn insert(
+        &mut self,
+        connection: ConnectionId,
+        identity: Identity,
+        now: Tick,
+    ) -> &mut Connection {
         let index = connection.slot as usize;
         while self.records.len() <= index {
             self.records.push(Connection::free());
@@ -187,7 +178,7 @@ impl Connections {
         assert_eq!(record.state, State::Free, "slot {} was not closed", connection.slot);
         *record = Connection {
             generation: connection.generation,
-            heard: identity.accepted,
+            heard: now,
             state: State::Handshaking,
             ..Connection::free()
         };
@@ -300,19 +291,19 @@ mod tests {
     fn an_address_survives_being_stored() {
         for text in ["127.0.0.1:80", "[2001:db8::7]:65535", "[::1]:1"] {
             let peer: SocketAddr = text.parse().unwrap();
-            assert_eq!(Identity::new(peer, Tick(0)).peer(), peer);
+            assert_eq!(Identity::new(peer, Time(0)).peer(), peer);
         }
     }
 
     #[test]
     fn a_slot_that_was_used_again_does_not_answer_to_its_old_name() {
         let mut connections = Connections::new(4);
-        let identity = Identity::new("127.0.0.1:80".parse().unwrap(), Tick(0));
+        let identity = Identity::new("127.0.0.1:80".parse().unwrap(), Time(0));
         let old = ConnectionId { slot: 2, generation: 0 };
         let new = ConnectionId { slot: 2, generation: 1 };
-        connections.insert(old, identity);
+        connections.insert(old, identity, Tick(0));
         connections.remove(old);
-        connections.insert(new, identity);
+        connections.insert(new, identity, Tick(0));
         assert!(connections.get(old).is_none());
         assert_eq!(connections.id_at(2), Some(new));
         assert_eq!(connections.id_at(1), None);

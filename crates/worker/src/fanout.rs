@@ -217,6 +217,11 @@ impl Fanout {
 }
 
 impl Job {
+    /// What a publisher that must not get its own gets instead.
+    pub(crate) fn exception(&self, at: ConnectionId) -> Option<&(ConnectionId, Bytes, u32)> {
+        self.exceptions.iter().find(|(connection, ..)| *connection == at)
+    }
+
     pub(crate) fn messages(&self) -> u32 {
         u32::try_from(self.publications.len()).unwrap_or(u32::MAX)
     }

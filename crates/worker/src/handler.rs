@@ -175,9 +175,10 @@ impl Chunk {
         self.members_max - self.targets.len() - self.busy.len()
     }
 
-    /// Empties it for the next step.
-    pub fn clear(&mut self) {
+    /// Empties it for the next step, of at most so many members.
+    pub fn clear_for(&mut self, members_max: usize) {
         self.targets.clear();
         self.busy.clear();
+        self.members_max = members_max;
     }
 }

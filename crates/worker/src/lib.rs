@@ -7,14 +7,19 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod connections;
 mod core;
+mod fanout;
 mod handler;
+mod heartbeat;
 mod limits;
 mod operation;
 mod options;
 mod publication;
+mod send_queue;
 mod slots;
 mod stats;
+mod wheel;
 mod worker;
 
 pub use crate::{
@@ -28,8 +33,6 @@ pub use crate::{
     options::{Options, SlowConsumer},
     publication::Publication,
     slots::SlotSet,
-    stats::{
-        CloseReason, ClosedConnection, Gauges, RefusalReason, Report, Stage, StageHistogram,
-    },
+    stats::{CloseReason, ClosedConnection, Gauges, RefusalReason, Report, Stage, StageHistogram},
     worker::{Worker, run},
 };

@@ -29,8 +29,8 @@ impl Publication {
         received_at: Time,
     ) -> Self {
         let frame = wire::encode_message(opcode, payload);
-        let payload_offset = u8::try_from(frame.len() - payload.len())
-            .expect("a frame header has at most 14 bytes");
+        let payload_offset =
+            u8::try_from(frame.len() - payload.len()).expect("a frame header has at most 14 bytes");
         Self { topic, frame, payload_offset, opcode, excluded, received_at }
     }
 

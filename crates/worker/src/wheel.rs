@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::operation::{ConnectionId, Time};
+use crate::operation::ConnectionId;
 
 /// A moment in units of [`TICK`] since the worker's start. Wraps after two years, so moments are
 /// compared by their distance.
@@ -70,7 +70,8 @@ impl Wheel {
     /// `looks`, and return the tick of that bucket. `None`: all have been taken.
     pub(crate) fn poll(&mut self, now: Tick, looks: &mut Vec<ConnectionId>) -> Option<Tick> {
         if self.entries == 0 {
-            self.next = if now.is_before(self.next) { self.next } else { Tick(now.0.wrapping_add(1)) };
+            self.next =
+                if now.is_before(self.next) { self.next } else { Tick(now.0.wrapping_add(1)) };
             return None;
         }
         while !now.is_before(self.next) {

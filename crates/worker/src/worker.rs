@@ -1,13 +1,20 @@
-//! Placeholder while the worker is being written.
-use std::io;
+//! A worker: the core and its handler, and the turn that drives both. Completions and letters come
+//! in, time passes, and then everything that follows is handed to the engine as one batch: wakes
+//! first, then replies and closes, then a chunk of pings and fan-out.
+
+use std::{io, mem, net::SocketAddr};
 
 use mesh::Endpoint;
+use wire::{CloseCode, CloseFrame, Decoder, Event, Input, NoUpgrade, Request, Violation};
 
 use crate::{
-    core::Core,
-    handler::Handler,
-    operation::{Engine, Time},
+    actions::Actions,
+    connections::{Farewell, Identity, State},
+    core::{Core, Outgoing},
+    handler::{Answer, Chunk, Flow, Handler, Readiness},
+    operation::{Completion, ConnectionId, Engine, Operation, Reception, Slot, Time},
     options::Options,
+    stats::{CloseReason, RefusalReason, Stage},
 };
 
 /// One worker: its connections, its handler, and nothing of the kernel.
@@ -15,14 +22,49 @@ use crate::{
 pub struct Worker<H: Handler> {
     handler: H,
     core: Core,
+    chunk: Chunk,
+    targets: Vec<Slot>,
+    looks: Vec<ConnectionId>,
+    /// True exactly when the handler holds something back for which there was no room.
+    is_holding: bool,
 }
 
+/// How soon the worker looks again while something is held back: room comes without a wake-up.
+const HELD_PERIOD_NS: u64 = 1_000_000;
+
+/// Letters taken in one turn.
+const LETTERS_PER_TURN_MAX: usize = 256;
+
+/// Connections closed by a drain in one turn.
+const DRAIN_CLOSES_PER_TURN_MAX: usize = 64;
+
 impl<H: Handler> Worker<H> {
-    /// A worker without connections, that accepts from every listener at its first turn.
+    /// A worker without connections, that accepts from every listener at its first turn. `member`
+    /// is its place in the mesh.
     #[must_use]
-    pub fn new(options: Options, handler: H, now: Time) -> Self {
-        let _ = (options, now);
-        Self { handler, core: Core {} }
+    pub fn new(options: Options, handler: H, member: mesh::Member, now: Time) -> Self {
+        let members_max = options.limits.fanout_targets_max as usize;
+        Self {
+            handler,
+            core: Core::new(options, member, now),
+            chunk: Chunk::new(members_max),
+            targets: Vec::with_capacity(members_max),
+            looks: Vec::new(),
+            is_holding: false,
+        }
+    }
+
+    /// The handler.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// True exactly when it was told to drain and every listener and connection is gone.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.core.drain.is_some()
+            && self.core.listeners_open == 0
+            && self.core.connections.len() == 0
     }
 
     /// One turn: waits for something to do, does all of it, and hands what follows to the engine.
@@ -34,19 +76,556 @@ impl<H: Handler> Worker<H> {
         engine: &mut E,
         endpoint: &mut Endpoint<H::Letter>,
     ) -> io::Result<()> {
-        let _ = (engine, endpoint, &self.handler, &self.core);
+        let mut deadline = self.deadline();
+        let is_parked = deadline > self.core.now() && endpoint.park();
+        if !is_parked {
+            deadline = Time(0);
+        }
+        let mut is_first = true;
+        engine.wait(deadline, |now, completion| {
+            if mem::take(&mut is_first) {
+                self.core.begin_turn(now, deadline);
+            }
+            self.handle(endpoint, completion);
+        })?;
+        if is_parked {
+            endpoint.unpark();
+        }
+        if is_first {
+            self.core.begin_turn(engine.now(), deadline);
+        }
+        self.take_letters(endpoint);
+        self.go_on(endpoint);
+        self.is_holding = self.handler.poll_held(&mut Actions { core: &mut self.core, endpoint });
+        self.handle_time(endpoint);
+        self.core.end_input(engine.now());
+        self.submit(engine, endpoint);
+        self.core.end_turn(engine.now());
         Ok(())
     }
 
-    /// True exactly when it was told to drain and every listener and connection is gone.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        false
+    /// When the next turn is due though nothing happens.
+    fn deadline(&self) -> Time {
+        let core = &self.core;
+        let has_work = !core.outbox.is_empty()
+            || !core.resumed.is_empty()
+            || core.fanout.has_jobs()
+            || core.fanout.in_flight() > 0
+            || core.heartbeat.as_ref().is_some_and(crate::heartbeat::Heartbeat::has_pings)
+            || core.is_drain_behind();
+        if has_work {
+            return Time(0);
+        }
+        let (now, tick) = (core.now(), core.tick());
+        let mut deadline = core.fanout.deadline().unwrap_or(Time::NEVER);
+        if let Some(span) = core.wheel.next_in(tick) {
+            deadline = deadline.min(now + span + crate::wheel::TICK);
+        }
+        if let Some(heartbeat) = &core.heartbeat {
+            deadline = deadline.min(now + heartbeat.next_in(tick) + crate::wheel::TICK);
+        }
+        if self.is_holding {
+            deadline = deadline.min(Time(now.0 + HELD_PERIOD_NS));
+        }
+        if core.drain.is_some() {
+            deadline = deadline.min(now + crate::wheel::TICK);
+        }
+        deadline
     }
 
-    /// The handler.
-    pub fn handler(&self) -> &H {
-        &self.handler
+    fn handle(&mut self, endpoint: &mut Endpoint<H::Letter>, completion: Completion<'_>) {
+        match completion {
+            Completion::Accepted { connection, peer, .. } => {
+                let accepted = self.core.now();
+                self.core.accept(connection, Identity::new(peer, accepted));
+            }
+            Completion::StoppedAccepting { .. } => self.core.listeners_open -= 1,
+            Completion::Received { connection, outcome } => {
+                if self.core.record_of(connection).is_some() {
+                    self.handle_received(endpoint, connection, outcome);
+                }
+            }
+            Completion::Sent { connection, outcome } => self.core.handle_sent(connection, outcome),
+            Completion::Writable { connection } => self.core.handle_writable(connection),
+            Completion::Refused { connection, outcome } => {
+                self.core.handle_refused(connection, outcome);
+            }
+            Completion::Offered { targets } => self.core.fanout.handle_offered(targets),
+            Completion::Closed { connection } => {
+                if self.core.record_of(connection).is_some() {
+                    self.core.connections.remove(connection);
+                }
+            }
+            Completion::Woken => {}
+        }
+        self.tell_closed(endpoint);
+    }
+
+    /// Tells the handler which connections are no longer open.
+    fn tell_closed(&mut self, endpoint: &mut Endpoint<H::Letter>) {
+        while let Some((connection, reason)) = self.core.closed.pop() {
+            let Self { handler, core, .. } = self;
+            core.note_close(connection, reason, || handler.purpose(connection));
+            handler.on_close(&mut Actions { core, endpoint }, connection, reason);
+        }
+    }
+
+    fn handle_received(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        outcome: Reception<'_>,
+    ) {
+        match outcome {
+            Reception::Finished => self.core.handle_finished(connection),
+            Reception::Failed(failure) => self.core.fail(connection, failure),
+            Reception::Bytes(bytes) => {
+                self.core.report.received_bytes += bytes.len() as u64;
+                self.core.hear(connection);
+                self.handle_bytes(endpoint, connection, bytes);
+            }
+        }
+    }
+
+    fn handle_bytes(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        bytes: &mut [u8],
+    ) {
+        let Some(record) = self.core.record_of(connection) else { return };
+        match (record.state, record.farewell) {
+            (State::Handshaking, _) => self.handle_head(endpoint, connection, bytes),
+            (State::Open, _) if record.is_paused => self.hold(connection, bytes),
+            (State::Open, _) => self.decode(endpoint, connection, bytes),
+            (State::Closing, farewell) => {
+                let identity = self.core.connections.identity_mut(connection.slot);
+                let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                identity.discarded = identity.discarded.saturating_add(length);
+                if identity.discarded > self.core.options.limits.linger_bytes_max {
+                    self.core.cut(connection, CloseReason::Stalled);
+                } else if farewell == Farewell::AwaitClose {
+                    self.decode(endpoint, connection, bytes);
+                }
+            }
+            (State::Terminating | State::Free, _) => {}
+        }
+    }
+
+    /// Keeps what a paused connection sends: what was on its way when receiving was stopped.
+    fn hold(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        if !self.has_partial_room(bytes.len()) {
+            return self.core.close(connection, CloseReason::Overloaded);
+        }
+        self.core.partial_bytes += bytes.len();
+        if let Some(record) = self.core.connections.get_mut(connection) {
+            record.held.get_or_insert_default().extend_from_slice(bytes);
+        }
+    }
+
+    fn has_partial_room(&self, bytes: usize) -> bool {
+        let held = (self.core.partial_bytes + bytes) as u64;
+        held <= self.core.options.limits.partial_total_bytes_max
+    }
+
+    // The handshake.
+
+    fn handle_head(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        bytes: &mut [u8],
+    ) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        let Some(mut held) = record.held.take() else {
+            return match wire::parse_request(bytes) {
+                Ok(Some((request, length))) => {
+                    self.handle_request(
+                        endpoint,
+                        connection,
+                        &request,
+                        length,
+                        &mut bytes[length..],
+                    );
+                }
+                Ok(None) => self.hold_head(connection, bytes.to_vec().into()),
+                Err(bad) => self.refuse_malformed(connection, bad.0),
+            };
+        };
+        self.core.head_bytes -= held.len();
+        held.extend_from_slice(bytes);
+        // A head ends with a line: without a new one there is nothing to parse, however slowly it
+        // comes.
+        let parsed = if bytes.contains(&b'\n') { wire::parse_request(&held) } else { Ok(None) };
+        match parsed {
+            Ok(Some((request, length))) => {
+                self.handle_request(endpoint, connection, &request, length, &mut held[length..]);
+            }
+            Ok(None) => self.hold_head(connection, held),
+            Err(bad) => self.refuse_malformed(connection, bad.0),
+        }
+    }
+
+    fn hold_head(&mut self, connection: ConnectionId, held: Box<Vec<u8>>) {
+        let limits = &self.core.options.limits;
+        if held.len() > limits.handshake_bytes_max as usize {
+            return self.refuse_large_head(connection);
+        }
+        if (self.core.head_bytes + held.len()) as u64 > limits.handshake_total_bytes_max {
+            return self.refuse_unready(connection, RefusalReason::Full);
+        }
+        self.core.head_bytes += held.len();
+        if let Some(record) = self.core.connections.get_mut(connection) {
+            record.held = Some(held);
+        }
+    }
+
+    fn refuse_malformed(&mut self, connection: ConnectionId, text: &str) {
+        self.core.refuse_with(connection, RefusalReason::Malformed, &[], text);
+    }
+
+    fn refuse_large_head(&mut self, connection: ConnectionId) {
+        self.core.refuse_with(
+            connection,
+            RefusalReason::HeadTooLarge,
+            &[],
+            "the request head is too large: send fewer or shorter headers",
+        );
+    }
+
+    fn refuse_unready(&mut self, connection: ConnectionId, reason: RefusalReason) {
+        let text = match reason {
+            RefusalReason::Draining => "this server is going down: connect again",
+            _ => "this server is full: try again later",
+        };
+        self.core.refuse_with(connection, reason, &[("Retry-After", "5")], text);
+    }
+
+    fn handle_request(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        request: &Request,
+        head_bytes: usize,
+        rest: &mut [u8],
+    ) {
+        if head_bytes > self.core.options.limits.handshake_bytes_max as usize {
+            return self.refuse_large_head(connection);
+        }
+        let peer: SocketAddr = self.core.connections.identity(connection.slot).peer();
+        let readiness = self.core.readiness();
+        match self.handler.on_request(request, peer, readiness) {
+            Answer::Respond(response) => {
+                let bytes =
+                    wire::encode_response(response.status, &response.headers, &response.text);
+                self.core.refuse(connection, response.refusal, bytes);
+            }
+            Answer::Upgrade { subprotocol, admission } => {
+                match wire::encode_upgrade(request, subprotocol) {
+                    Err(no_upgrade) => self.refuse_upgrade(connection, no_upgrade),
+                    Ok(_) if readiness == Readiness::Full => {
+                        self.refuse_unready(connection, RefusalReason::Full);
+                    }
+                    Ok(_) if readiness == Readiness::Draining => {
+                        self.refuse_unready(connection, RefusalReason::Draining);
+                    }
+                    Ok(response) => {
+                        self.core.open(connection, response);
+                        let mut actions = Actions { core: &mut self.core, endpoint };
+                        self.handler.on_open(&mut actions, connection, admission);
+                        if !rest.is_empty() {
+                            self.handle_bytes(endpoint, connection, rest);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse_upgrade(&mut self, connection: ConnectionId, no_upgrade: NoUpgrade) {
+        let reason = match no_upgrade {
+            NoUpgrade::Malformed(_) => RefusalReason::Malformed,
+            NoUpgrade::Method => RefusalReason::Method,
+            NoUpgrade::Missing => RefusalReason::NoUpgrade,
+            NoUpgrade::Version => RefusalReason::WrongVersion,
+        };
+        let response =
+            wire::encode_response(no_upgrade.status(), no_upgrade.headers(), no_upgrade.text());
+        self.core.refuse(connection, Some(reason), response);
+    }
+
+    // Frames.
+
+    fn decode(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        bytes: &mut [u8],
+    ) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        let mut decoder = mem::take(&mut record.decoder);
+        let before = decoder.buffered_bytes();
+        let mut input = Input::new(bytes);
+        let is_over = self.decode_input(endpoint, connection, &mut decoder, &mut input);
+        let after = if is_over { 0 } else { decoder.buffered_bytes() };
+        let Some(record) = self.core.connections.get_mut(connection) else {
+            self.core.partial_bytes -= before;
+            return;
+        };
+        if is_over || record.state == State::Terminating {
+            self.core.partial_bytes -= before;
+            return;
+        }
+        record.decoder = decoder;
+        let is_paused = record.is_paused;
+        self.core.partial_bytes = self.core.partial_bytes + after - before;
+        if is_paused && !input.rest().is_empty() {
+            self.hold(connection, input.rest());
+        }
+        if after > before && !self.has_partial_room(0) {
+            self.core.close(connection, CloseReason::Overloaded);
+        }
+    }
+
+    /// Decodes until the input is used up, the connection pauses, or nothing more is to be heard
+    /// from it: then `true`.
+    fn decode_input(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        decoder: &mut Decoder,
+        input: &mut Input<'_>,
+    ) -> bool {
+        let message_bytes_max = self.core.options.limits.message_bytes_max as usize;
+        loop {
+            let state = self.core.record_of(connection).map(|it| (it.state, it.is_paused));
+            match state {
+                Some((State::Open, false) | (State::Closing, _)) => {}
+                Some((State::Open, true)) => return false,
+                _ => return true,
+            }
+            match decoder.poll(input, message_bytes_max) {
+                Ok(None) => return false,
+                Ok(Some(Event::Message(message))) => {
+                    if !matches!(state, Some((State::Open, _))) {
+                        continue;
+                    }
+                    self.core.report.messages_received += 1;
+                    let mut actions = Actions { core: &mut self.core, endpoint };
+                    if self.handler.on_message(&mut actions, connection, message) == Flow::Pause {
+                        self.pause(connection);
+                    }
+                }
+                Ok(Some(Event::Ping(payload))) => {
+                    let mut pong = Vec::with_capacity(payload.len() + 2);
+                    wire::encode_pong(payload, &mut pong);
+                    self.core.send_control(connection, pong.into());
+                }
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(close))) => {
+                    self.handle_close(connection, close);
+                    return true;
+                }
+                Err(violation) => {
+                    self.handle_violation(connection, violation);
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self, connection: ConnectionId) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        if record.state != State::Open || mem::replace(&mut record.is_paused, true) {
+            return;
+        }
+        self.core.paused += 1;
+        let stop = Operation::StopReceiving { connection };
+        self.core.outbox.push(Outgoing::Operation(stop));
+    }
+
+    /// RFC 6455 section 5.5.1: a Close is answered with one, which usually echoes its code.
+    fn handle_close(&mut self, connection: ConnectionId, close: Option<CloseFrame<'_>>) {
+        let mut words = Vec::new();
+        let echo = close.map(|close| CloseFrame { code: close.code, reason: "" });
+        wire::encode_close(echo, &mut words);
+        let reason = CloseReason::PeerClosed;
+        self.core.begin_closing(connection, reason, Farewell::Finish, words.into());
+        self.core.handle_peer_done(connection);
+    }
+
+    fn handle_violation(&mut self, connection: ConnectionId, violation: Violation) {
+        let reason = match violation.code {
+            CloseCode::UNSUPPORTED_DATA => CloseReason::UnsupportedData,
+            CloseCode::INVALID_PAYLOAD => CloseReason::InvalidPayload,
+            CloseCode::MESSAGE_TOO_BIG => CloseReason::MessageTooBig,
+            _ => CloseReason::ProtocolError,
+        };
+        let close = CloseFrame { code: violation.code, reason: violation.reason };
+        let mut words = Vec::new();
+        wire::encode_close(Some(close), &mut words);
+        self.core.begin_closing(connection, reason, Farewell::Linger, words.into());
+        self.core.handle_peer_done_badly(connection);
+    }
+
+    // Letters and time.
+
+    fn take_letters(&mut self, endpoint: &mut Endpoint<H::Letter>) {
+        for _ in 0..LETTERS_PER_TURN_MAX {
+            if !self.core.fanout_room(1, 0) {
+                return;
+            }
+            let Some(delivery) = endpoint.take() else { return };
+            let hop = self.core.now().since(Time(delivery.posted_at));
+            self.core.record(Stage::Hop, hop);
+            let mut actions = Actions { core: &mut self.core, endpoint };
+            self.handler.on_letter(&mut actions, delivery.from, delivery.letter);
+            self.tell_closed(endpoint);
+        }
+    }
+
+    /// Lets resumed connections go on with what they had sent.
+    fn go_on(&mut self, endpoint: &mut Endpoint<H::Letter>) {
+        for connection in mem::take(&mut self.core.resumed) {
+            let is_paused = self.core.record_of(connection).is_some_and(|it| it.is_paused);
+            if !is_paused {
+                continue;
+            }
+            if let Some(mut held) = self.core.release_held(connection) {
+                self.decode(endpoint, connection, &mut held);
+            }
+            let goes_on = self.core.record_of(connection).is_some_and(|it| {
+                !it.is_paused && matches!(it.state, State::Open | State::Closing)
+            });
+            if goes_on {
+                let receive = Operation::Receive { connection };
+                self.core.outbox.push(Outgoing::Operation(receive));
+            }
+            self.tell_closed(endpoint);
+        }
+    }
+
+    fn handle_time(&mut self, endpoint: &mut Endpoint<H::Letter>) {
+        let (now, tick) = (self.core.now(), self.core.tick());
+        while let Some(look) = self.core.wheel.poll(tick, &mut self.looks) {
+            for connection in mem::take(&mut self.looks) {
+                self.core.handle_look(connection, look);
+            }
+        }
+        if let Some(mut heartbeat) = self.core.heartbeat.take() {
+            heartbeat.handle_time(tick, self.core.connections.slots_used());
+            let mut unanswered = Vec::new();
+            heartbeat.poll_unanswered(tick, &self.core.connections, &mut unanswered);
+            self.core.heartbeat = Some(heartbeat);
+            for connection in unanswered
+                .into_iter()
+                .filter_map(|slot| self.core.connections.id_at(slot))
+                .collect::<Vec<_>>()
+            {
+                self.core.cut(connection, CloseReason::NoPong);
+            }
+        }
+        self.core.handle_drain(DRAIN_CLOSES_PER_TURN_MAX);
+        self.tell_closed(endpoint);
+        self.core.fanout.handle_time(now);
+        while let Some(publications) = self.core.fanout.poll_finished(now) {
+            for publication in publications {
+                self.core.record(Stage::Fanout, now.since(publication.received_at()));
+            }
+        }
+    }
+
+    // To the engine.
+
+    fn submit<E: Engine>(&mut self, engine: &mut E, endpoint: &mut Endpoint<H::Letter>) {
+        while let Some(member) = endpoint.poll_wake() {
+            engine.submit(Operation::Wake { member });
+        }
+        self.submit_pings();
+        let mut outbox = mem::take(&mut self.core.outbox);
+        for outgoing in outbox.drain(..) {
+            match outgoing {
+                Outgoing::Operation(operation) => engine.submit(operation),
+                Outgoing::Reply(slot, frame) => {
+                    self.core.report.sent_bytes += frame.len() as u64;
+                    self.core.fanout.submit_others(1);
+                    engine.submit(Operation::Offer { frame, targets: &[slot] });
+                }
+            }
+        }
+        self.core.outbox = outbox;
+        if !self.targets.is_empty() {
+            self.core.fanout.submit_others(self.targets.len());
+            engine.submit(Operation::Offer { frame: wire::PING, targets: &self.targets });
+            self.targets.clear();
+        }
+        self.submit_fanout(engine);
+        self.tell_closed(endpoint);
+    }
+
+    fn submit_pings(&mut self) {
+        let Self { core, targets, .. } = self;
+        let tick = core.tick();
+        let Core { heartbeat: Some(heartbeat), connections, options, .. } = core else { return };
+        let targets_max = options.limits.fanout_targets_max as usize;
+        heartbeat.poll_pings(tick, connections, targets_max, targets);
+    }
+
+    /// Offers a chunk of the jobs whose turn it is.
+    fn submit_fanout<E: Engine>(&mut self, engine: &mut E) {
+        let members_max = self.core.options.limits.fanout_targets_max as usize;
+        let mut room = members_max.saturating_sub(self.core.fanout.in_flight());
+        while room > 0 {
+            let Some(job) = self.core.fanout.poll_job() else { return };
+            self.chunk.clear_for(room);
+            let next = self.handler.fill(
+                job.audience,
+                job.cursor,
+                self.core.connections.busy(),
+                &mut self.chunk,
+            );
+            room -= (self.chunk.targets.len() + self.chunk.busy.len()).min(room);
+            for index in 0..self.chunk.busy.len() {
+                if let Some(connection) = self.core.connections.id_at(self.chunk.busy[index]) {
+                    match job.exception(connection) {
+                        Some((_, _, 0)) => {}
+                        Some((_, frame, messages)) => {
+                            self.core.send_messages(connection, frame.clone(), *messages);
+                        }
+                        None => {
+                            self.core.send_messages(connection, job.frame.clone(), job.messages());
+                        }
+                    }
+                }
+            }
+            if !job.exceptions.is_empty() {
+                self.submit_exceptions(&job);
+            }
+            let targets = self.chunk.targets.len();
+            if targets > 0 {
+                self.core.report.messages_delivered += targets as u64 * u64::from(job.messages());
+                self.core.report.sent_bytes += (targets * job.frame.len()) as u64;
+                let targets = &self.chunk.targets;
+                engine.submit(Operation::Offer { frame: job.frame.clone(), targets });
+            }
+            self.core.fanout.submit(job, targets, next);
+        }
+    }
+
+    /// Takes publishers that do not want their own messages out of the chunk.
+    fn submit_exceptions(&mut self, job: &crate::fanout::Job) {
+        for (connection, frame, messages) in &job.exceptions {
+            let Some(index) = self.chunk.targets.iter().position(|slot| *slot == connection.slot)
+            else {
+                continue;
+            };
+            if self.core.connections.id_at(connection.slot) == Some(*connection) {
+                self.chunk.targets.remove(index);
+                if *messages > 0 {
+                    self.core.send_messages(*connection, frame.clone(), *messages);
+                }
+            }
+        }
     }
 }
 

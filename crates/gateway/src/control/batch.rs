@@ -102,7 +102,7 @@ impl<'de> Visitor<'de> for Messages<'_> {
             let named =
                 |error: &dyn fmt::Display| A::Error::custom(format!("message {number}: {error}"));
             let next = list.next_element::<Message<'de>>();
-            let Some(message) = next.map_err(|error| named(&error))? else {
+            let Some(message) = next.map_err(|error| named(&without_place(&error)))? else {
                 return Ok(publications);
             };
             if number == messages_max {
@@ -134,6 +134,13 @@ impl Body<'_> {
         let topic = Some(topic.into_owned().into_boxed_str());
         Ok(Publication::new(topic, opcode, payload, None, self.received_at))
     }
+}
+
+/// An error without its line and column: the reader of the list adds where it stopped itself.
+fn without_place(error: &impl fmt::Display) -> String {
+    let mut error = error.to_string();
+    error.truncate(error.rfind(" at line ").unwrap_or(error.len()));
+    error
 }
 
 #[cfg(test)]
@@ -181,6 +188,7 @@ mod tests {
         ] {
             let error = read(&format!(r#"{{"messages":[{good},{bad},{bad}]}}"#)).unwrap_err();
             assert!(error.starts_with("message 1: "), "{bad}: {error}");
+            assert_eq!(error.matches(" at line ").count(), 1, "{error}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 use super::error::Refusal;
 
 /// From the first byte of a body to its last.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of a body that is too long which are read and thrown away, so that a client that sends
 /// first and reads afterwards gets to read the refusal instead of a reset.
@@ -59,7 +59,7 @@ pub(super) async fn read(
         collect(&mut body, charge, bytes_max).await
     };
     let bytes = timeout(BODY_TIMEOUT, reading).await.map_err(|_| {
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds")
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 30 seconds")
     })??;
     Ok(Charged { bytes, permit })
 }
@@ -102,4 +102,93 @@ fn too_long(bytes_max: u32) -> Refusal {
         StatusCode::PAYLOAD_TOO_LARGE,
         format!("the body is longer than {bytes_max} bytes"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        task::{Context, Poll},
+    };
+
+    use bytes::Bytes;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    /// A body without a length: so many pieces, and then its end or silence.
+    struct Pieces {
+        left: usize,
+        piece: Bytes,
+        ends: bool,
+    }
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match (self.left.checked_sub(1), self.ends) {
+                (Some(left), _) => {
+                    self.left = left;
+                    Poll::Ready(Some(Ok(Frame::data(self.piece.clone()))))
+                }
+                (None, true) => Poll::Ready(None),
+                (None, false) => Poll::Pending,
+            }
+        }
+    }
+
+    fn pieces(left: usize, piece: &'static [u8], ends: bool) -> Body {
+        Body::new(Pieces { left, piece: Bytes::from_static(piece), ends })
+    }
+
+    async fn status(body: Body, budget: &Arc<Semaphore>) -> u16 {
+        match read(body, 10, budget).await {
+            Ok(_) => 200,
+            Err(refusal) => refusal.status.as_u16(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_unknown_length_is_read_up_to_the_bound_and_charged_as_the_longest() {
+        let budget = Arc::new(Semaphore::new(10));
+        let charged = read(pieces(2, b"12345", true), 10, &budget).await.unwrap();
+        assert_eq!(charged.bytes, b"1234512345");
+        assert_eq!(budget.available_permits(), 0);
+        assert_eq!(status(pieces(1, b"1", true), &budget).await, 429);
+        drop(charged);
+        assert_eq!(status(pieces(3, b"1234", true), &budget).await, 413);
+        assert_eq!(budget.available_permits(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_body_is_not_read_to_its_end() {
+        let budget = Arc::new(Semaphore::new(10));
+        assert_eq!(status(pieces(usize::MAX, &[7; 4096], true), &budget).await, 413);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_is_408_and_gives_its_share_back() {
+        let budget = Arc::new(Semaphore::new(10));
+        assert_eq!(status(pieces(1, b"1", false), &budget).await, 408);
+        assert_eq!(
+            status(pieces(3, b"1234", false), &budget).await,
+            408,
+            "discarding is bounded too"
+        );
+        assert_eq!(budget.available_permits(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_known_length_is_charged_by_its_length() {
+        let budget = Arc::new(Semaphore::new(10));
+        let charged = read(Body::from("123"), 10, &budget).await.unwrap();
+        assert_eq!(budget.available_permits(), 7);
+        assert_eq!(charged.bytes, b"123");
+        assert_eq!(status(Body::from("12345678901"), &Arc::new(Semaphore::new(10))).await, 413);
+    }
 }

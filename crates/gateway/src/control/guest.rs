@@ -1,6 +1,6 @@
-//! Guest 0 of the mesh: the one task that owns the endpoint. It posts what handlers ask for, gathers
-//! the answers, fetches a report of every worker once a second, and carries out the end of the
-//! process: drain, exit, or exit because a worker has failed.
+//! Guest 0 of the mesh: the one task that owns the endpoint. It posts what handlers ask for,
+//! gathers the answers, fetches a report of every worker once a second, and carries out the end of
+//! the process: drain, exit, or exit because a worker has failed.
 
 use std::{
     io,
@@ -77,7 +77,7 @@ pub(super) struct NoRoom;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    Delaying { until: Instant },
+    Delaying { until: tokio::time::Instant },
     Draining,
 }
 
@@ -387,7 +387,7 @@ impl Guest {
             ("over_ms", facts.drain.as_millis().to_string()),
         ];
         self.control.journal.line(Level::Info, "draining", fields);
-        self.phase = Phase::Delaying { until: Instant::now() + facts.drain_delay };
+        self.phase = Phase::Delaying { until: tokio::time::Instant::now() + facts.drain_delay };
         self.control.record().draining = true;
         None
     }
@@ -456,14 +456,18 @@ pub(super) fn now() -> Time {
 async fn woken(wake_fd: &AsyncFd<OwnedFd>) {
     // An error means that the runtime is gone, and the caller with it.
     let Ok(mut ready) = wake_fd.readable().await else { return };
-    // Empty already: a wake that another one has overtaken.
-    let _ = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut [0; 8])?));
+    // Reading takes every wake there was, and a later one makes the descriptor ready anew.
+    let _ = rustix::io::read(ready.get_inner(), &mut [0; 8]);
+    ready.clear_ready();
 }
 
 /// Completes when the delay before the drain is over; never where there is none.
 async fn delay_over(phase: Phase) {
     match phase {
-        Phase::Delaying { until } => sleep_until(until.into()).await,
+        Phase::Delaying { until } => sleep_until(until).await,
         Phase::Serving | Phase::Draining => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,3 +207,61 @@ impl Control {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Deaf;
+
+    impl Waker for Deaf {
+        fn wake(&self) {}
+    }
+
+    fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut client = TcpStream::connect(address).unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn both_listeners_serve_until_a_worker_fails() {
+        let mut endpoints = mesh::join(2, |_, _| 8);
+        let endpoint = endpoints.pop().unwrap();
+        let (ends, worker_ends) = mpsc::channel(1);
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let metrics = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (at_admin, at_metrics) = (admin.local_addr().unwrap(), metrics.local_addr().unwrap());
+        let options = Options {
+            facts: testing::facts(1),
+            endpoint,
+            wakers: vec![Arc::new(Deaf)],
+            wake_fd: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+            worker_ends,
+            admin: Some(admin),
+            metrics: Some(metrics),
+            access: Access::open(None).unwrap(),
+            journal: Journal::new(|_| {}),
+        };
+        let running = std::thread::spawn(|| run(options));
+        assert!(get(at_admin, "/healthz").starts_with("HTTP/1.1 200 OK"));
+        assert!(get(at_admin, "/stats").starts_with("HTTP/1.1 200 OK"));
+        assert!(get(at_metrics, "/metrics").starts_with("HTTP/1.1 200 OK"));
+        assert!(get(at_metrics, "/readyz").starts_with("HTTP/1.1 503 "), "no worker has reported");
+        assert!(get(at_metrics, "/stats").starts_with("HTTP/1.1 404 "), "metrics only");
+        ends.blocking_send(WorkerEnd { worker: 0, outcome: Err("gone".into()) }).unwrap();
+        let exit = running.join().unwrap().unwrap();
+        assert_eq!(exit, Exit::WorkerFailed("worker 0: gone".into()));
+    }
+}

@@ -1,5 +1,5 @@
-//! `POST /publish/{topic}`, `POST /publish` and `POST /broadcast`: a body becomes publications, which
-//! go to every worker or to none; the answer comes when every worker has taken them.
+//! `POST /publish/{topic}`, `POST /publish` and `POST /broadcast`: a body becomes publications.
+//! They go to every worker or to none; the answer comes when every worker has taken them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -182,7 +182,7 @@ pub(super) async fn answer<T>(
     answered.await.unwrap_or_else(|_| {
         Err(Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "not every worker has answered within 10 seconds; what was posted may still take effect",
+            "not every worker has answered within 10 seconds; what was posted may still be done",
         ))
     })
 }

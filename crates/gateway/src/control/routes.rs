@@ -51,3 +51,6 @@ async fn not_found() -> Refusal {
 async fn method_not_allowed() -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,37 @@
-//! What the tests of the control plane share: facts, and later workers that only answer letters.
+//! What the tests of the control plane share: facts, and a mesh whose workers hold no connection
+//! but answer letters as real ones do.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use worker::Limits;
+use axum::{Router, body::Body, http::Request as HttpRequest};
+use hub::{Inquiry, Letter, Receipt, Reply};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use mesh::{Endpoint, Member};
+use rustix::event::{EventfdFlags, eventfd};
+use serde_json::Value;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+use wire::DataOpcode;
+use worker::{Limits, Publication, Report, Waker};
 
-use crate::facts::{Facts, WorkerFacts};
+use super::{
+    Access, Control, Exit, Journal, Line,
+    guest::{Guest, Request},
+    routes,
+    signals::Asked,
+};
+use crate::facts::{Facts, WorkerEnd, WorkerFacts};
+
+/// Letters of each queue of the tests' meshes.
+pub(super) const LETTERS_MAX: usize = 8;
 
 /// A process of so many workers with 100 connections each.
 pub(super) fn facts(workers: u16) -> Arc<Facts> {
@@ -32,6 +56,215 @@ pub(super) fn facts(workers: u16) -> Arc<Facts> {
         workers,
         limits: Limits::default(),
         drain: Duration::from_millis(2_500),
-        drain_delay: Duration::ZERO,
+        drain_delay: Duration::from_secs(3),
     })
+}
+
+/// A control plane without a listener, whose workers do not run yet.
+pub(super) struct Plane {
+    pub(super) control: Arc<Control>,
+    pub(super) guest: JoinHandle<Exit>,
+    pub(super) workers: Vec<FakeWorker>,
+    pub(super) signals: mpsc::Sender<Asked>,
+    pub(super) lines: Arc<Mutex<Vec<Line>>>,
+    service: TowerToHyperService<Router>,
+}
+
+/// A publication that a worker took: topic, payload, opcode.
+pub(super) type Taken = (Option<String>, Vec<u8>, DataOpcode);
+
+/// A worker that has subscribers by name only.
+pub(super) struct FakeWorker {
+    pub(super) endpoint: Endpoint<Letter>,
+    /// Subscribers of each topic.
+    pub(super) topics: BTreeMap<&'static str, u32>,
+    /// In order.
+    pub(super) taken: Arc<Mutex<Vec<Taken>>>,
+    /// What the next report is to hold.
+    pub(super) report: Box<Report>,
+    /// True exactly when it answers reports and nothing else.
+    pub(super) is_stuck: bool,
+    waker: Arc<TestWaker>,
+    wake_fd: OwnedFd,
+    pub(super) ends: mpsc::Sender<WorkerEnd>,
+}
+
+#[derive(Debug, Default)]
+struct TestWaker(Notify);
+
+impl Waker for TestWaker {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+impl Plane {
+    /// A plane of so many workers, with the guest running.
+    pub(super) fn new(workers: u16, access: Access) -> Self {
+        let wake_fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let mut endpoints = mesh::join(workers + 1, |_, _| LETTERS_MAX);
+        let guest_endpoint = endpoints.pop().unwrap();
+        let (ends, worker_ends) = mpsc::channel(usize::from(workers));
+        let workers: Vec<_> = endpoints
+            .into_iter()
+            .map(|endpoint| FakeWorker {
+                endpoint,
+                topics: BTreeMap::new(),
+                taken: Arc::default(),
+                report: Box::default(),
+                is_stuck: false,
+                waker: Arc::default(),
+                wake_fd: wake_fd.try_clone().unwrap(),
+                ends: ends.clone(),
+            })
+            .collect();
+        let wakers =
+            workers.iter().map(|worker| Arc::clone(&worker.waker) as Arc<dyn Waker>).collect();
+        let lines = Arc::<Mutex<Vec<Line>>>::default();
+        let journal = {
+            let lines = Arc::clone(&lines);
+            Journal::new(move |line| lines.lock().unwrap().push(line.clone()))
+        };
+        let facts = facts(u16::try_from(workers.len()).unwrap());
+        let (control, requests): (_, mpsc::Receiver<Request>) =
+            Control::new(facts, access, journal);
+        let (signals, asked) = mpsc::channel(4);
+        let guest = Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd).unwrap();
+        let guest = tokio::spawn(guest.run(requests, worker_ends, asked));
+        let service = TowerToHyperService::new(routes::admin(&control));
+        Self { control, guest, workers, signals, lines, service }
+    }
+
+    /// Lets all workers run.
+    pub(super) fn start(&mut self) {
+        for worker in self.workers.drain(..) {
+            tokio::spawn(worker.run());
+        }
+    }
+
+    /// Lets the guest and the workers come to rest, without the clock.
+    pub(super) async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// One request from this machine; the status, `Retry-After`, and the body as JSON, or as a
+    /// JSON string where it is none.
+    pub(super) async fn send(&self, method: &str, target: &str, body: impl Into<Body>) -> Answered {
+        self.send_as(method, target, &[("host", "localhost:9001")], body).await
+    }
+
+    /// One request with headers.
+    pub(super) async fn send_as(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answered {
+        let mut request = HttpRequest::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.service.call(request.body(body.into()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| String::from_utf8(body.to_vec()).unwrap().into());
+        Answered { status, headers, body }
+    }
+
+    /// The texts of the lines so far.
+    pub(super) fn texts(&self) -> Vec<&'static str> {
+        self.lines.lock().unwrap().iter().map(|line| line.text).collect()
+    }
+}
+
+/// A response.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) body: Value,
+}
+
+impl FakeWorker {
+    /// Takes what has come and answers it. `true` when it was told to drain.
+    pub(super) fn turn(&mut self) -> bool {
+        let mut drained = false;
+        let guest = Member(self.endpoint.members() - 1);
+        while let Some(delivery) = self.endpoint.take() {
+            assert_eq!(delivery.from, guest);
+            let answer = match delivery.letter {
+                Letter::Report(mut report) => {
+                    assert!(report.closes.is_empty() && report.opened == 0, "it comes empty");
+                    std::mem::swap(&mut report, &mut self.report);
+                    Some(Letter::Report(report))
+                }
+                Letter::Drain(_) => {
+                    drained = true;
+                    None
+                }
+                _ if self.is_stuck => None,
+                Letter::Batch(batch) => {
+                    let receivers =
+                        batch.publications.iter().map(|publication| self.publish(publication));
+                    let receivers = receivers.collect();
+                    Some(Letter::Receipt(Box::new(Receipt { id: batch.id, receivers })))
+                }
+                Letter::Ask(question) => {
+                    let topics = self.list(&question.inquiry);
+                    Some(Letter::Tell(Box::new(Reply { id: question.id, topics })))
+                }
+                letter => panic!("no letter for a worker: {letter:?}"),
+            };
+            if let Some(answer) = answer {
+                self.endpoint.post(guest, answer, 0).expect("the guest keeps room for answers");
+            }
+        }
+        while let Some(member) = self.endpoint.poll_wake() {
+            assert_eq!(member, guest);
+            rustix::io::write(&self.wake_fd, &1_u64.to_ne_bytes()).unwrap();
+        }
+        drained
+    }
+
+    async fn run(mut self) {
+        let worker = self.endpoint.member().0;
+        loop {
+            if self.turn() {
+                self.ends.send(WorkerEnd { worker, outcome: Ok(()) }).await.unwrap();
+                return;
+            }
+            if self.endpoint.park() {
+                self.waker.0.notified().await;
+            }
+            self.endpoint.unpark();
+        }
+    }
+
+    fn publish(&self, publication: &Publication) -> u32 {
+        self.taken.lock().unwrap().push((
+            publication.topic().map(str::to_owned),
+            publication.payload().to_vec(),
+            publication.opcode(),
+        ));
+        match publication.topic() {
+            Some(topic) => self.topics.get(topic).copied().unwrap_or(0),
+            None => self.topics.values().sum(),
+        }
+    }
+
+    fn list(&self, inquiry: &Inquiry) -> Vec<(Box<str>, u32)> {
+        let all = self.topics.iter().map(|(topic, count)| (Box::from(*topic), *count));
+        match inquiry {
+            Inquiry::Topics { after, entries_max } => all
+                .filter(|(topic, _)| after.as_ref().is_none_or(|after| topic > after))
+                .take(*entries_max)
+                .collect(),
+            Inquiry::Topic(wanted) => all.filter(|(topic, _)| topic == wanted).collect(),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1, as little as the tests need: one request at a time on a connection that is kept.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
 };
 

@@ -10,7 +10,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -28,8 +31,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Gateway {
     child: Child,
-    lines: Receiver<Value>,
+    lines: Mutex<Receiver<Value>>,
     file: Option<PathBuf>,
+    /// What it said up to its addresses.
+    pub(crate) start_lines: Vec<Value>,
     /// The data plane.
     pub(crate) data: SocketAddr,
     /// The control plane.
@@ -54,6 +59,7 @@ impl Gateway {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
+        let lines = Mutex::new(lines);
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
@@ -63,28 +69,41 @@ impl Gateway {
             }
         });
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Self { child, lines, file, data: nowhere, admin: nowhere };
+        let mut gateway =
+            Self { child, lines, file, start_lines: Vec::new(), data: nowhere, admin: nowhere };
         gateway.data = gateway.listening("data");
         gateway.admin = gateway.listening("admin");
         gateway
     }
 
+    /// The first address of a plane.
     fn listening(&mut self, plane: &str) -> SocketAddr {
-        let line = self.line(|line| line["message"] == "listening" && line["plane"] == plane);
-        line["address"].as_str().unwrap().parse().unwrap()
+        let is_wanted = |line: &Value| line["message"] == "listening" && line["plane"] == plane;
+        loop {
+            if let Some(line) = self.start_lines.iter().find(|line| is_wanted(line)) {
+                return line["address"].as_str().unwrap().parse().unwrap();
+            }
+            let line = self.lines.get_mut().unwrap().recv_timeout(PATIENCE);
+            self.start_lines
+                .push(line.unwrap_or_else(|error| panic!("{error}: {:#?}", self.start_lines)));
+        }
     }
 
-    /// The next line of the log of which `wanted` holds.
+    /// The next line of the log, behind the start lines, of which `wanted` holds.
     pub(crate) fn line(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut others = Vec::new();
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) if wanted(&line) => return line,
-                Ok(line) => others.push(line),
-                Err(error) => panic!("{error}: {others:#?}"),
+            let patience = until.saturating_duration_since(Instant::now());
+            let line = self.lines.get_mut().unwrap().recv_timeout(patience).unwrap();
+            if wanted(&line) {
+                return line;
             }
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// A client of the control plane.

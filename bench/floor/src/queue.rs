@@ -1,0 +1,259 @@
+//! The ring of the floor, and the only unsafe code here: entries that point at memory, and the
+//! memory they point at. It offers just the operations that the loop needs, each with an index
+//! that comes back in its completion.
+
+use std::io;
+use std::time::Duration;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, opcode};
+
+/// Sends of a fan-out that go into one enter.
+pub(crate) const BATCH: u32 = 64;
+/// Bytes of a lane's buffer: the longest publication with its header, or a request head.
+pub(crate) const LANE_BYTES: usize = 80 * 1024;
+
+const SUBMISSIONS: u32 = 1024;
+const COMPLETIONS: u32 = 16_384;
+/// What idle connections send (pongs) is read into here and forgotten.
+const SCRATCH_BYTES: usize = 512;
+
+/// A send that takes the whole frame now or says how much it took: never one that waits.
+const INLINE_OR_FAIL: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+
+/// What completed. The index beside it is a lane's or a slot's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum What {
+    /// A lane accepted; the result is the slot.
+    Accepted,
+    /// A lane received; the result is the number of bytes.
+    Received,
+    /// A lane's reply has left.
+    Replied,
+    /// A slot did not take the whole frame; the result is what it took or the reason.
+    Refused,
+    /// An idle slot has something to read.
+    Readable,
+    /// An idle slot was read from and the bytes were dropped.
+    Dropped,
+    /// A slot is free again.
+    Closed,
+}
+
+/// One completion: what, of which lane or slot, and the kernel's result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    pub(crate) what: What,
+    pub(crate) index: u32,
+    pub(crate) result: i32,
+}
+
+/// A lane's buffer, and whether the kernel may be using it.
+#[derive(Debug)]
+struct Lane {
+    /// Leaked: it outlives the ring, whatever is still armed when the loop ends.
+    bytes: *mut [u8; LANE_BYTES],
+    /// True exactly while an operation that points into `bytes` has not completed.
+    busy: bool,
+}
+
+/// The ring, its lanes and the frame that is being fanned out.
+pub(crate) struct Queue<'ring> {
+    submitter: Submitter<'ring>,
+    submission: SubmissionQueue<'ring>,
+    completion: CompletionQueue<'ring>,
+    listener: Fd,
+    lanes: Vec<Lane>,
+    frame: Vec<u8>,
+    /// Sends that point at `frame` and that no enter has consumed yet.
+    sends_waiting: u32,
+    /// Leaked like the lanes; written by any number of reads at once and never read.
+    scratch: *mut [u8; SCRATCH_BYTES],
+}
+
+/// Makes a ring for one thread that reaps its own completions.
+pub(crate) fn ring() -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_no_sqarray()
+        .setup_cqsize(COMPLETIONS)
+        .setup_clamp()
+        .build(SUBMISSIONS)
+}
+
+impl<'ring> Queue<'ring> {
+    /// Takes `ring` over with a table of `slots` direct descriptors and `lanes` handshake buffers.
+    pub(crate) fn new(
+        ring: &'ring mut IoUring,
+        listener: i32,
+        slots: u32,
+        lanes: u32,
+    ) -> io::Result<Queue<'ring>> {
+        let (mut submitter, submission, completion) = ring.split();
+        submitter.register_files_sparse(slots)?;
+        submitter.register_ring_fd()?;
+        let lane = |_| Lane { bytes: Box::leak(Box::new([0; LANE_BYTES])), busy: false };
+        Ok(Queue {
+            submitter,
+            submission,
+            completion,
+            listener: Fd(listener),
+            lanes: (0..lanes).map(lane).collect(),
+            frame: Vec::new(),
+            sends_waiting: 0,
+            scratch: Box::leak(Box::new([0; SCRATCH_BYTES])),
+        })
+    }
+
+    /// Accepts one connection into a free slot, for `lane`.
+    pub(crate) fn accept(&mut self, lane: u32) -> io::Result<()> {
+        let entry = opcode::Accept::new(self.listener, std::ptr::null_mut(), std::ptr::null_mut())
+            .file_index(Some(DestinationSlot::auto_target()))
+            .build();
+        self.push(entry, What::Accepted, lane)
+    }
+
+    /// Receives from `slot` into `lane`, behind its first `filled` bytes.
+    pub(crate) fn receive(&mut self, lane: u32, slot: u32, filled: usize) -> io::Result<()> {
+        let space = &mut self.lane_mut(lane)[filled..];
+        let (start, length) = (space.as_mut_ptr(), length(space.len()));
+        self.lanes[lane as usize].busy = true;
+        self.push(opcode::Recv::new(Fixed(slot), start, length).build(), What::Received, lane)
+    }
+
+    /// Sends `reply` to `slot` from `lane`'s buffer, which it overwrites.
+    pub(crate) fn reply(&mut self, lane: u32, slot: u32, reply: &[u8]) -> io::Result<()> {
+        self.lane_mut(lane)[..reply.len()].copy_from_slice(reply);
+        let start = self.lane_mut(lane).as_ptr();
+        self.lanes[lane as usize].busy = true;
+        let entry = opcode::Send::new(Fixed(slot), start, length(reply.len()))
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build();
+        self.push(entry, What::Replied, lane)
+    }
+
+    /// Sets the frame that the next offers send.
+    pub(crate) fn set_frame(&mut self, frame: &[u8]) -> io::Result<()> {
+        while self.sends_waiting > 0 {
+            self.enter(0, None)?;
+        }
+        self.frame.clear();
+        self.frame.extend_from_slice(frame);
+        Ok(())
+    }
+
+    /// Sends the frame to `slot`, which says nothing when it takes it whole. Enters by itself
+    /// after every [`BATCH`] of them.
+    pub(crate) fn offer(&mut self, slot: u32) -> io::Result<()> {
+        let entry = opcode::Send::new(Fixed(slot), self.frame.as_ptr(), length(self.frame.len()))
+            .flags(INLINE_OR_FAIL)
+            .build()
+            .flags(Flags::FIXED_FILE | Flags::SKIP_SUCCESS);
+        self.push(entry, What::Refused, slot)?;
+        self.sends_waiting += 1;
+        if self.sends_waiting >= BATCH { self.enter(0, None) } else { Ok(()) }
+    }
+
+    /// Waits until `slot` has something to read; the result is the poll mask.
+    pub(crate) fn poll(&mut self, slot: u32) -> io::Result<()> {
+        let mask = (libc::POLLIN | libc::POLLRDHUP).unsigned_abs().into();
+        self.push(opcode::PollAdd::new(Fixed(slot), mask).build(), What::Readable, slot)
+    }
+
+    /// Reads what `slot` has now and drops it.
+    pub(crate) fn drop_bytes(&mut self, slot: u32) -> io::Result<()> {
+        let entry = opcode::Recv::new(Fixed(slot), self.scratch.cast(), length(SCRATCH_BYTES))
+            .flags(libc::MSG_DONTWAIT)
+            .build();
+        self.push(entry, What::Dropped, slot)
+    }
+
+    /// Closes `slot`; nothing may be armed on it.
+    pub(crate) fn close(&mut self, slot: u32) -> io::Result<()> {
+        self.push(opcode::Close::new(Fixed(slot)).build(), What::Closed, slot)
+    }
+
+    /// Hands all entries over and waits for `want` completions, at most for `timeout`.
+    pub(crate) fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        self.submission.sync();
+        let result = match timeout {
+            None => self.submitter.submit_and_wait(want),
+            Some(timeout) => {
+                let timeout = Timespec::from(timeout);
+                self.submitter.submit_with_args(want, &SubmitArgs::new().timespec(&timeout))
+            }
+        };
+        self.submission.sync();
+        if self.submission.is_empty() {
+            // Consumed, and an inline-or-fail send is over when the enter that consumed it returns.
+            self.sends_waiting = 0;
+        }
+        match result {
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next completion that has arrived.
+    pub(crate) fn next(&mut self) -> Option<Completion> {
+        if self.completion.is_empty() {
+            self.completion.sync();
+        }
+        let entry = self.completion.next()?;
+        let [index @ .., what, _, _, _] = entry.user_data().to_le_bytes();
+        let index = u32::from_le_bytes(index);
+        let what = match what {
+            0 => What::Accepted,
+            1 => What::Received,
+            2 => What::Replied,
+            3 => What::Refused,
+            4 => What::Readable,
+            5 => What::Dropped,
+            _ => What::Closed,
+        };
+        if matches!(what, What::Received | What::Replied) {
+            self.lanes[index as usize].busy = false;
+        }
+        Some(Completion { what, index, result: entry.result() })
+    }
+
+    /// A lane's buffer, for as long as no operation uses it.
+    ///
+    /// # Panics
+    ///
+    /// When an operation on it has not completed.
+    pub(crate) fn lane_mut(&mut self, lane: u32) -> &mut [u8; LANE_BYTES] {
+        let lane = &mut self.lanes[lane as usize];
+        assert!(!lane.busy, "a lane's buffer is looked at only between its operations");
+        // SAFETY: `bytes` was leaked from a box, so it is valid for ever. It is unaliased: each
+        // lane has a buffer of its own, `busy` was false, so no operation points into it, and the
+        // reference borrows `self`, so `receive` and `reply` cannot start one while it lives.
+        unsafe { &mut *lane.bytes }
+    }
+
+    fn push(&mut self, entry: Entry, what: What, index: u32) -> io::Result<()> {
+        if self.submission.is_full() {
+            self.enter(0, None)?;
+        }
+        let entry = entry.user_data(u64::from(index) | u64::from(what as u8) << 32);
+        // SAFETY: an entry made here points at a lane's buffer or the scratch bytes, which are
+        // leaked and therefore valid for ever, with a lane marked busy so that nobody reads it
+        // meanwhile; or at `frame`, which only `set_frame` changes, after `sends_waiting` fell to
+        // 0, and such a send is over when the enter that consumed it returns. An entry that was
+        // never entered is never executed.
+        let pushed = unsafe { self.submission.push(&entry) };
+        pushed.map_err(|_| io::Error::other("the submission queue stayed full"))
+    }
+}
+
+/// A length for an entry. Every buffer here is shorter than 4 GiB.
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("buffers of the floor are short")
+}

@@ -1,0 +1,115 @@
+//! Both loops against tungstenite clients: a publication reaches every connection whole, pings
+//! arrive, and a connection that left does not disturb the others.
+
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tungstenite::{Message, WebSocket};
+
+/// Longer than any wait here should take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Floor {
+    process: Child,
+    address: String,
+}
+
+impl Floor {
+    fn start(arguments: &[&str]) -> Floor {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_ringway-floor"))
+            .args(arguments)
+            .args(["--listen", "127.0.0.1:0", "--connections-max", "100"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        Floor { process, address }
+    }
+
+    fn connect(&self, query: &str) -> WebSocket<TcpStream> {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let url = format!("ws://{}/ws/bench{query}", self.address);
+        tungstenite::client(url, stream).unwrap().0
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+fn every_connection_gets_every_message(mode: &str) {
+    let floor = Floor::start(&[mode]);
+    let mut subscribers: Vec<_> = (0..70).map(|_| floor.connect("")).collect();
+    let mut publisher = floor.connect("?role=publisher");
+    for payload in [vec![7; 100], vec![9; 70_000]] {
+        publisher.send(Message::Binary(payload.clone().into())).unwrap();
+        for connection in subscribers.iter_mut().chain([&mut publisher]) {
+            assert_eq!(connection.read().unwrap().into_data(), payload);
+        }
+    }
+}
+
+#[test]
+fn every_connection_gets_every_message_on_the_ring() {
+    every_connection_gets_every_message("ring");
+}
+
+#[test]
+fn every_connection_gets_every_message_by_send() {
+    every_connection_gets_every_message("send");
+}
+
+fn a_connection_that_left_does_not_disturb_the_others(mode: &str) {
+    let floor = Floor::start(&[mode]);
+    let mut stays = floor.connect("");
+    let leaves = floor.connect("");
+    let mut publisher = floor.connect("?role=publisher");
+    drop(leaves);
+    for sequence in 0..10_u8 {
+        publisher.send(Message::Binary(vec![sequence; 16].into())).unwrap();
+        assert_eq!(stays.read().unwrap().into_data(), vec![sequence; 16]);
+        assert_eq!(publisher.read().unwrap().into_data(), vec![sequence; 16]);
+    }
+    floor.connect("");
+}
+
+#[test]
+fn a_connection_that_left_does_not_disturb_the_others_on_the_ring() {
+    a_connection_that_left_does_not_disturb_the_others("ring");
+}
+
+#[test]
+fn a_connection_that_left_does_not_disturb_the_others_by_send() {
+    a_connection_that_left_does_not_disturb_the_others("send");
+}
+
+fn pings_come_once_per_interval(mode: &str) {
+    let floor = Floor::start(&[mode, "--pings", "1"]);
+    let mut connections: Vec<_> = (0..3).map(|_| floor.connect("")).collect();
+    for connection in &mut connections {
+        for _ in 0..2 {
+            assert_eq!(connection.read().unwrap(), Message::Ping(Vec::new().into()));
+            connection.flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn pings_come_once_per_interval_on_the_ring() {
+    pings_come_once_per_interval("ring");
+}
+
+#[test]
+fn pings_come_once_per_interval_by_send() {
+    pings_come_once_per_interval("send");
+}

@@ -1,0 +1,251 @@
+//! The guest against workers that answer letters, on a clock that only moves when nobody has
+//! anything to do.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+use worker::{ClosedConnection, ConnectionId};
+
+use super::*;
+use crate::control::{
+    Access,
+    testing::{LETTERS_MAX, Plane},
+};
+
+fn plane(workers: u16) -> Plane {
+    Plane::new(workers, Access::Loopback)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_reaches_every_worker_and_its_receivers_are_summed() {
+    let mut plane = plane(2);
+    plane.workers[0].topics.insert("a/b", 3);
+    plane.workers[1].topics.insert("a/b", 4);
+    let taken: Vec<_> = plane.workers.iter().map(|worker| Arc::clone(&worker.taken)).collect();
+    plane.start();
+    let answered = plane.send("POST", "/publish/a%2Fb", "hello").await;
+    assert_eq!((answered.status, answered.body), (200, json!({"receivers": 7})));
+    for taken in taken {
+        let expected = (Some("a/b".to_owned()), b"hello".to_vec(), wire::DataOpcode::Text);
+        assert_eq!(*taken.lock().unwrap(), [expected]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_stays_in_order_and_a_broadcast_has_no_topic() {
+    let mut plane = plane(2);
+    plane.workers[0].topics.insert("x", 1);
+    plane.workers[0].topics.insert("y", 5);
+    plane.workers[1].topics.insert("y", 2);
+    let taken = Arc::clone(&plane.workers[1].taken);
+    plane.start();
+    let batch = r#"{"messages":[{"topic":"y","text":"1"},{"topic":"x","base64":"Mg=="}]}"#;
+    let answered = plane.send("POST", "/publish", batch).await;
+    assert_eq!((answered.status, answered.body), (200, json!({"receivers": [7, 1]})));
+    let answered = plane.send("POST", "/broadcast?as=binary", "3").await;
+    assert_eq!((answered.status, answered.body), (200, json!({"receivers": 8})));
+    let taken = taken.lock().unwrap();
+    let order: Vec<_> =
+        taken.iter().map(|(topic, payload, _)| (topic.as_deref(), &payload[..])).collect();
+    assert_eq!(order, [(Some("y"), &b"1"[..]), (Some("x"), b"2"), (None, b"3")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_one_worker_has_no_room_nobody_gets_it_and_the_client_may_repeat() {
+    let mut plane = plane(2);
+    let slow = plane.workers.pop().unwrap();
+    let taken = Arc::clone(&plane.workers[0].taken);
+    plane.start();
+    plane.settle().await;
+    // The slow worker's queue holds its first report, and keeps two places free.
+    let fit = LETTERS_MAX - RESERVED_LETTERS - 1;
+    for _ in 0..fit {
+        let answered = plane.send("POST", "/publish/a", "x").await;
+        assert_eq!(answered.status, 503, "taken by one worker, and the other does not answer");
+    }
+    assert_eq!(taken.lock().unwrap().len(), fit);
+    let answered = plane.send("POST", "/publish/a", "x").await;
+    assert_eq!(answered.status, 429);
+    assert_eq!(answered.headers["retry-after"], "1");
+    assert!(answered.body["error"].is_string());
+    let answered = plane.send("GET", "/topics", "").await;
+    assert_eq!(answered.status, 429, "a question needs the same room");
+    assert_eq!(taken.lock().unwrap().len(), fit, "nobody got what was refused");
+    assert_eq!(plane.control.record().totals.publications_refused, 1);
+
+    // Once the slow worker takes its letters, the next publication is taken.
+    plane.workers.push(slow);
+    plane.start();
+    plane.settle().await;
+    let answered = plane.send("POST", "/publish/a", "x").await;
+    assert_eq!((answered.status, answered.body), (200, json!({"receivers": 0})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_never_overflow_a_workers_queue_however_late_they_are() {
+    let mut plane = plane(1);
+    let mut slow = plane.workers.pop().unwrap();
+    plane.settle().await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 * LETTERS_MAX {
+        statuses.push(plane.send("POST", "/publish/a", "x").await.status);
+        // The worker takes its letters and answers only later: its queue fills with receipts.
+        slow.is_stuck = true;
+        slow.turn();
+        plane.settle().await;
+    }
+    assert!(statuses.contains(&503) && statuses.contains(&429), "{statuses:?}");
+    let outstanding = statuses.iter().filter(|status| **status == 503).count();
+    assert_eq!(outstanding, LETTERS_MAX - 1, "all but the report's place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_of_all_workers_are_one_list_in_pages() {
+    let mut plane = plane(2);
+    plane.workers[0].topics.extend([("a", 1), ("c+d", 2), ("e", 3)]);
+    plane.workers[1].topics.extend([("b", 5), ("c+d", 7)]);
+    plane.start();
+    let answered = plane.send("GET", "/topics?limit=3", "").await;
+    assert_eq!(answered.status, 200);
+    let page = json!({"topics": [
+        {"topic": "a", "subscribers": 1},
+        {"topic": "b", "subscribers": 5},
+        {"topic": "c+d", "subscribers": 9},
+    ], "next": "c+d"});
+    assert_eq!(answered.body, page);
+    let answered = plane.send("GET", "/topics?limit=3&after=c+d", "").await;
+    assert_eq!(answered.body, json!({"topics": [{"topic": "e", "subscribers": 3}]}));
+    let answered = plane.send("GET", "/topics/c%2Bd", "").await;
+    assert_eq!(answered.body, json!({"topic": "c+d", "subscribers": 9}));
+    let answered = plane.send("GET", "/topics/nobody", "").await;
+    assert_eq!(answered.body, json!({"topic": "nobody", "subscribers": 0}));
+    for target in ["/topics?limit=0", "/topics?limit=x", "/topics?after=%FF", "/topics/a//b"] {
+        assert_eq!(plane.send("GET", target, "").await.status, 400, "{target}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_come_every_second_and_closes_become_lines() {
+    let mut plane = plane(1);
+    let report = &mut plane.workers[0].report;
+    report.opened = 2;
+    report.gauges.connections = 1;
+    report.closes.push(ClosedConnection {
+        connection: ConnectionId { slot: 7, generation: 3 },
+        peer: SocketAddr::from(([192, 0, 2, 1], 5000)),
+        purpose: "a b".into(),
+        reason: CloseReason::SlowConsumer,
+    });
+    report.closes_unlogged[CloseReason::NoPong as usize] = 12;
+    plane.start();
+    plane.settle().await;
+    assert_eq!(plane.control.record().totals.workers[0].opened, 2);
+    assert_eq!(plane.control.record().totals.connections(), 1);
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    assert_eq!(plane.control.record().totals.connections(), 0, "later reports have come");
+    let lines = plane.lines.lock().unwrap();
+    let fields: Vec<_> =
+        lines[0].fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(lines[0].text, "connection closed");
+    assert_eq!(
+        fields,
+        [
+            ("id", "0-7-3"),
+            ("address", "192.0.2.1:5000"),
+            ("topics", "a b"),
+            ("code", "1013"),
+            ("reason", "slow_consumer"),
+        ]
+    );
+    let fields: Vec<_> =
+        lines[1].fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(fields, [("worker", "0"), ("reason", "no_pong"), ("count", "12")]);
+    assert_eq!(lines.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_ends_readiness_at_once_and_drains_after_the_delay() {
+    let mut plane = plane(2);
+    plane.start();
+    plane.settle().await;
+    assert_eq!(plane.send("GET", "/readyz", "").await.status, 200);
+    let before = tokio::time::Instant::now();
+    plane.signals.send(Asked::Stop).await.unwrap();
+    plane.settle().await;
+    let answered = plane.send("GET", "/readyz", "").await;
+    assert_eq!((answered.status, answered.body), (503, json!({"error": "draining"})));
+    assert_eq!(plane.send("GET", "/healthz", "").await.status, 200);
+    assert_eq!(plane.send("GET", "/stats", "").await.body["draining"], true);
+    assert_eq!(plane.send("POST", "/publish/a", "x").await.status, 200, "workers still serve");
+    assert_eq!((&mut plane.guest).await.unwrap(), Exit::Drained);
+    assert_eq!(before.elapsed().as_secs(), 3, "after the delay, and as soon as all have ended");
+    assert_eq!(plane.texts(), ["draining"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_gets_the_drain_as_soon_as_it_has_room() {
+    let mut plane = plane(1);
+    let mut slow = plane.workers.pop().unwrap();
+    plane.settle().await;
+    while slow.endpoint.waiting() < LETTERS_MAX - RESERVED_LETTERS {
+        assert_eq!(plane.send("POST", "/publish/a", "x").await.status, 503);
+    }
+    plane.signals.send(Asked::Stop).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(slow.turn(), "the drain is behind the publications");
+    slow.ends.send(WorkerEnd { worker: 0, outcome: Ok(()) }).await.unwrap();
+    assert_eq!(plane.guest.await.unwrap(), Exit::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_ends_at_once() {
+    let mut plane = plane(1);
+    let _slow = plane.workers.pop();
+    plane.signals.send(Asked::Stop).await.unwrap();
+    plane.signals.send(Asked::Stop).await.unwrap();
+    assert_eq!((&mut plane.guest).await.unwrap(), Exit::Cut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_fails_ends_the_process_with_its_sentence() {
+    let mut plane = plane(2);
+    let ends = plane.workers[0].ends.clone();
+    plane.start();
+    ends.send(WorkerEnd { worker: 1, outcome: Err("the ring is gone".into()) }).await.unwrap();
+    let exit = (&mut plane.guest).await.unwrap();
+    assert_eq!(exit, Exit::WorkerFailed("worker 1: the ring is gone".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_ends_untold_is_a_failure() {
+    let mut plane = plane(1);
+    let ends = plane.workers[0].ends.clone();
+    plane.start();
+    ends.send(WorkerEnd { worker: 0, outcome: Ok(()) }).await.unwrap();
+    let exit = (&mut plane.guest).await.unwrap();
+    assert_eq!(exit, Exit::WorkerFailed("worker 0 has ended without being told to".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_during_the_drain_waits_for_the_others() {
+    let mut plane = plane(2);
+    let mut slow = plane.workers.remove(0);
+    let mut failing = plane.workers.remove(0);
+    plane.signals.send(Asked::Stop).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(failing.turn());
+    let failure = WorkerEnd { worker: 1, outcome: Err("out of memory".into()) };
+    failing.ends.send(failure).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!plane.guest.is_finished(), "worker 0 is still draining");
+    let waiting = plane.send("POST", "/publish/a", "x");
+    let answering = async {
+        plane.settle().await;
+        assert!(slow.turn());
+    };
+    let (answered, ()) = tokio::join!(waiting, answering);
+    assert_eq!(answered.status, 200, "who has ended is not waited for");
+    slow.ends.send(WorkerEnd { worker: 0, outcome: Ok(()) }).await.unwrap();
+    let exit = (&mut plane.guest).await.unwrap();
+    assert_eq!(exit, Exit::WorkerFailed("worker 1: out of memory".into()));
+}

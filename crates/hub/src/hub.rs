@@ -1,0 +1,322 @@
+//! The handler of one worker: requests become subscriptions, messages become publications, letters
+//! are obeyed. A client's publication goes to every worker or to none: the room of all is looked
+//! at first, and where some has none the publication is held and its publisher is not read from.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh::Member;
+use wire::{Message, Request};
+use worker::{
+    Actions, Answer, Audience, Chunk, CloseReason, ConnectionId, Flow, Handler, HandlerCounts,
+    Publication, Readiness, Slot, SlotSet,
+};
+
+use crate::{
+    connections::{Connection, Connections},
+    held::{HeldLetters, HeldPublication, HeldPublications},
+    letter::{Batch, Letter, Question, Receipt},
+    listing::Listing,
+    options::Options,
+    route::{self, Admission},
+    subscribers::fill_from_set,
+    topics::Topics,
+};
+
+/// Every open connection, whatever its topics. No topic has this index.
+const EVERYONE: Audience = Audience(u64::MAX);
+
+/// Bytes of a connection's topics that are told to the log.
+const PURPOSE_BYTES_MAX: usize = 200;
+
+/// The hub of one worker.
+#[derive(Debug)]
+pub struct Hub {
+    options: Options,
+    topics: Topics,
+    connections: Connections,
+    held_publications: HeldPublications,
+    held_letters: HeldLetters,
+    /// Bounded by the guests, which await the answer to each question.
+    listings: VecDeque<Listing>,
+}
+
+impl Hub {
+    /// A hub without connections.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            topics: Topics::new(options.seed),
+            connections: Connections::default(),
+            held_publications: HeldPublications::new(options.held_bytes_max),
+            held_letters: HeldLetters::new(),
+            listings: VecDeque::new(),
+            options,
+        }
+    }
+}
+
+impl Handler for Hub {
+    type Letter = Letter;
+    type Admission = Admission;
+
+    fn on_request(
+        &mut self,
+        request: &Request,
+        _peer: SocketAddr,
+        readiness: Readiness,
+    ) -> Answer<Admission> {
+        route::answer(&self.options, request, readiness)
+    }
+
+    fn on_open(
+        &mut self,
+        _actions: &mut Actions<'_, Letter>,
+        connection: ConnectionId,
+        admission: Admission,
+    ) {
+        self.open(connection, &admission);
+    }
+
+    fn admission(&self, connection: ConnectionId) -> Admission {
+        let record = self.connections.get(connection.slot);
+        if matches!(record, Connection::Echo { .. }) {
+            return Admission::Echo;
+        }
+        let topics = record.topics().iter().map(|topic| self.topics.name(*topic).into());
+        Admission::Subscribe { topics: topics.collect(), own: record.own() }
+    }
+
+    fn purpose(&self, connection: ConnectionId) -> String {
+        let record = self.connections.get(connection.slot);
+        if matches!(record, Connection::Echo { .. }) {
+            return "/echo".to_owned();
+        }
+        let mut purpose = String::new();
+        for topic in record.topics() {
+            let separator = if purpose.is_empty() { "" } else { ", " };
+            let name = self.topics.name(*topic);
+            if purpose.len() + separator.len() + name.len() > PURPOSE_BYTES_MAX {
+                let room = PURPOSE_BYTES_MAX.saturating_sub(purpose.len() + separator.len());
+                purpose.push_str(separator);
+                purpose.push_str(&name[..name.floor_char_boundary(room)]);
+                purpose.push('…');
+                break;
+            }
+            purpose.push_str(separator);
+            purpose.push_str(name);
+        }
+        purpose
+    }
+
+    fn on_message(
+        &mut self,
+        actions: &mut Actions<'_, Letter>,
+        connection: ConnectionId,
+        message: Message<'_>,
+    ) -> Flow {
+        let record = self.connections.get(connection.slot);
+        let Some(&topic) = record.topics().first() else {
+            actions.send(connection, wire::encode_message(message.opcode, message.payload));
+            return Flow::Continue;
+        };
+        if !self.options.client_publish {
+            actions.close(connection, CloseReason::PublishingIsOff);
+            return Flow::Continue;
+        }
+        let publication = Arc::new(Publication::new(
+            Some(self.topics.name(topic).into()),
+            message.opcode,
+            message.payload,
+            (!record.own()).then(|| (actions.member(), connection)),
+            actions.now(),
+        ));
+        // Behind those that are held, or none of them would ever find room.
+        if self.held_publications.is_empty() && self.has_room(actions, &publication) {
+            self.post_to_workers(actions, &publication);
+            actions.publish(self.topics.audience(topic), publication);
+            return Flow::Continue;
+        }
+        self.hold(actions, HeldPublication { publication, publisher: connection })
+    }
+
+    fn on_close(
+        &mut self,
+        _actions: &mut Actions<'_, Letter>,
+        connection: ConnectionId,
+        _reason: CloseReason,
+    ) {
+        self.close(connection);
+    }
+
+    fn on_letter(&mut self, actions: &mut Actions<'_, Letter>, from: Member, letter: Letter) {
+        match letter {
+            Letter::Publication(publication) => _ = self.publish_here(actions, &publication),
+            Letter::Batch(batch) => self.publish_batch(actions, from, &batch),
+            Letter::Ask(question) => self.answer(actions, from, question),
+            Letter::Report(empty) => {
+                let report = actions.swap_report(empty, self.counts());
+                self.post_or_hold(actions, from, Letter::Report(report));
+            }
+            Letter::Drain(over_ms) => actions.drain(Duration::from_millis(over_ms.into())),
+            Letter::Receipt(_) | Letter::Tell(_) => {
+                unreachable!("workers send no batches and ask no questions")
+            }
+        }
+    }
+
+    fn poll_held(&mut self, actions: &mut Actions<'_, Letter>) -> bool {
+        self.retry_publications(actions);
+        self.retry_letters(actions);
+        self.advance_listing(actions);
+        !self.held_publications.is_empty()
+            || !self.held_letters.is_empty()
+            || !self.listings.is_empty()
+    }
+
+    fn fill(
+        &self,
+        audience: Audience,
+        from: Slot,
+        busy: &SlotSet,
+        chunk: &mut Chunk,
+    ) -> Option<Slot> {
+        if audience == EVERYONE {
+            return fill_from_set(self.connections.open(), from, busy, chunk);
+        }
+        self.topics.subscribers(audience)?.fill(from, busy, chunk)
+    }
+}
+
+impl Hub {
+    fn open(&mut self, connection: ConnectionId, admission: &Admission) {
+        let ConnectionId { slot, generation } = connection;
+        let record = match admission {
+            Admission::Echo => Connection::Echo { generation },
+            Admission::Subscribe { topics, own } => {
+                let topics: Vec<_> =
+                    topics.iter().map(|name| self.topics.subscribe(name, slot)).collect();
+                Connection::subscriber(generation, *own, &topics)
+            }
+        };
+        self.connections.insert(slot, record);
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        let record = self.connections.remove(connection.slot);
+        for &topic in record.topics() {
+            self.topics.unsubscribe(topic, connection.slot);
+        }
+    }
+
+    fn counts(&self) -> HandlerCounts {
+        HandlerCounts {
+            topics: self.topics.len() as u64,
+            subscriptions: self.topics.subscriptions(),
+        }
+    }
+
+    /// Whether this worker and every other one can take the publication now. Only this worker
+    /// could make it less before the publication is posted.
+    fn has_room(&self, actions: &Actions<'_, Letter>, publication: &Publication) -> bool {
+        actions.publish_room(1, publication.frame().len())
+            && self.other_workers(actions).all(|worker| actions.room(worker) > 0)
+    }
+
+    fn other_workers(&self, actions: &Actions<'_, Letter>) -> impl Iterator<Item = Member> + use<> {
+        let this = actions.member();
+        (0..self.options.workers).map(Member).filter(move |member| *member != this)
+    }
+
+    /// Before the publication is published here, so that the others work on it at the same time.
+    fn post_to_workers(&self, actions: &mut Actions<'_, Letter>, publication: &Arc<Publication>) {
+        for worker in self.other_workers(actions) {
+            actions
+                .post(worker, Letter::Publication(Arc::clone(publication)))
+                .expect("only this endpoint makes room less, and the room was looked at");
+        }
+    }
+
+    /// Publishes to the subscribers of this worker, and says how many there are.
+    fn publish_here(
+        &self,
+        actions: &mut Actions<'_, Letter>,
+        publication: &Arc<Publication>,
+    ) -> usize {
+        let (audience, receivers) = match publication.topic() {
+            None => (EVERYONE, self.connections.open().len()),
+            Some(name) => match self.topics.find(name) {
+                None => return 0,
+                Some(topic) => (self.topics.audience(topic), self.topics.subscribers_len(topic)),
+            },
+        };
+        actions.publish(audience, Arc::clone(publication));
+        receivers
+    }
+
+    fn publish_batch(&mut self, actions: &mut Actions<'_, Letter>, from: Member, batch: &Batch) {
+        let receivers = batch.publications.iter().map(|publication| {
+            u32::try_from(self.publish_here(actions, publication)).unwrap_or(u32::MAX)
+        });
+        let receipt = Receipt { id: batch.id, receivers: receivers.collect() };
+        self.post_or_hold(actions, from, Letter::Receipt(Box::new(receipt)));
+    }
+
+    /// Keeps what had no room. Where there is no room for that either, its publisher is told.
+    fn hold(&mut self, actions: &mut Actions<'_, Letter>, held: HeldPublication) -> Flow {
+        actions.count_refused_publication();
+        if !self.held_publications.has_room(&held.publication) {
+            actions.close(held.publisher, CloseReason::Overloaded);
+            return Flow::Continue;
+        }
+        self.held_publications.push(held);
+        Flow::Pause
+    }
+
+    fn retry_publications(&mut self, actions: &mut Actions<'_, Letter>) {
+        while self
+            .held_publications
+            .first()
+            .is_some_and(|held| self.has_room(actions, &held.publication))
+        {
+            let Some(held) = self.held_publications.pop() else { return };
+            self.post_to_workers(actions, &held.publication);
+            self.publish_here(actions, &held.publication);
+            if self.connections.is_open(held.publisher) {
+                actions.resume(held.publisher);
+            }
+        }
+    }
+
+    fn answer(&mut self, actions: &mut Actions<'_, Letter>, from: Member, question: Arc<Question>) {
+        self.listings.push_back(Listing::new(from, question));
+        if self.listings.len() == 1 {
+            self.advance_listing(actions);
+        }
+    }
+
+    /// One step of the oldest listing.
+    fn advance_listing(&mut self, actions: &mut Actions<'_, Letter>) {
+        let Some(listing) = self.listings.front_mut() else { return };
+        if !listing.advance(&self.topics) {
+            return;
+        }
+        if let Some(listing) = self.listings.pop_front() {
+            let from = listing.from;
+            self.post_or_hold(actions, from, Letter::Tell(Box::new(listing.into_reply())));
+        }
+    }
+
+    fn post_or_hold(&mut self, actions: &mut Actions<'_, Letter>, to: Member, letter: Letter) {
+        self.held_letters.push_back((to, letter));
+        self.retry_letters(actions);
+    }
+
+    fn retry_letters(&mut self, actions: &mut Actions<'_, Letter>) {
+        while let Some((to, letter)) = self.held_letters.pop_front() {
+            if let Err(mesh::Full(letter)) = actions.post(to, letter) {
+                self.held_letters.push_front((to, letter));
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Pings without a timer each: a cursor walks the table in slot order, so much of it a tick that
+//! every connection is visited once in an interval, and a trail behind it finds the pings that
+//! were not answered.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    connections::{Connections, State},
+    operation::Slot,
+    wheel::Tick,
+};
+
+/// The cursor and its trail.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    interval: Duration,
+    pong_timeout: Duration,
+    /// How often the cursor moves: a wake-up of an idle worker each.
+    period: Duration,
+    /// The slots of the current tick that have not been visited.
+    next: usize,
+    end: usize,
+    /// The part of a slot that the last tick owed, in units of an interval's nanoseconds.
+    owed: u128,
+    last: Tick,
+    /// Visited slots and when, oldest first.
+    trail: VecDeque<(Tick, usize, usize)>,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(interval: Duration, pong_timeout: Duration, now: Tick) -> Self {
+        let period = (interval / 16).clamp(crate::wheel::TICK, Duration::from_secs(1));
+        Self {
+            interval,
+            pong_timeout,
+            period,
+            next: 0,
+            end: 0,
+            owed: 0,
+            last: now,
+            trail: VecDeque::new(),
+        }
+    }
+
+    /// Moves the cursor's goal on, if a tick has passed.
+    pub(crate) fn handle_time(&mut self, now: Tick, slots: usize) {
+        let passed = now.since(self.last);
+        if now.is_before(self.last) || passed < self.period {
+            return;
+        }
+        self.last = now;
+        if self.next >= self.end && self.next >= slots {
+            (self.next, self.end) = (0, 0);
+        }
+        let owed = self.owed + passed.as_nanos() * slots as u128;
+        let interval = self.interval.as_nanos().max(1);
+        let step = usize::try_from(owed / interval).unwrap_or(usize::MAX);
+        self.owed = owed % interval;
+        self.end = self.end.saturating_add(step).min(slots);
+    }
+
+    /// The next connections to ping, at most `targets_max`, marked as pinged. One that is busy
+    /// is not: the write timeout watches it.
+    pub(crate) fn poll_pings(
+        &mut self,
+        now: Tick,
+        connections: &mut Connections,
+        targets_max: usize,
+        targets: &mut Vec<Slot>,
+    ) {
+        let from = self.next;
+        while self.next < self.end && targets.len() < targets_max {
+            let record = connections.record_mut(self.next);
+            let is_due = record.state == State::Open
+                && !record.awaiting_pong
+                && !record.is_busy()
+                && now.since(record.heard) >= self.interval / 2;
+            if is_due {
+                record.awaiting_pong = true;
+                record.pinged = now;
+                targets.push(Slot::try_from(self.next).expect("slots are numbers of 32 bits"));
+            }
+            self.next += 1;
+        }
+        if self.next > from {
+            self.trail.push_back((now, from, self.next));
+        }
+    }
+
+    /// Slots whose ping was not answered in time.
+    pub(crate) fn poll_unanswered(
+        &mut self,
+        now: Tick,
+        connections: &Connections,
+        unanswered: &mut Vec<Slot>,
+    ) {
+        while let Some(&(visited, from, to)) = self.trail.front() {
+            if now.is_before(visited.after(self.pong_timeout)) {
+                return;
+            }
+            self.trail.pop_front();
+            unanswered.extend((from..to).filter_map(|slot| {
+                let record = connections.record(slot);
+                let is_late = record.state == State::Open
+                    && record.awaiting_pong
+                    && now.since(record.pinged) >= self.pong_timeout;
+                is_late.then(|| Slot::try_from(slot).expect("slots are numbers of 32 bits"))
+            }));
+        }
+    }
+
+    /// Whether pings wait to be sent.
+    pub(crate) fn has_pings(&self) -> bool {
+        self.next < self.end
+    }
+
+    /// How long from `now` until the cursor moves or the trail must be looked at.
+    pub(crate) fn next_in(&self, now: Tick) -> Duration {
+        let tick = self.last.after(self.period);
+        let trail = self.trail.front().map(|(visited, ..)| visited.after(self.pong_timeout));
+        let until = |due: Tick| if due.is_before(now) { Duration::ZERO } else { due.since(now) };
+        trail.map_or(until(tick), |trail| until(tick).min(until(trail)))
+    }
+}
