@@ -143,7 +143,8 @@ impl RingEngine {
         files.push(waker.event().as_raw_fd());
         let sender = pair.as_ref().ok().map(|pair| pair.sender.as_raw_fd());
         let mut notes = Vec::new();
-        let (mut queue, buffers) =
+        // In this order, so that the queue is gone first where the start fails.
+        let (buffers, mut queue) =
             setup::open(options, places, &files, sender, start.extra, &mut notes)?;
         // The table holds them now, and is where they are closed.
         drop(listeners);

@@ -189,7 +189,7 @@ pub(crate) fn open(
     sender: Option<RawFd>,
     extra: &[u8],
     notes: &mut Vec<String>,
-) -> Result<(Queue, ReceiveBuffers), StartError> {
+) -> Result<(ReceiveBuffers, Queue), StartError> {
     let release = release();
     if version(&release).is_none_or(|version| version < KERNEL_MIN) {
         let missing = "the release of direct descriptors one by one".to_owned();
@@ -223,7 +223,7 @@ fn attempt(
     sender: Option<RawFd>,
     extra: &[u8],
     notes: &mut Vec<String>,
-) -> Result<(Queue, ReceiveBuffers), StartError> {
+) -> Result<(ReceiveBuffers, Queue), StartError> {
     let (ring, dropped) = with_fewer_flags(|flags| build(options, flags))
         .map_err(|error| explain("io_uring_setup", error))?;
     notes.extend(dropped.iter().map(|flag| format!("the kernel does not take {flag}")));
@@ -250,7 +250,7 @@ fn attempt(
         .register_restrictions(&mut restrictions(extra))
         .map_err(|error| explain("restricting the ring", error))?;
     submitter.register_enable_rings().map_err(|error| explain("enabling the ring", error))?;
-    Ok((queue, buffers))
+    Ok((buffers, queue))
 }
 
 /// The name of a flag, and what sets it.

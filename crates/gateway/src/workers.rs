@@ -183,7 +183,7 @@ fn work(
         }
     }
     let mut endpoint = plan.endpoint;
-    let mut worker = Worker::new(plan.options, Hub::new(plan.hub), engine.now());
+    let mut worker = Worker::new(plan.options, Hub::new(plan.hub), endpoint.member(), engine.now());
     let outcome = worker::run(&mut worker, &mut engine, &mut endpoint);
     Some(outcome.map_err(|error| format!("its engine failed: {error}")))
 }

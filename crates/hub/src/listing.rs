@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_large_table_takes_several_turns_and_its_pages_hold_every_topic_once() {
         let mut topics = Topics::new(1);
-        let count = 3 * TOPICS_PER_TURN_MAX as u32 + 1;
+        let count = 3 * TOPICS_PER_TURN_MAX + 1;
         // In an order that is not theirs: 7,919 and the count have no common divisor.
         let names = (0..count).map(|number| format!("{:08}", number * 7_919 % count));
         names.for_each(|name| _ = topics.subscribe(&name, 0));

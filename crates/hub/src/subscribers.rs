@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn busy_members_are_told_apart_in_every_form() {
         let mut busy = SlotSet::new();
-        [2, 5, 300].map(|slot| busy.insert(slot));
+        [2, 5, 300].iter().for_each(|&slot| _ = busy.insert(slot));
         for members in [3, 9, 200] {
             let mut subscribers = Subscribers::new();
             (1..=members).for_each(|slot| subscribers.insert(slot));

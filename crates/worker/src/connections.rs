@@ -20,6 +20,9 @@ use crate::{
     wheel::Tick,
 };
 
+/// Bytes kept for later. Seldom there, so that one pointer in the record must do.
+pub(crate) type Held = Box<Vec<u8>>;
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -74,7 +77,7 @@ pub(crate) struct Connection {
     pub(crate) is_paused: bool,
     pub(crate) decoder: Decoder,
     /// An incomplete request head, or what a paused connection sent.
-    pub(crate) held: Option<Box<Vec<u8>>>,
+    pub(crate) held: Option<Held>,
     pub(crate) queue: Option<Box<SendQueue>>,
 }
 

@@ -8,7 +8,7 @@ use mesh::Member;
 use wire::{CloseFrame, StatusCode};
 
 use crate::{
-    connections::{Connection, Connections, Farewell, Identity, State},
+    connections::{Connection, Connections, Farewell, Held, Identity, State},
     fanout::Fanout,
     handler::{Audience, Readiness},
     heartbeat::Heartbeat,
@@ -550,7 +550,7 @@ impl Core {
     }
 
     /// Gives up what a paused connection has sent.
-    pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<Box<Vec<u8>>> {
+    pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<Held> {
         let record = self.connections.get_mut(connection)?;
         if std::mem::take(&mut record.is_paused) {
             self.paused -= 1;

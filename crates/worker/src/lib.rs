@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+/// The contract of the engine boundary as a suite of checks that every engine runs.
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod connections;
 mod core;
 mod fanout;

@@ -93,7 +93,7 @@ const DEFAULT: Limits = Limits {
     send_bytes_max: 32 * KIB,
     fanout_publications_max: 4096,
     fanout_bytes_max: 32 * MIB as u64,
-    fanout_targets_max: OFFER_TARGETS_MAX as u32,
+    fanout_targets_max: 64,
     coalesce_bytes_max: 16 * KIB,
     mesh_letters_max: 1024,
     linger_bytes_max: 256 * KIB,

@@ -9,7 +9,7 @@ use wire::{CloseCode, CloseFrame, Decoder, Event, Input, NoUpgrade, Request, Vio
 
 use crate::{
     actions::Actions,
-    connections::{Farewell, Identity, State},
+    connections::{Farewell, Held, Identity, State},
     core::{Core, Outgoing},
     handler::{Answer, Chunk, Flow, Handler, Readiness},
     operation::{Completion, ConnectionId, Engine, Operation, Reception, Slot, Time},
@@ -266,7 +266,7 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn hold_head(&mut self, connection: ConnectionId, held: Box<Vec<u8>>) {
+    fn hold_head(&mut self, connection: ConnectionId, held: Held) {
         let limits = &self.core.options.limits;
         if held.len() > limits.handshake_bytes_max as usize {
             return self.refuse_large_head(connection);

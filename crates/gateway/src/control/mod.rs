@@ -29,12 +29,15 @@ use std::{
     net::TcpListener,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hub::Letter;
 use mesh::Endpoint;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
 use worker::Waker;
 
 pub(crate) use self::access::Access;
@@ -51,6 +54,9 @@ const REQUESTS_MAX: usize = 256;
 /// Bytes of publications between their first byte read and the last worker's receipt, as a multiple
 /// of the longest body that one request may bring.
 const BODIES_IN_FLIGHT: u32 = 4;
+
+/// After the last worker has ended: time to write answers that are ready to clients that read.
+const LAST_ANSWERS: Duration = Duration::from_millis(20);
 
 /// What the control plane is started with. Every field is written at the call.
 pub(crate) struct Options {
@@ -169,7 +175,11 @@ pub(crate) fn run(options: Options) -> io::Result<Exit> {
             server::spawn(listener, routes::metrics_only(&control), &control.journal)?;
         }
         let guest = Guest::new(control, options.endpoint, options.wakers, options.wake_fd)?;
-        Ok(guest.run(requests, options.worker_ends, signals).await)
+        let exit = guest.run(requests, options.worker_ends, signals).await;
+        if exit == Exit::Drained {
+            sleep(LAST_ANSWERS).await;
+        }
+        Ok(exit)
     });
     // Handlers that still wait, and clients that still read, must not hold the process up.
     runtime.shutdown_background();

@@ -10,6 +10,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     sync::Semaphore,
@@ -39,6 +40,9 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// What is left of a connection that was asked to end, before it is cut.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client that takes no byte of a response for this long is cut (TCP_USER_TIMEOUT, tcp(7)).
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The pause after an accept that failed for want of a descriptor or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +92,7 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, journal: Jour
 async fn serve(stream: TcpStream, router: Router) {
     // Answers are whole when they are written: nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
