@@ -3,7 +3,12 @@
 //!
 //! `cargo run -p ringway-hub --profile bench-fast --example figures -- forms` (or `memory`)
 
-use std::{hint::black_box, time::Instant};
+use std::{
+    error::Error,
+    hint::black_box,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use worker::{Chunk, Slot, SlotSet};
@@ -17,31 +22,31 @@ use crate::{
 #[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
 #[path = "../src/connections.rs"]
 mod connections;
-#[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
 #[path = "../src/subscribers.rs"]
 mod subscribers;
 #[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
 #[path = "../src/topics.rs"]
 mod topics;
 
-fn main() {
-    match std::env::args().nth(1).as_deref() {
-        Some("forms") => forms(),
-        Some("memory") => memory(),
-        _ => {
-            eprintln!("usage: figures forms | memory");
-            std::process::exit(2);
-        }
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["forms"] => forms(),
+        ["memory"] => memory()?,
+        ["footprint", shape, count] => subscribe_all(shape.parse()?, count.parse()?),
+        _ => return Err("usage: figures forms | memory".into()),
     }
+    Ok(())
 }
 
 /// Both forms with the same random subscribers. Times are the least of many runs.
 fn forms() {
-    println!("slots    members  per word  form    fill ns/member  10% busy  insert ns  bytes");
+    println!("slots    members  form    fill ns/member  10% busy  insert ns  bytes");
     for slots in [20_000, 200_000] {
         let words = slots as usize / 64 + 1;
-        for share in [0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 8.0, 32.0] {
-            let members = (words as f64 * share) as usize;
+        // Members for every 16 words.
+        for share in [1, 2, 4, 8, 16, 32, 128, 512] {
+            let members = words * share / 16;
             let mut random = StdRng::seed_from_u64(1);
             let mut all: Vec<Slot> = (0..slots).collect();
             all.shuffle(&mut random);
@@ -59,8 +64,7 @@ fn forms() {
                 let busy = fill_ns(&form, &busy);
                 let insert = insert_ns(&mut form, others);
                 println!(
-                    "{slots:<8} {members:<8} {share:<9} {name:<7} {idle:<15.2} {busy:<9.2} \
-                     {insert:<10.1} {bytes}",
+                    "{slots:<8} {members:<8} {name:<7} {idle:<15.2} {busy:<9.2} {insert:<10.1} {bytes}",
                 );
             }
         }
@@ -114,38 +118,40 @@ fn least_ns(runs: usize, mut run: impl FnMut()) -> f64 {
     times.fold(f64::INFINITY, f64::min)
 }
 
-/// Resident bytes by what is subscribed to, between two sizes, so that what is fixed drops out.
-fn memory() {
+/// What is subscribed to: topics of each connection, connections of each topic.
+const SHAPES: [(&str, u32, u32); 4] = [
+    ("one topic for everyone", 1, u32::MAX),
+    ("topics of 5", 1, 5),
+    ("topics of 1", 1, 1),
+    ("8 topics each, of 8", 8, 8),
+];
+
+/// Resident bytes, between two sizes, so that what is fixed drops out.
+fn memory() -> Result<(), Box<dyn Error>> {
     println!("shape                       bytes/connection  bytes/topic  bytes/subscription");
-    let shapes: [(&str, u32, u32); 4] = [
-        ("one topic for everyone", 1, u32::MAX),
-        ("topics of 5", 1, 5),
-        ("topics of 1", 1, 1),
-        ("8 topics each, of 8", 8, 8),
-    ];
-    for (name, topics_each, members) in shapes {
-        // In a process of its own, so that what the allocator keeps from one does not hide the next.
-        let connections = [100_000, 300_000];
-        let [few, many] = connections.map(|count| subscribe_all(count, topics_each, members));
-        let per = |count: f64| (many.bytes - few.bytes) / count;
-        println!(
-            "{name:<27} {:<17.1} {:<12.1} {:.1}",
-            per(f64::from(connections[1] - connections[0])),
-            per((many.topics - few.topics).max(1.0)),
-            per(many.subscriptions - few.subscriptions),
-        );
+    for (shape, (name, ..)) in SHAPES.iter().enumerate() {
+        let [few, many] = [200_000, 1_000_000].map(|connections| footprint(shape, connections));
+        let [few, many] = [few?, many?];
+        let per = |column: usize| (many[3] - few[3]) / (many[column] - few[column]).max(1.0);
+        println!("{name:<27} {:<17.1} {:<12.1} {:.1}", per(0), per(1), per(2));
     }
+    Ok(())
 }
 
-struct Footprint {
-    bytes: f64,
-    topics: f64,
-    subscriptions: f64,
+/// Connections, topics, subscriptions and their bytes, in a process of its own: the allocator
+/// keeps nothing from the one before.
+fn footprint(shape: usize, connections: u32) -> Result<Vec<f64>, Box<dyn Error>> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["footprint", &shape.to_string(), &connections.to_string()])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let numbers = String::from_utf8(output.stdout)?;
+    Ok(numbers.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
-/// `count` connections with `topics_each` topics, each topic with `members` of them, names of 16
-/// bytes.
-fn subscribe_all(count: u32, topics_each: u32, members: u32) -> Footprint {
+/// Subscribes so many connections, with names of 16 bytes, and prints what that takes.
+fn subscribe_all(shape: usize, count: u32) {
+    let (_, topics_each, members) = SHAPES[shape];
     let before = resident_bytes();
     let mut topics = Topics::new(1);
     let mut connections = Connections::default();
@@ -155,13 +161,9 @@ fn subscribe_all(count: u32, topics_each: u32, members: u32) -> Footprint {
         let indexes: Vec<_> = names.map(|name| topics.subscribe(&name, slot)).collect();
         connections.insert(slot, Connection::subscriber(1, true, &indexes));
     }
-    let footprint = Footprint {
-        bytes: (resident_bytes() - before) as f64,
-        topics: topics.len() as f64,
-        subscriptions: topics.subscriptions() as f64,
-    };
+    let bytes = resident_bytes() - before;
+    println!("{count} {} {} {bytes}", topics.len(), topics.subscriptions());
     black_box((topics, connections));
-    footprint
 }
 
 /// What this process occupies, from the kernel.

@@ -1,0 +1,505 @@
+//! The connections of a load process: a few dozen bytes each, opened with a bound on the
+//! handshakes in flight, read frame by frame, every message checked. It knows the ring but no
+//! schedule: what it finds it hands up as [`Found`].
+//!
+//! ```text
+//! Closed ─▶ Connecting ─▶ Requesting ─▶ Open ─▶ Leaving ─▶ Closed
+//!                 └────────────┴─────────┴── peer gone ─────▲
+//! ```
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tungstenite::handshake::client::generate_key;
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::coding::{Control, OpCode};
+
+use crate::frame;
+use crate::order::Plan;
+use crate::payload::{Payload, Stamp, now_ns};
+use crate::ring::{Buffer, Event, Ring, Token};
+use crate::scenario::Traffic;
+
+/// Handshakes in flight in one process.
+const OPENING_MAX: u32 = 256;
+/// Connections from one source address: below the 28,232 ports that a kernel gives out.
+const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+/// Receive buffer of a subscriber that never reads: the smaller, the sooner its server notices.
+const STALLED_RECEIVE_BUFFER_BYTES: usize = 4096;
+/// Bytes that may wait for one connection's socket.
+const OUTBOX_BYTES_MAX: usize = 64 << 20;
+/// The longest response head that is waited for.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Something that a connection did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Its handshake is complete; counted from when it was meant to start.
+    Opened { latency_ns: u64 },
+    /// Its handshake failed.
+    Refused { why: String },
+    /// Its next message came, after `missed` that never will.
+    Message { index: u32, sequence: u32, intended_ns: u64, missed: u32 },
+    /// A message that it had already, or that is older than one it had.
+    Repeated,
+    /// Bytes that are no message of this run.
+    Broken { why: &'static str },
+    /// A ping, which is answered.
+    Ping,
+    /// It ended, and was not asked to; the first message it will not get is `expected`.
+    Lost { index: u32, expected: u32, why: String },
+    /// It ended after it said Close.
+    Left { index: u32 },
+}
+
+/// See the diagram above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Connecting,
+    Requesting,
+    Open,
+    Leaving,
+}
+
+struct Client {
+    socket: Option<Socket>,
+    phase: Phase,
+    generation: u8,
+    /// True exactly while a send is in flight.
+    sending: bool,
+    /// Number of the next message.
+    expected: u32,
+    /// When its handshake was meant to start.
+    since_ns: u64,
+}
+
+/// All connections of the process.
+pub(crate) struct Clients {
+    plan: Plan,
+    payload: Payload,
+    key: String,
+    /// What a 101 must contain.
+    accept_key: String,
+    table: Vec<Client>,
+    /// Bytes of frames and heads that are not whole yet. Few have any.
+    partial: HashMap<u32, Vec<u8>>,
+    /// Bytes that wait until a send completes. Few have any.
+    outbox: HashMap<u32, Vec<u8>>,
+    /// Buffers of completed sends.
+    spare: Vec<Vec<u8>>,
+    opening: u32,
+    open: u32,
+}
+
+impl Clients {
+    /// A table of closed connections.
+    pub(crate) fn new(plan: &Plan) -> Clients {
+        let key = generate_key();
+        let client = |_| Client {
+            socket: None,
+            phase: Phase::Closed,
+            generation: 0,
+            sending: false,
+            expected: 0,
+            since_ns: 0,
+        };
+        Clients {
+            payload: Payload::new(plan.size),
+            accept_key: derive_accept_key(key.as_bytes()),
+            key,
+            table: (0..plan.clients()).map(client).collect(),
+            plan: plan.clone(),
+            partial: HashMap::new(),
+            outbox: HashMap::new(),
+            spare: Vec::new(),
+            opening: 0,
+            open: 0,
+        }
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Connections in their handshake.
+    pub(crate) fn opening(&self) -> u32 {
+        self.opening
+    }
+
+    /// True exactly when another handshake may start.
+    pub(crate) fn can_start(&self) -> bool {
+        self.opening < OPENING_MAX
+    }
+
+    /// True exactly when connection `index` never reads.
+    pub(crate) fn is_stalled(&self, index: u32) -> bool {
+        is_stalled(&self.plan, index)
+    }
+
+    /// Starts the handshake of `index`, which is closed. Its latency counts from `since_ns`.
+    pub(crate) fn start(&mut self, index: u32, since_ns: u64, ring: &mut Ring) -> io::Result<()> {
+        let socket = self.socket(index)?;
+        let client = &mut self.table[index as usize];
+        client.generation = client.generation.wrapping_add(1);
+        client.phase = Phase::Connecting;
+        client.since_ns = since_ns;
+        client.sending = false;
+        client.expected = 0;
+        let token = Token { index, generation: client.generation };
+        ring.connect(token, client.socket.insert(socket).as_fd())?;
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Sends the message with `stamp` from `index`, when it is open.
+    pub(crate) fn send_message(
+        &mut self,
+        index: u32,
+        stamp: Stamp,
+        ring: &mut Ring,
+    ) -> io::Result<()> {
+        let mut payload = self.spare();
+        self.payload.write(stamp, &mut payload);
+        let mut bytes = self.spare();
+        frame::write_message(&payload, &mut bytes);
+        self.spare.push(payload);
+        self.send(index, bytes, ring)
+    }
+
+    /// Says Close on `index` and waits for the server to end it; false when it is not open.
+    pub(crate) fn leave(&mut self, index: u32, ring: &mut Ring) -> io::Result<bool> {
+        if self.table[index as usize].phase != Phase::Open {
+            return Ok(false);
+        }
+        let mut bytes = self.spare();
+        frame::write_close(&mut bytes);
+        self.send(index, bytes, ring)?;
+        self.table[index as usize].phase = Phase::Leaving;
+        self.open -= 1;
+        Ok(true)
+    }
+
+    /// Takes what completed and appends what it means to `found`.
+    pub(crate) fn handle(
+        &mut self,
+        event: Event,
+        ring: &mut Ring,
+        found: &mut Vec<Found>,
+    ) -> io::Result<()> {
+        match event {
+            Event::Connected { token, error } if self.is_current(token) => {
+                self.handle_connected(token, error, ring, found)
+            }
+            Event::Received { token, buffer, error, armed } => {
+                let outcome = if self.is_current(token) {
+                    self.handle_received(token, buffer.as_ref(), error, armed, ring, found)
+                } else {
+                    Ok(())
+                };
+                if let Some(buffer) = buffer {
+                    ring.give_back(buffer);
+                }
+                outcome
+            }
+            Event::Sent { token, bytes, error } => {
+                self.spare.push(bytes);
+                if !self.is_current(token) {
+                    return Ok(());
+                }
+                self.table[token.index as usize].sending = false;
+                match error {
+                    Some(error) => self.end(token.index, &reason(error), found),
+                    None => self.flush(token.index, ring)?,
+                }
+                Ok(())
+            }
+            Event::Connected { .. } | Event::Readable => Ok(()),
+        }
+    }
+
+    fn handle_connected(
+        &mut self,
+        token: Token,
+        error: Option<i32>,
+        ring: &mut Ring,
+        found: &mut Vec<Found>,
+    ) -> io::Result<()> {
+        let Token { index, .. } = token;
+        if let Some(error) = error {
+            self.end(index, &reason(error), found);
+            return Ok(());
+        }
+        self.table[index as usize].phase = Phase::Requesting;
+        self.arm(token, ring)?;
+        let number = self.plan.first + index;
+        let publisher = self.plan.publisher && index == self.plan.connections;
+        let query = if publisher { "role=publisher" } else { "" };
+        let room = number / self.plan.room_members;
+        let request = self.plan.url.request(number, room, &self.key, query);
+        self.send(index, request, ring)
+    }
+
+    fn handle_received(
+        &mut self,
+        token: Token,
+        buffer: Option<&Buffer>,
+        error: Option<i32>,
+        armed: bool,
+        ring: &mut Ring,
+        found: &mut Vec<Found>,
+    ) -> io::Result<()> {
+        match (buffer, error) {
+            (Some(buffer), _) => {
+                if let Err(why) = self.read(token.index, ring.bytes(buffer), found) {
+                    self.end(token.index, &why, found);
+                    return Ok(());
+                }
+                self.flush(token.index, ring)?;
+            }
+            // The pool was empty for a moment: nothing is lost, receive again.
+            (None, Some(libc::ENOBUFS)) => {}
+            (None, Some(error)) => self.end(token.index, &reason(error), found),
+            (None, None) => self.end(token.index, "the server closed the connection", found),
+        }
+        if !armed && self.is_current(token) { self.arm(token, ring) } else { Ok(()) }
+    }
+
+    /// Arms the receive that `token`'s connection should have: none once a stalled one is open.
+    fn arm(&self, token: Token, ring: &mut Ring) -> io::Result<()> {
+        let client = &self.table[token.index as usize];
+        let Some(socket) = &client.socket else { return Ok(()) };
+        match (self.is_stalled(token.index), client.phase) {
+            (false, _) => ring.receive(token, socket.as_fd()),
+            (true, Phase::Open) => Ok(()),
+            (true, _) => ring.receive_once(token, socket.as_fd()),
+        }
+    }
+
+    /// Reads all that is whole of `bytes` and of what was kept before, and keeps the rest.
+    ///
+    /// # Errors
+    ///
+    /// What the server did, when the connection is of no use any more.
+    fn read(&mut self, index: u32, bytes: &[u8], found: &mut Vec<Found>) -> Result<(), String> {
+        let mut kept = self.partial.remove(&index);
+        let bytes = match &mut kept {
+            Some(kept) => {
+                kept.extend_from_slice(bytes);
+                kept.as_slice()
+            }
+            None => bytes,
+        };
+        let taken = self.take(index, bytes, found)?;
+        if taken < bytes.len() {
+            let rest = bytes[taken..].to_vec();
+            self.partial.insert(index, rest);
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        index: u32,
+        bytes: &[u8],
+        found: &mut Vec<Found>,
+    ) -> Result<usize, String> {
+        let mut taken = 0;
+        if self.table[index as usize].phase == Phase::Requesting {
+            taken = self.take_response(index, bytes, found)?;
+            if taken == 0 {
+                return Ok(0);
+            }
+        }
+        let payload_bytes_max = self.payload.size().max(125);
+        while let Some(frame) = frame::take(&bytes[taken..], payload_bytes_max)? {
+            taken += frame.bytes;
+            match frame.opcode {
+                OpCode::Data(_) => self.take_message(index, frame.payload, found),
+                OpCode::Control(Control::Ping) => {
+                    found.push(Found::Ping);
+                    frame::write_pong(frame.payload, self.outbox.entry(index).or_default());
+                }
+                OpCode::Control(Control::Close)
+                    if self.table[index as usize].phase != Phase::Leaving =>
+                {
+                    return Err(close_reason(frame.payload));
+                }
+                OpCode::Control(_) => {}
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes the 101 off `bytes`; 0 until it is whole.
+    fn take_response(
+        &mut self,
+        index: u32,
+        bytes: &[u8],
+        found: &mut Vec<Found>,
+    ) -> Result<usize, String> {
+        let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+            return if bytes.len() < HEAD_BYTES_MAX {
+                Ok(0)
+            } else {
+                Err("the response head is too long".to_owned())
+            };
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]);
+        if !head.starts_with("HTTP/1.1 101") || !head.contains(&self.accept_key) {
+            let line = head.lines().next().unwrap_or_default();
+            return Err(format!("the upgrade was answered `{line}`"));
+        }
+        let client = &mut self.table[index as usize];
+        client.phase = Phase::Open;
+        self.opening -= 1;
+        self.open += 1;
+        found.push(Found::Opened { latency_ns: now_ns().saturating_sub(client.since_ns) });
+        Ok(end + 4)
+    }
+
+    fn take_message(&mut self, index: u32, payload: &[u8], found: &mut Vec<Found>) {
+        let Some(stamp) = self.payload.read(payload) else {
+            found.push(Found::Broken { why: "a payload that was not sent" });
+            return;
+        };
+        let client = &mut self.table[index as usize];
+        let Ok(sequence) = u32::try_from(stamp.sequence) else {
+            found.push(Found::Broken { why: "a message number that was not sent" });
+            return;
+        };
+        match sequence.checked_sub(client.expected) {
+            Some(missed) => {
+                client.expected = sequence + 1;
+                let intended_ns = stamp.intended_ns;
+                found.push(Found::Message { index, sequence, intended_ns, missed });
+            }
+            None => found.push(Found::Repeated),
+        }
+    }
+
+    /// Ends `index`; idempotent. What is in flight for it comes back with an old generation.
+    fn end(&mut self, index: u32, why: &str, found: &mut Vec<Found>) {
+        let client = &mut self.table[index as usize];
+        let expected = client.expected;
+        match client.phase {
+            Phase::Closed => return,
+            Phase::Connecting | Phase::Requesting => {
+                self.opening -= 1;
+                found.push(Found::Refused { why: why.to_owned() });
+            }
+            Phase::Open => {
+                self.open -= 1;
+                found.push(Found::Lost { index, expected, why: why.to_owned() });
+            }
+            Phase::Leaving => found.push(Found::Left { index }),
+        }
+        client.phase = Phase::Closed;
+        client.generation = client.generation.wrapping_add(1);
+        client.socket = None;
+        self.partial.remove(&index);
+        self.outbox.remove(&index);
+    }
+
+    /// Sends `bytes` now, or behind the send that is in flight.
+    fn send(&mut self, index: u32, bytes: Vec<u8>, ring: &mut Ring) -> io::Result<()> {
+        let client = &mut self.table[index as usize];
+        let Some(socket) = &client.socket else { return Ok(()) };
+        if !client.sending && !self.outbox.contains_key(&index) {
+            client.sending = true;
+            let token = Token { index, generation: client.generation };
+            return ring.send(token, socket.as_fd(), bytes);
+        }
+        let outbox = self.outbox.entry(index).or_default();
+        if outbox.len() + bytes.len() > OUTBOX_BYTES_MAX {
+            return Err(io::Error::other("the server does not take what is published"));
+        }
+        outbox.extend_from_slice(&bytes);
+        self.spare.push(bytes);
+        self.flush(index, ring)
+    }
+
+    /// Sends what waits for `index` when nothing is in flight.
+    fn flush(&mut self, index: u32, ring: &mut Ring) -> io::Result<()> {
+        let client = &mut self.table[index as usize];
+        let Some(socket) = &client.socket else { return Ok(()) };
+        if client.sending {
+            return Ok(());
+        }
+        let Some(bytes) = self.outbox.remove(&index) else { return Ok(()) };
+        client.sending = true;
+        let token = Token { index, generation: client.generation };
+        ring.send(token, socket.as_fd(), bytes)
+    }
+
+    fn is_current(&self, token: Token) -> bool {
+        self.table[token.index as usize].generation == token.generation
+    }
+
+    fn spare(&mut self) -> Vec<u8> {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        bytes
+    }
+
+    /// A socket for `index`, bound to its source address where that matters.
+    fn socket(&self, index: u32) -> io::Result<Socket> {
+        let address = self.plan.url.address;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // Closing resets: thousands of ports in TIME_WAIT would be missing in the next run.
+        socket.set_linger(Some(Duration::ZERO))?;
+        if self.plan.traffic != Traffic::None {
+            socket.set_tcp_nodelay(true)?;
+        }
+        if self.is_stalled(index) {
+            socket.set_recv_buffer_size(STALLED_RECEIVE_BUFFER_BYTES)?;
+        }
+        if let Some(source) = source(address, self.plan.first + index) {
+            socket.bind(&source.into())?;
+        }
+        Ok(socket)
+    }
+}
+
+/// The source address of connection `number`: on loopback each 20,000 have their own, because
+/// one source address has only so many ports.
+fn source(destination: SocketAddr, number: u32) -> Option<SocketAddr> {
+    let block = number / CONNECTIONS_PER_SOURCE;
+    match destination.ip() {
+        IpAddr::V4(address) if address.is_loopback() && block > 0 => {
+            let first = u32::from(Ipv4Addr::LOCALHOST);
+            Some(SocketAddr::from((Ipv4Addr::from(first + block), 0)))
+        }
+        _ => None,
+    }
+}
+
+/// Spreads the stalled subscribers evenly over the numbers of the connections.
+fn is_stalled(plan: &Plan, index: u32) -> bool {
+    if index >= plan.connections {
+        return false;
+    }
+    let until = |count: u32| (f64::from(count) * plan.stalled_percent / 100.0).floor();
+    let number = plan.first + index;
+    until(number + 1) > until(number)
+}
+
+fn reason(error: i32) -> String {
+    io::Error::from_raw_os_error(error).to_string()
+}
+
+fn close_reason(payload: &[u8]) -> String {
+    match payload.split_first_chunk() {
+        Some((code, reason)) => format!(
+            "the server said Close {} {}",
+            u16::from_be_bytes(*code),
+            String::from_utf8_lossy(reason)
+        ),
+        None => "the server said Close".to_owned(),
+    }
+}
