@@ -438,7 +438,9 @@ impl Clients {
     }
 
     fn is_current(&self, token: Token) -> bool {
-        self.table[token.index as usize].generation == token.generation
+        self.table
+            .get(token.index as usize)
+            .is_some_and(|client| client.generation == token.generation)
     }
 
     fn spare(&mut self) -> Vec<u8> {

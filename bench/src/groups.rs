@@ -6,6 +6,10 @@ use std::collections::VecDeque;
 use crate::order::Plan;
 use crate::scenario::Traffic;
 
+/// How far a publication of another process may be ahead of those known here. Connections are
+/// served one after the other, so a server's whole send queue may separate two of them.
+const AHEAD_MAX: u32 = 1 << 16;
+
 /// A publication that every member has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Complete {
@@ -106,16 +110,21 @@ impl Groups {
         sequence
     }
 
-    /// Connection `index` got `sequence`, after `missed` others that it will not get.
+    /// Connection `index` got `sequence`, after `missed` others that it will not get. False when
+    /// no such publication can have been sent.
     pub(crate) fn receive(
         &mut self,
         index: u32,
         (sequence, intended_ns): (u32, u64),
         missed: u32,
         complete: &mut Vec<Complete>,
-    ) {
-        let Some(number) = self.group_of(index) else { return };
+    ) -> bool {
+        let Some(number) = self.group_of(index) else { return true };
         let group = &mut self.groups[number as usize];
+        let ahead_max = if group.publisher.is_some() { 0 } else { AHEAD_MAX };
+        if sequence >= group.next().saturating_add(ahead_max) {
+            return false;
+        }
         // Where another process publishes, its publications are first heard of here.
         while group.next() <= sequence {
             self.remaining += group.push(intended_ns);
@@ -124,9 +133,11 @@ impl Groups {
             self.remaining -= group.settle(sequence);
         }
         group.take_complete(number, complete);
+        true
     }
 
-    /// Connection `index` ended: it will get nothing from `expected` on.
+    /// Connection `index` ended: it will get nothing from `expected` on. Returns how many
+    /// deliveries were waited for in vain.
     pub(crate) fn lose(
         &mut self,
         index: u32,

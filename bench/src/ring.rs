@@ -32,6 +32,11 @@ pub(crate) struct Token {
     pub(crate) generation: u8,
 }
 
+impl Token {
+    /// Of no connection.
+    pub(crate) const NOBODY: Token = Token { index: u32::MAX, generation: 0 };
+}
+
 /// A filled buffer of the pool. It must go back by [`Ring::give_back`], once.
 #[derive(Debug)]
 pub(crate) struct Buffer {

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use common::Gateway;
+use common::{Gateway, workers};
 use serde_json::Value;
 use tungstenite::{Message, WebSocket};
 
@@ -74,8 +74,7 @@ impl Seen {
 }
 
 fn connections(stats: &Value) -> Vec<u64> {
-    let workers = stats["workers"].as_array().unwrap();
-    workers.iter().map(|worker| worker["connections"].as_u64().unwrap()).collect()
+    workers(stats).iter().map(|worker| worker["connections"].as_u64().unwrap()).collect()
 }
 
 /// Opens publishers until both workers hold a quarter of the least number, which `/stats` proves.
@@ -216,7 +215,7 @@ fn every_message_arrives_once_and_in_order_wherever_it_was_published() {
     assert!(delivered >= 100_000, "{delivered} deliveries");
     assert!(visits.into_inner() > CHURNERS as u64, "clients came and went");
     let stats = gateway.stats_at_rest();
-    for worker in stats["workers"].as_array().unwrap() {
+    for worker in workers(&stats) {
         for reason in ["slow_consumer", "protocol_error", "over_budget", "stalled"] {
             assert_eq!(worker["closed"][reason].as_u64().unwrap_or(0), 0, "{reason}");
         }

@@ -100,6 +100,19 @@ fn a_restart_takes_the_same_port_at_once() {
 }
 
 #[test]
+fn closes_that_the_peer_did_not_ask_for_are_logged() {
+    let mut gateway = Gateway::start(&["--workers", "1", "--client-publish", "off"]);
+    let mut client = gateway.open("/ws/room");
+    client.send("not allowed".into()).unwrap();
+    let address = client.get_ref().local_addr().unwrap().to_string();
+    let line = gateway.line(|line| line["address"] == *address);
+    assert_eq!(line["reason"], "publishing_is_off");
+    assert_eq!(line["code"], "1008");
+    assert_eq!(line["topics"], "room");
+    assert_eq!(line["level"], "info");
+}
+
+#[test]
 fn workers_do_not_take_signals() {
     let gateway = Gateway::start(&["--workers", "2"]);
     let id = gateway.id();

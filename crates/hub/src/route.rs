@@ -128,7 +128,7 @@ fn probe(request: &Request, readiness: Readiness) -> Response {
         Readiness::Full => (StatusCode::SERVICE_UNAVAILABLE, "at capacity: try again later"),
         Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining: try again elsewhere"),
     };
-    let headers = if status == StatusCode::OK { Vec::new() } else { vec![("Retry-After", "1")] };
+    let headers = if status == StatusCode::OK { Vec::new() } else { vec![("Retry-After", "5")] };
     Response { status, headers, text: text.to_owned(), refusal: None }
 }
 

@@ -17,7 +17,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep_until},
 };
-use worker::{CloseReason, Publication, Report, Time, Waker};
+use worker::{CloseReason, Publication, Report, Stage, Time, Waker};
 
 use super::{
     Control, Exit, Level,
@@ -247,9 +247,21 @@ impl Guest {
         let receivers = vec![0; publications.len()];
         let batch = Arc::new(Batch { id: self.outstanding.next_id(), publications });
         let awaited = self.post_to_all(|| Letter::Batch(Arc::clone(&batch)));
+        self.record_encoded(&batch);
         let answer = Answer::Receivers { receivers, reply, permit: Some(permit) };
         self.outstanding.insert(awaited, answer);
         answered
+    }
+
+    /// Times what workers time of their own clients' publications: received until handed on.
+    fn record_encoded(&self, batch: &Batch) {
+        let now = now();
+        let mut record = self.control.record();
+        for publication in &batch.publications {
+            let span = now.since(publication.received_at());
+            record.totals.stages.record(Stage::Encode, span);
+            record.intervals.record(Stage::Encode, span);
+        }
     }
 
     fn ask(&mut self, inquiry: Inquiry) -> oneshot::Receiver<Subscribers> {

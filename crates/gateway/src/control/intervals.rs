@@ -55,6 +55,11 @@ impl Intervals {
         self.current.add(report);
     }
 
+    /// Counts one passage through a stage on the control thread.
+    pub(super) fn record(&mut self, stage: Stage, span: Duration) {
+        self.current.record(stage, span);
+    }
+
     /// Ends the running interval if it has lasted long enough. A control thread that was stopped
     /// for a while has one longer interval, and the log says how long.
     ///

@@ -1,6 +1,9 @@
 //! Reports added up: counters and histograms since the start, and how each worker stood last.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use worker::{CloseReason, EngineCounts, Gauges, RefusalReason, Report, Stage};
@@ -69,6 +72,12 @@ impl Stages {
                 total.saturating_record_n(value.value_iterated_to(), count);
             }
         }
+    }
+
+    /// Counts one passage through a stage on the control thread.
+    pub(super) fn record(&mut self, stage: Stage, span: Duration) {
+        let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.0[stage as usize].saturating_record(ns);
     }
 
     /// Empties them without giving their memory back.
@@ -182,8 +191,6 @@ impl WorkerTotals {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

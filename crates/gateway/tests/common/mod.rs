@@ -127,33 +127,42 @@ impl Gateway {
         socket
     }
 
-    /// `/stats`, once `wanted` holds of it.
+    /// `/stats`, once every worker has reported since the call and `wanted` holds.
     pub(crate) fn stats_until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut http = self.http();
-        let until = Instant::now() + PATIENCE;
+        let called = Instant::now();
         loop {
             let stats = http.get("/stats").json();
-            if wanted(&stats) {
+            let elapsed = called.elapsed();
+            let is_fresh = |worker: &Value| {
+                worker["report_age_seconds"].as_f64().unwrap() < elapsed.as_secs_f64()
+            };
+            if workers(&stats).iter().all(is_fresh) && wanted(&stats) {
                 return stats;
             }
-            assert!(Instant::now() < until, "{stats:#}");
+            assert!(elapsed < PATIENCE, "{stats:#}");
             thread::yield_now();
         }
     }
 
     /// `/stats`, once nothing is held for any client any more.
     pub(crate) fn stats_at_rest(&self) -> Value {
-        const ZERO: [&str; 6] = [
+        const ZERO: [&str; 12] = [
             "connections",
+            "handshakes",
+            "handshake_bytes",
+            "partial_bytes",
             "topics",
             "subscriptions",
+            "send_queues",
             "send_queue_bytes",
             "inbox_letters",
             "fanout_jobs",
+            "fanout_bytes",
+            "publishers_paused",
         ];
         self.stats_until(|stats| {
-            let workers = stats["workers"].as_array().unwrap();
-            workers.iter().all(|worker| ZERO.iter().all(|gauge| worker[gauge] == 0))
+            workers(stats).iter().all(|worker| ZERO.iter().all(|gauge| worker[gauge] == 0))
         })
     }
 
@@ -182,6 +191,19 @@ impl Drop for Gateway {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// The workers in `/stats`.
+pub(crate) fn workers(stats: &Value) -> &[Value] {
+    stats["workers"].as_array().unwrap()
+}
+
+/// A number summed over the workers in `/stats`, as `["closed", "reset"]`.
+pub(crate) fn sum(stats: &Value, path: &[&str]) -> u64 {
+    let numbers = workers(stats).iter().map(|worker| {
+        path.iter().fold(worker, |value, name| &value[name]).as_u64().unwrap_or_default()
+    });
+    numbers.sum()
 }
 
 /// The binary, without what the tests' own environment might tell it.

@@ -96,23 +96,6 @@ impl fmt::Debug for Event {
     }
 }
 
-impl Event {
-    /// The connection it speaks of.
-    pub(super) fn connection(&self) -> Option<ConnectionId> {
-        match self {
-            Self::Accepted(id, ..)
-            | Self::Bytes(id, _)
-            | Self::Finished(id)
-            | Self::Failed(id, _)
-            | Self::Sent(id, _)
-            | Self::Writable(id)
-            | Self::Refused(id, _)
-            | Self::Closed(id) => Some(*id),
-            Self::StoppedAccepting(_) | Self::Offered(_) | Self::Woken => None,
-        }
-    }
-}
-
 /// A bed, what its first engine has delivered, and what must hold of all of it.
 pub(super) struct Rig<B: Bed> {
     pub(super) bed: B,
@@ -372,10 +355,6 @@ impl<B: Bed> Rig<B> {
         let mut received = Vec::with_capacity(count);
         self.repeat(|rig| {
             while peer.read(&mut received) == PeerRead::Bytes {}
-            if rig.find(|event| (*event == Event::Writable(connection)).then_some(())).is_some() {
-                assert!(!rest.is_empty(), "Writable follows only what left a rest");
-                rig.send(connection, rest.clone());
-            }
             let sent = rig.find(|event| match event {
                 Event::Sent(to, outcome) if *to == connection => Some(outcome.clone()),
                 _ => None,
@@ -384,6 +363,10 @@ impl<B: Bed> Rig<B> {
                 let taken = outcome.expect("the peer is there");
                 assert!(taken.bytes == rest, "what was sent comes back");
                 rest = rest.slice(taken.taken..);
+            }
+            if rig.find(|event| (*event == Event::Writable(connection)).then_some(())).is_some() {
+                assert!(!rest.is_empty(), "Writable follows only what left a rest");
+                rig.send(connection, rest.clone());
             }
             (rest.is_empty() && received.len() >= count).then_some(())
         });
@@ -423,15 +406,19 @@ impl<B: Bed> Rig<B> {
     }
 }
 
-/// Bytes in which every shift shows.
+/// Bytes in which a shift by anything but a multiple of a large prime shows.
 pub(super) fn pattern(count: usize) -> Bytes {
+    const PERIOD: usize = 65_521;
     let mut state = 1_u32;
     let mut next = || {
-        // Numerical Recipes' generator: the upper byte has no short period.
+        // A linear congruential generator's upper byte; its lower ones have short periods.
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state.to_be_bytes()[0]
     };
-    (0..count).map(|_| next()).collect()
+    let period: Vec<u8> = (0..PERIOD).map(|_| next()).collect();
+    let mut bytes = period.repeat(count.div_ceil(PERIOD));
+    bytes.truncate(count);
+    bytes.into()
 }
 
 /// The slots of clients.

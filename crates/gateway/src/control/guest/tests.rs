@@ -44,6 +44,8 @@ async fn a_batch_stays_in_order_and_a_broadcast_has_no_topic() {
     assert_eq!((answered.status, answered.body), (200, json!({"receivers": [7, 1]})));
     let answered = plane.send("POST", "/broadcast?as=binary", "3").await;
     assert_eq!((answered.status, answered.body), (200, json!({"receivers": 8})));
+    let encoded = plane.send("GET", "/latency", "").await.body["stages"]["encode"]["count"].take();
+    assert_eq!(encoded, 3, "publications over HTTP are timed too");
     let taken = taken.lock().unwrap();
     let order: Vec<_> =
         taken.iter().map(|(topic, payload, _)| (topic.as_deref(), &payload[..])).collect();

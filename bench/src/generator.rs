@@ -1,0 +1,497 @@
+//! A load process: takes orders on its standard input, drives its connections on one ring and
+//! one thread, and answers on its standard output.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::SockAddr;
+
+use crate::clients::{Clients, Found};
+use crate::failure::{Failure, Outcome};
+use crate::frame::HEADER_BYTES_MAX;
+use crate::groups::{Complete, Groups};
+use crate::order::{Counts, Note, Order, Plan, write_line};
+use crate::calibration::Pairs;
+use crate::payload::{Stamp, now_ns};
+use crate::recorder::{Recorder, Tag};
+use crate::ring::{Event, Ring};
+use crate::scenario::Traffic;
+
+/// Bytes of a receive buffer, at least and at most.
+const BUFFER_BYTES: (usize, usize) = (512, 16 << 10);
+/// Interval of the log, of progress, and the longest wait.
+const INTERVAL_NS: u64 = 1_000_000_000;
+const PROGRESS_NS: u64 = 200_000_000;
+/// The longest wait for a batch in a closed loop: a server that joins messages fills fewer buffers.
+const BATCH_WAIT_NS: u64 = 5_000_000;
+/// How long what was sent may still be under way when a run has ended.
+const GRACE_NS: u64 = 10_000_000_000;
+/// How long no handshake may complete before the rest is given up.
+const STUCK_NS: u64 = 20_000_000_000;
+/// The longest line of orders.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Opening up to a number of connections.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    until: u32,
+    last_progress_ns: u64,
+}
+
+/// A run: sending until `ends_ns`, then waiting.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    started_ns: u64,
+    ends_ns: u64,
+    /// Publications that were scheduled.
+    scheduled: u64,
+    /// True exactly while more is to be sent by this process.
+    sending: bool,
+    /// Shared group: the run is over when this many are complete.
+    finish: Option<u32>,
+    record: bool,
+}
+
+struct Generator {
+    plan: Plan,
+    ring: &'static mut Ring,
+    clients: Clients,
+    groups: Groups,
+    recorder: Recorder,
+    /// The next connection to open, and those that could not be.
+    next_client: u32,
+    failed: u32,
+    why: Option<String>,
+    opening: Option<Opening>,
+    run: Option<Run>,
+    counts: Counts,
+    interval_start_ns: u64,
+    next_progress_ns: u64,
+    found: Vec<Found>,
+    complete: Vec<Complete>,
+    /// Churn: connections whose end is awaited, with the time their successor was meant to start.
+    leaving: std::collections::HashMap<u32, u64>,
+    pairs: Option<Pairs>,
+}
+
+/// Runs a load process until its standard input ends.
+pub(crate) fn run() -> Outcome<()> {
+    let outcome = serve();
+    if let Err(failure) = &outcome {
+        note(&Note::Failed { why: failure.to_string() })?;
+    }
+    outcome
+}
+
+fn serve() -> Outcome<()> {
+    let mut orders = Orders { partial: Vec::new() };
+    let plan: Plan = loop {
+        let lines = orders.read()?.ok_or_else(|| Failure::run("no plan came"))?;
+        if let Some(line) = lines.first() {
+            break serde_json::from_str(line).map_err(Failure::run)?;
+        }
+    };
+    if let Some(core) = plan.core {
+        pin(core)?;
+    }
+    raise_descriptor_limit();
+    let mut generator = Generator::new(plan)?;
+    generator.ring.poll(io::stdin().as_fd())?;
+    let mut events = Vec::new();
+    loop {
+        let (want, timeout) = generator.patience();
+        generator.ring.wait(want, timeout, &mut events)?;
+        for event in events.drain(..) {
+            if matches!(event, Event::Readable) {
+                let Some(lines) = orders.read()? else { return Ok(()) };
+                for line in lines {
+                    generator.obey(serde_json::from_str(&line).map_err(Failure::run)?)?;
+                }
+                generator.ring.poll(io::stdin().as_fd())?;
+                continue;
+            }
+            generator.handle(event)?;
+        }
+        generator.poll()?;
+    }
+}
+
+impl Generator {
+    fn new(plan: Plan) -> Outcome<Generator> {
+        let (least, most) = BUFFER_BYTES;
+        let buffer_bytes =
+            (plan.size + HEADER_BYTES_MAX).next_power_of_two().clamp(least, most);
+        let clients = Clients::new(&plan);
+        let groups = Groups::new(&plan, |index| !clients.is_stalled(index));
+        Ok(Generator {
+            ring: Ring::leaked(SockAddr::from(plan.url.address), buffer_bytes)?,
+            clients,
+            groups,
+            recorder: Recorder::new(),
+            next_client: 0,
+            failed: 0,
+            why: None,
+            opening: None,
+            run: None,
+            counts: Counts::default(),
+            interval_start_ns: now_ns(),
+            next_progress_ns: 0,
+            found: Vec::new(),
+            complete: Vec::new(),
+            leaving: std::collections::HashMap::new(),
+            pairs: None,
+            plan,
+        })
+    }
+
+    /// How many completions to wait for, and how long at most.
+    fn patience(&self) -> (usize, Duration) {
+        let now = now_ns();
+        let mut until = now + PROGRESS_NS;
+        let mut want = 1;
+        if let Some(run) = &self.run {
+            if self.plan.rate > 0.0 && run.sending {
+                until = until.min(self.intended_ns(run));
+            } else if self.groups.remaining() > 1 {
+                let batch = self.groups.remaining().min(self.plan.batch.into());
+                want = usize::try_from(batch).unwrap_or(1);
+                until = now + BATCH_WAIT_NS;
+            }
+            if run.sending {
+                until = until.min(run.ends_ns);
+            }
+        }
+        (want, Duration::from_nanos(until.saturating_sub(now)))
+    }
+
+    fn obey(&mut self, order: Order) -> Outcome<()> {
+        let now = now_ns();
+        match order {
+            Order::Open { clients } => {
+                let until = clients.min(self.plan.clients());
+                self.interval_start_ns = now;
+                self.opening = Some(Opening { until, last_progress_ns: now });
+            }
+            Order::Run { duration_ns, record } => {
+                self.counts = Counts::default();
+                self.recorder.clear();
+                self.interval_start_ns = now;
+                self.run = Some(Run {
+                    started_ns: now,
+                    ends_ns: now + duration_ns,
+                    scheduled: 0,
+                    sending: true,
+                    finish: None,
+                    record,
+                });
+                self.start_sending(now)?;
+            }
+            Order::Publish => self.publish_again(0, now)?,
+            Order::Finish { published } => {
+                if let Some(run) = &mut self.run {
+                    run.finish = Some(published);
+                    run.sending = false;
+                    run.ends_ns = run.ends_ns.min(now);
+                }
+            }
+            Order::Pairs { count } => {
+                self.pairs = Some(Pairs::open(count)?);
+                note(&Note::Ready)?;
+            }
+            Order::ArmPairs => {
+                if let Some(pairs) = &self.pairs {
+                    pairs.arm(self.ring)?;
+                }
+                note(&Note::Ready)?;
+            }
+            Order::ClosePairs => {
+                self.pairs = None;
+                note(&Note::Ready)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the first publication of every group in a closed loop.
+    fn start_sending(&mut self, now: u64) -> Outcome<()> {
+        if self.plan.rate > 0.0 {
+            return Ok(());
+        }
+        for group in 0..self.groups.count() {
+            self.publish(group, now)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) -> Outcome<()> {
+        let mut found = std::mem::take(&mut self.found);
+        self.clients.handle(event, self.ring, &mut found)?;
+        for found in found.drain(..) {
+            self.handle_found(found)?;
+        }
+        self.found = found;
+        Ok(())
+    }
+
+    fn handle_found(&mut self, found: Found) -> Outcome<()> {
+        match found {
+            Found::Opened { latency_ns } => {
+                let tag = if self.run.is_some() { Tag::Reopen } else { Tag::Handshake };
+                self.recorder.record(tag, latency_ns);
+                self.counts.reopened += u64::from(self.run.is_some());
+                if let Some(opening) = &mut self.opening {
+                    opening.last_progress_ns = now_ns();
+                }
+            }
+            Found::Refused { why } => {
+                self.counts.lost += u64::from(self.run.is_some());
+                self.failed += 1;
+                self.why.get_or_insert(why);
+            }
+            Found::Message { index, sequence, intended_ns, missed } => {
+                return self.handle_message(index, (sequence, intended_ns), missed);
+            }
+            Found::Repeated => self.counts.repeated += 1,
+            Found::Broken { why } => self.handle_broken(why),
+            Found::Ping => self.counts.pings += 1,
+            Found::Lost { index, expected, why } => {
+                self.counts.lost += 1;
+                self.why.get_or_insert(why);
+                self.counts.missing += self.groups.lose(index, expected, &mut self.complete);
+                self.handle_complete()?;
+            }
+            Found::Left { index } => {
+                if let Some(since_ns) = self.leaving.remove(&index) {
+                    self.clients.start(index, since_ns, self.ring)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_broken(&mut self, why: &str) {
+        self.counts.broken += 1;
+        self.why.get_or_insert_with(|| why.to_owned());
+    }
+
+    fn handle_message(
+        &mut self,
+        index: u32,
+        (sequence, intended_ns): (u32, u64),
+        missed: u32,
+    ) -> Outcome<()> {
+        let publication = (sequence, intended_ns);
+        if !self.groups.receive(index, publication, missed, &mut self.complete) {
+            self.handle_broken("a message that was not sent");
+            return Ok(());
+        }
+        self.counts.delivered += 1;
+        self.counts.missing += u64::from(missed);
+        self.recorder.record(Tag::Delivery, now_ns().saturating_sub(intended_ns));
+        self.handle_complete()
+    }
+
+    /// Deals with the publications that every member has now.
+    fn handle_complete(&mut self) -> Outcome<()> {
+        let mut complete = std::mem::take(&mut self.complete);
+        for complete in complete.drain(..) {
+            let now = now_ns();
+            let latency_ns = now.saturating_sub(complete.intended_ns);
+            if self.plan.shared {
+                note(&Note::Have { sequence: complete.sequence, latency_ns })?;
+                continue;
+            }
+            self.recorder.record(Tag::Last, latency_ns);
+            if self.plan.rate == 0.0 {
+                self.publish_again(complete.group, now)?;
+            }
+        }
+        self.complete = complete;
+        Ok(())
+    }
+
+    /// Closed loop: publishes the next of `group`, unless the run has ended.
+    fn publish_again(&mut self, group: u32, now: u64) -> Outcome<()> {
+        match &self.run {
+            Some(run) if run.sending && now < run.ends_ns => self.publish(group, now),
+            _ => Ok(()),
+        }
+    }
+
+    fn publish(&mut self, group: u32, intended_ns: u64) -> Outcome<()> {
+        let Some(publisher) = self.groups.publisher(group) else { return Ok(()) };
+        let sequence = self.groups.publish(group, intended_ns).into();
+        self.counts.published += 1;
+        self.clients.send_message(publisher, Stamp { sequence, intended_ns }, self.ring)?;
+        Ok(())
+    }
+
+    /// When the next publication of an open loop is meant to leave.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "nanoseconds of a run are far below 2^53 and positive"
+    )]
+    fn intended_ns(&self, run: &Run) -> u64 {
+        run.started_ns + (run.scheduled as f64 * 1e9 / self.plan.rate) as u64
+    }
+
+    /// Does all that is due by now.
+    fn poll(&mut self) -> Outcome<()> {
+        self.poll_opening()?;
+        self.poll_schedule()?;
+        self.poll_over()?;
+        let now = now_ns();
+        if self.run.is_some_and(|run| run.record) && now >= self.interval_start_ns + INTERVAL_NS {
+            self.note_interval(now)?;
+        }
+        if now >= self.next_progress_ns && (self.run.is_some() || self.opening.is_some()) {
+            self.next_progress_ns = now + PROGRESS_NS;
+            let delivered = self.counts.delivered + self.counts.reopened;
+            note(&Note::Progress { open: self.clients.open(), delivered })?;
+        }
+        Ok(())
+    }
+
+    fn poll_opening(&mut self) -> Outcome<()> {
+        let Some(opening) = self.opening else { return Ok(()) };
+        let now = now_ns();
+        while self.next_client < opening.until && self.clients.can_start() {
+            self.clients.start(self.next_client, now, self.ring)?;
+            self.next_client += 1;
+        }
+        let stuck = now > opening.last_progress_ns + STUCK_NS;
+        if stuck {
+            self.why.get_or_insert_with(|| "the server stopped answering".to_owned());
+            self.failed += opening.until - self.next_client + self.clients.opening();
+        }
+        if stuck || (self.next_client == opening.until && self.clients.opening() == 0) {
+            self.opening = None;
+            self.note_interval(now)?;
+            let (open, failed, why) = (self.clients.open(), self.failed, self.why.take());
+            note(&Note::Opened { open, failed, why })?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is due of an open loop, and notices that a run's time is up.
+    fn poll_schedule(&mut self) -> Outcome<()> {
+        let Some(mut run) = self.run else { return Ok(()) };
+        if !run.sending {
+            return Ok(());
+        }
+        let now = now_ns();
+        // Another process publishes to a shared group, and says when it is over.
+        if self.plan.shared && !self.plan.publisher {
+            return Ok(());
+        }
+        if self.plan.rate > 0.0 && self.plan.traffic != Traffic::None {
+            loop {
+                let intended_ns = self.intended_ns(&run);
+                if intended_ns >= run.ends_ns || intended_ns > now {
+                    break;
+                }
+                self.send_scheduled(run.scheduled, intended_ns)?;
+                run.scheduled += 1;
+            }
+        }
+        let idle = self.plan.rate == 0.0 && self.plan.shared && self.groups.remaining() > 0;
+        run.sending = now < run.ends_ns || idle;
+        if !run.sending && self.plan.shared {
+            run.finish = Some(self.groups.next(0));
+            note(&Note::Published { published: self.groups.next(0) })?;
+        }
+        self.run = Some(run);
+        Ok(())
+    }
+
+    fn send_scheduled(&mut self, number: u64, intended_ns: u64) -> Outcome<()> {
+        let of = |count: u32| u32::try_from(number % u64::from(count.max(1))).unwrap_or(0);
+        if self.plan.traffic == Traffic::Churn {
+            let index = of(self.plan.connections);
+            if self.clients.leave(index, self.ring)? {
+                self.counts.published += 1;
+                self.leaving.insert(index, intended_ns);
+            }
+            return Ok(());
+        }
+        self.publish(of(self.groups.count()), intended_ns)
+    }
+
+    /// Ends a run whose last message has arrived, or whose grace is over.
+    fn poll_over(&mut self) -> Outcome<()> {
+        let Some(run) = self.run.filter(|run| !run.sending) else { return Ok(()) };
+        let now = now_ns();
+        let is_complete = match run.finish {
+            Some(finish) => self.groups.first(0) >= finish,
+            None => self.groups.remaining() == 0,
+        };
+        let is_quiet = self.leaving.is_empty() && self.clients.opening() == 0;
+        if !(is_complete && is_quiet) && now < run.ends_ns + GRACE_NS {
+            return Ok(());
+        }
+        self.counts.missing += self.groups.give_up();
+        self.leaving.clear();
+        self.run = None;
+        if run.record {
+            self.note_interval(now)?;
+        }
+        note(&Note::Done { counts: self.counts, why: self.why.take() })
+    }
+
+    fn note_interval(&mut self, now: u64) -> Outcome<()> {
+        let histograms = self.recorder.take()?;
+        let start_ns = std::mem::replace(&mut self.interval_start_ns, now);
+        if histograms.is_empty() {
+            return Ok(());
+        }
+        note(&Note::Interval { start_ns, end_ns: now, histograms })
+    }
+}
+
+/// The lines of the standard input.
+struct Orders {
+    partial: Vec<u8>,
+}
+
+impl Orders {
+    /// Reads what is there, waiting for something; `None` at the end.
+    fn read(&mut self) -> Outcome<Option<Vec<String>>> {
+        let mut bytes = [0; 4096];
+        let count = rustix::io::read(io::stdin(), &mut bytes).map_err(io::Error::from)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        self.partial.extend_from_slice(&bytes[..count]);
+        if self.partial.len() > LINE_BYTES_MAX {
+            return Err(Failure::run("an order is too long"));
+        }
+        let mut lines = Vec::new();
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            lines.push(String::from_utf8(line).map_err(Failure::run)?);
+        }
+        Ok(Some(lines))
+    }
+}
+
+fn note(note: &Note) -> Outcome<()> {
+    write_line(io::stdout().lock(), note).map_err(Failure::run)
+}
+
+fn pin(core: usize) -> Outcome<()> {
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(core);
+    rustix::thread::sched_setaffinity(None, &cpus)
+        .map_err(|error| Failure::run(format!("core {core}: {error}")))
+}
+
+/// Lifts the soft limit of descriptors to the hard one, which the command has planned with.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where this fails, opening connections fails and says why.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
