@@ -303,12 +303,7 @@ impl Clients {
         Ok(())
     }
 
-    fn take(
-        &mut self,
-        index: u32,
-        bytes: &[u8],
-        found: &mut Vec<Found>,
-    ) -> Result<usize, String> {
+    fn take(&mut self, index: u32, bytes: &[u8], found: &mut Vec<Found>) -> Result<usize, String> {
         let mut taken = 0;
         if self.table[index as usize].phase == Phase::Requesting {
             taken = self.take_response(index, bytes, found)?;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use socket2::SockAddr;
 
+use crate::calibration::Pairs;
 use crate::clients::{Clients, Found};
 use crate::failure::{Failure, Outcome};
 use crate::frame::HEADER_BYTES_MAX;
 use crate::groups::{Complete, Groups};
 use crate::order::{Counts, Note, Order, Plan, write_line};
-use crate::calibration::Pairs;
 use crate::payload::{Stamp, now_ns};
 use crate::recorder::{Recorder, Tag};
 use crate::ring::{Event, Ring};
@@ -120,8 +120,7 @@ fn serve() -> Outcome<()> {
 impl Generator {
     fn new(plan: Plan) -> Outcome<Generator> {
         let (least, most) = BUFFER_BYTES;
-        let buffer_bytes =
-            (plan.size + HEADER_BYTES_MAX).next_power_of_two().clamp(least, most);
+        let buffer_bytes = (plan.size + HEADER_BYTES_MAX).next_power_of_two().clamp(least, most);
         let clients = Clients::new(&plan);
         let groups = Groups::new(&plan, |index| !clients.is_stalled(index));
         Ok(Generator {
@@ -151,9 +150,9 @@ impl Generator {
         let mut until = now + PROGRESS_NS;
         let mut want = 1;
         if let Some(run) = &self.run {
-            if self.plan.rate > 0.0 && run.sending {
+            if run.sending && self.is_scheduling() {
                 until = until.min(self.intended_ns(run));
-            } else if self.groups.remaining() > 1 {
+            } else if self.plan.rate == 0.0 && self.groups.remaining() > 1 {
                 let batch = self.groups.remaining().min(self.plan.batch.into());
                 want = usize::try_from(batch).unwrap_or(1);
                 until = now + BATCH_WAIT_NS;
@@ -327,6 +326,12 @@ impl Generator {
         Ok(())
     }
 
+    /// True exactly when this process sends on schedule.
+    fn is_scheduling(&self) -> bool {
+        let publishes = !self.plan.shared || self.plan.publisher;
+        self.plan.rate > 0.0 && self.plan.traffic != Traffic::None && publishes
+    }
+
     /// When the next publication of an open loop is meant to leave.
     #[expect(
         clippy::cast_possible_truncation,
@@ -387,7 +392,7 @@ impl Generator {
         if self.plan.shared && !self.plan.publisher {
             return Ok(());
         }
-        if self.plan.rate > 0.0 && self.plan.traffic != Traffic::None {
+        if self.is_scheduling() {
             loop {
                 let intended_ns = self.intended_ns(&run);
                 if intended_ns >= run.ends_ns || intended_ns > now {

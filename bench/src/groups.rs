@@ -138,12 +138,7 @@ impl Groups {
 
     /// Connection `index` ended: it will get nothing from `expected` on. Returns how many
     /// deliveries were waited for in vain.
-    pub(crate) fn lose(
-        &mut self,
-        index: u32,
-        expected: u32,
-        complete: &mut Vec<Complete>,
-    ) -> u64 {
+    pub(crate) fn lose(&mut self, index: u32, expected: u32, complete: &mut Vec<Complete>) -> u64 {
         let Some(number) = self.group_of(index) else { return 0 };
         let group = &mut self.groups[number as usize];
         group.members = group.members.saturating_sub(1);

@@ -1,1 +1,74 @@
-fn main(){}
+//! `ringway-bench`: puts a load on a WebSocket server and measures it from outside (`load`),
+//! compares the latencies of two runs (`compare`), and measures servers against each other in
+//! interleaved pairs (`pairs`). It knows nothing of Ringway but its URL and its process.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod calibration;
+mod clients;
+mod failure;
+mod frame;
+mod generator;
+mod groups;
+mod load;
+mod log;
+mod memory;
+mod order;
+mod payload;
+mod proc;
+mod processes;
+mod recorder;
+mod report;
+#[expect(unsafe_code, reason = "ring entries point at memory; this module alone makes them")]
+mod ring;
+mod scenario;
+mod units;
+mod url;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Failure, Outcome};
+
+/// Load generator and comparison for Ringway and its rivals.
+#[derive(Debug, Parser)]
+#[command(name = "ringway-bench", version)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put a load on a WebSocket server and measure both.
+    Load(Box<load::Options>),
+    /// One process of a load; started by it.
+    #[command(name = processes::SUBCOMMAND, hide = true)]
+    LoadProcess,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("ringway-bench: {failure}");
+            ExitCode::from(match failure {
+                Failure::Run(_) => 1,
+                Failure::Usage(_) => 2,
+            })
+        }
+    }
+}
+
+/// Runs a command and returns its exit code.
+fn run(command: &Command) -> Outcome<u8> {
+    match command {
+        Command::Load(options) => {
+            let report = load::run(options)?;
+            Ok(u8::from(!report.errors.is_empty()))
+        }
+        Command::LoadProcess => generator::run().map(|()| 0),
+    }
+}

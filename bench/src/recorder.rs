@@ -42,7 +42,6 @@ pub(crate) fn histogram() -> Histogram<u64> {
 }
 
 /// The histograms of the interval under way.
-#[derive(Debug)]
 pub(crate) struct Recorder {
     histograms: [Histogram<u64>; 4],
     serializer: V2DeflateSerializer,
@@ -51,10 +50,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Empty histograms.
     pub(crate) fn new() -> Recorder {
-        Recorder {
-            histograms: TAGS.map(|_| histogram()),
-            serializer: V2DeflateSerializer::new(),
-        }
+        Recorder { histograms: TAGS.map(|_| histogram()), serializer: V2DeflateSerializer::new() }
     }
 
     /// Records one time; over 60 s counts as 60 s.

@@ -115,16 +115,10 @@ impl Ring {
         // SAFETY: the entries are leaked, so they stay valid as long as the ring; they are
         // `BUFFERS` in number, and page-aligned because `Page` is.
         let registered = unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                pool.entries as u64,
-                BUFFERS,
-                GROUP,
-                0,
-            )
+            ring.submitter().register_buf_ring_with_flags(pool.entries as u64, BUFFERS, GROUP, 0)
         };
         registered?;
-        let ring =
-            Ring { ring, pool, destination, sends: Vec::new(), sends_free: Vec::new() };
+        let ring = Ring { ring, pool, destination, sends: Vec::new(), sends_free: Vec::new() };
         let ring = Box::leak(Box::new(ring));
         for id in 0..BUFFERS {
             ring.pool.add(id);
@@ -137,7 +131,11 @@ impl Ring {
     pub(crate) fn connect(&mut self, token: Token, socket: BorrowedFd<'_>) -> io::Result<()> {
         let address = self.destination.as_ptr().cast();
         let entry = opcode::Connect::new(Fd(socket.as_raw_fd()), address, self.destination.len());
-        self.push(&entry.build().user_data(user_data(CONNECTED, token.generation.into(), token.index)))
+        self.push(&entry.build().user_data(user_data(
+            CONNECTED,
+            token.generation.into(),
+            token.index,
+        )))
     }
 
     /// Receives from `socket` until its peer finishes or the pool is empty.

@@ -48,10 +48,8 @@ impl Url {
 
     /// The request of connection `number` in `room`, as bytes. `query` is added to the target's.
     pub(crate) fn request(&self, number: u32, room: u32, key: &str, query: &str) -> Vec<u8> {
-        let target = self
-            .target
-            .replace("{i}", &number.to_string())
-            .replace("{room}", &room.to_string());
+        let target =
+            self.target.replace("{i}", &number.to_string()).replace("{room}", &room.to_string());
         let separator = match (query.is_empty(), target.contains('?')) {
             (true, _) => "",
             (false, true) => "&",

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Gateway, workers};
+use common::{Gateway, sum, workers};
 use serde_json::Value;
 use tungstenite::{Message, WebSocket};
 
@@ -215,6 +215,9 @@ fn every_message_arrives_once_and_in_order_wherever_it_was_published() {
     assert!(delivered >= 100_000, "{delivered} deliveries");
     assert!(visits.into_inner() > CHURNERS as u64, "clients came and went");
     let stats = gateway.stats_at_rest();
+    assert!(sum(&stats, &["messages_delivered"]) >= delivered, "{stats:#}");
+    assert_eq!(sum(&stats, &["messages_received"]), senders as u64 * u64::from(MESSAGES));
+    assert_eq!(sum(&stats, &["messages_dropped"]), 0, "{stats:#}");
     for worker in workers(&stats) {
         for reason in ["slow_consumer", "protocol_error", "over_budget", "stalled"] {
             assert_eq!(worker["closed"][reason].as_u64().unwrap_or(0), 0, "{reason}");

@@ -62,7 +62,8 @@ fn while_draining_the_gateway_is_not_ready_and_a_second_signal_ends_it() {
     let mut gateway = Gateway::start(&["--drain", "10m", "--drain-delay", "10m"]);
     let mut client = gateway.open("/ws/room");
     let mut http = gateway.http();
-    assert_eq!(http.get("/readyz").status, 200);
+    // Ready, once the workers have reported for the first time.
+    while http.get("/readyz").status == 503 {}
     gateway.signal(Signal::INT);
     while http.get("/readyz").status == 200 {}
     assert_eq!(http.get("/readyz").status, 503);
@@ -88,7 +89,7 @@ fn the_data_plane_answers_probes() {
 
 #[test]
 fn a_restart_takes_the_same_port_at_once() {
-    let mut first = Gateway::start(&["--drain", "0"]);
+    let mut first = Gateway::start(&["--drain", "0", "--close-timeout", "100ms"]);
     let address = first.data;
     let client = first.open("/ws/room");
     first.signal(Signal::TERM);

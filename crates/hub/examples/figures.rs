@@ -2,6 +2,10 @@
 //! what a subscription costs in memory.
 //!
 //! `cargo run -p ringway-hub --profile bench-fast --example figures -- forms` (or `memory`)
+//!
+//! Instructions of the hub for each delivery, where one connection in SHARE subscribes: the count
+//! of `valgrind --tool=callgrind --toggle-collect='*fill_all*' target/bench-fast/examples/figures
+//! deliveries SHARE` divided by the number that the program prints.
 
 use std::{
     error::Error,
@@ -33,8 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["forms"] => forms(),
         ["memory"] => memory()?,
+        ["deliveries", share] => deliveries(share.parse()?),
         ["footprint", shape, count] => subscribe_all(shape.parse()?, count.parse()?),
-        _ => return Err("usage: figures forms | memory".into()),
+        _ => return Err("usage: figures forms | memory | deliveries SHARE".into()),
     }
     Ok(())
 }
@@ -71,18 +76,30 @@ fn forms() {
     }
 }
 
-/// Nanoseconds for each member of a whole fan-out in chunks of 64.
+/// Nanoseconds for each member of a whole fan-out.
 fn fill_ns(subscribers: &Subscribers, busy: &SlotSet) -> f64 {
     let mut chunk = Chunk::new(64);
-    let run = |chunk: &mut Chunk| {
-        let mut next = Some(0);
-        while let Some(from) = next {
-            chunk.clear_for(64);
-            next = subscribers.fill(from, busy, chunk);
-            black_box(&chunk.targets);
-        }
-    };
-    least_ns(50, || run(&mut chunk)) / subscribers.len() as f64
+    least_ns(50, || fill_all(subscribers, busy, &mut chunk)) / subscribers.len() as f64
+}
+
+/// A whole fan-out in chunks of 64.
+#[inline(never)]
+fn fill_all(subscribers: &Subscribers, busy: &SlotSet, chunk: &mut Chunk) {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        chunk.clear_for(64);
+        next = subscribers.fill(from, busy, chunk);
+        black_box(&chunk.targets);
+    }
+}
+
+/// 200 fan-outs to one connection in `share` of 5,000.
+fn deliveries(share: Slot) {
+    let mut subscribers = Subscribers::new();
+    (0..5_000).step_by(share as usize).for_each(|slot| subscribers.insert(slot));
+    let mut chunk = Chunk::new(64);
+    (0..200).for_each(|_| fill_all(&subscribers, &SlotSet::new(), &mut chunk));
+    println!("{}", 200 * subscribers.len());
 }
 
 /// Nanoseconds to put one more in and take it out again, halved.

@@ -216,22 +216,6 @@ impl Rig {
         self.until(|event| (event == expected).then_some(()));
     }
 
-    /// Sends until the socket takes nothing any more. Says how much it took.
-    pub(super) fn fill(&mut self, connection: ConnectionId) -> usize {
-        let (mut taken_in_all, mut refusals_in_row) = (0, 0);
-        // What is on its way moves on into the peer's buffer, and makes a little room again.
-        while refusals_in_row < 4 {
-            self.send(connection, vec![b'f'; 1 << 20]);
-            let taken = self.sent(connection).unwrap().taken;
-            taken_in_all += taken;
-            refusals_in_row = if taken == 0 { refusals_in_row + 1 } else { 0 };
-            let soon = self.engine.now() + Duration::from_millis(5);
-            self.wait(soon);
-        }
-        self.events.retain(|event| *event != Event::Writable(connection));
-        taken_in_all
-    }
-
     /// Sends the rest of what was refused until the socket has taken all of it.
     pub(super) fn drain(&mut self, connection: ConnectionId, mut rest: Bytes) {
         while !rest.is_empty() {

@@ -1,0 +1,529 @@
+//! `ringway-bench load`: plans a run, drives the load processes through it, and measures the
+//! server from outside.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::failure::{Failure, Outcome};
+use crate::log::Log;
+use crate::memory::{self, HalfWeights};
+use crate::order::{Counts, Encoded, Note, Order, Plan};
+use crate::payload::{BYTES_MIN, now_ns};
+use crate::proc::{self, Slabs, Tree};
+use crate::processes::Processes;
+use crate::recorder;
+use crate::report::{Connecting, Memory, Percentiles, Report, TrafficFigures};
+use crate::scenario::{Scenario, Traffic};
+use crate::units;
+use crate::url::Url;
+
+/// How long a server may take until it accepts the first connection.
+const SERVER_START_MAX: Duration = Duration::from_secs(10);
+/// What the machine gets to settle before memory is read.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Above this a core counts as fully used, in per cent.
+const BUSY_PERCENT: f64 = 95.0;
+
+/// Puts a load on a WebSocket server and measures both.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Where to connect; {i} is the number of the connection, {room} that of its room.
+    #[arg(long)]
+    pub(crate) url: String,
+    /// A built-in scenario (idle, echo, fanout, small-rooms, storm, slow-readers, heartbeat,
+    /// churn) or a scenario file.
+    #[arg(long)]
+    pub(crate) scenario: String,
+    /// Connections in all [default: the scenario's].
+    #[arg(long)]
+    pub(crate) connections: Option<u32>,
+    /// Publications, messages or reconnections per second in all; 0: closed loop [default: the
+    /// scenario's].
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Payload bytes of a message, as 100 or 1KiB, at least 16 [default: the scenario's].
+    #[arg(long, value_parser = units::size)]
+    pub(crate) size: Option<usize>,
+    /// How long to measure, as 500ms, 5s or 2m [default: the scenario's].
+    #[arg(long, value_parser = units::duration)]
+    pub(crate) duration: Option<Duration>,
+    /// How long to send before measuring.
+    #[arg(long, value_parser = units::duration, default_value = "1s")]
+    pub(crate) warmup: Duration,
+    /// Write latencies to this HdrHistogram interval log.
+    #[arg(long, value_name = "FILE.hlog")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write the figures to this JSON file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Measure CPU and memory of this process and its descendants; may be repeated.
+    #[arg(long)]
+    pub(crate) pid: Vec<u32>,
+    /// Run the load processes on this CPU.
+    #[arg(long)]
+    pub(crate) core: Option<usize>,
+    /// Most connections of one load process.
+    #[arg(long, default_value_t = 19_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections_per_process: u32,
+    /// Messages that a load process waits for before it wakes up, in a closed loop. Few: the
+    /// server spends its time on waking it. Many: its sockets hold more.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Measure with a build that has debug assertions, whose figures mean nothing.
+    #[arg(long)]
+    pub(crate) allow_debug: bool,
+}
+
+/// A run under way.
+struct Load {
+    plans: Vec<Plan>,
+    processes: Processes,
+    server: Option<Tree>,
+    log: Log,
+    progress: ProgressBar,
+    /// Open connections by process, for the progress bar.
+    open: Vec<u32>,
+    /// Shared group: how many processes have which publication, and the longest latency.
+    have: HashMap<u32, (usize, u64)>,
+    why: Option<String>,
+}
+
+/// CPU of the server and of the load processes over a stretch of time.
+struct Stretch {
+    seconds: f64,
+    server_cpu_seconds: Option<f64>,
+    /// Of the busiest load process.
+    load_percent: f64,
+}
+
+/// Runs a load and prints, writes and returns its figures.
+pub(crate) fn run(options: &Options) -> Outcome<Report> {
+    let report = measure(options, ProgressBar::new(0))?;
+    for line in report.lines() {
+        println!("{line}");
+    }
+    if let Some(path) = &options.json {
+        let json = serde_json::to_vec_pretty(&report).map_err(Failure::run)?;
+        std::fs::write(path, json)
+            .map_err(|error| Failure::run(format!("{}: {error}", path.display())))?;
+    }
+    Ok(report)
+}
+
+/// Runs a load quietly, but for `progress`.
+pub(crate) fn measure(options: &Options, progress: ProgressBar) -> Outcome<Report> {
+    if cfg!(debug_assertions) && !options.allow_debug {
+        return Err(Failure::usage(
+            "this is a debug build, whose figures mean nothing: build with --release \
+             or --profile bench-fast",
+        ));
+    }
+    let scenario = Scenario::load(&options.scenario)?;
+    let url = Url::parse(&options.url)?;
+    let plans = plans(options, &scenario, &url)?;
+    let load_average = proc::load_average();
+    await_server(&url)?;
+    progress.set_style(
+        ProgressStyle::with_template("{msg:12} {wide_bar} {pos}/{len}").map_err(Failure::run)?,
+    );
+    let mut load = Load {
+        processes: Processes::start(&plans)?,
+        open: vec![0; plans.len()],
+        plans,
+        server: (!options.pid.is_empty()).then(|| Tree::new(options.pid.clone())),
+        log: Log::new(),
+        progress,
+        have: HashMap::new(),
+        why: None,
+    };
+    let (connecting, mut memory) = load.connect(scenario.memory)?;
+    let mut report = Report {
+        scenario: options.scenario.clone(),
+        question: scenario.question.clone(),
+        url: options.url.clone(),
+        machine: proc::machine(),
+        commit: commit(),
+        load_average,
+        size: load.plans[0].size,
+        rate: load.plans.iter().map(|plan| plan.rate).sum(),
+        processes: load.processes.count(),
+        connecting,
+        traffic: TrafficFigures::default(),
+        memory: None,
+        latency: BTreeMap::new(),
+        warnings: Vec::new(),
+        errors: Vec::new(),
+    };
+    if report.connecting.open == report.connecting.wanted {
+        load.traffic(options, &scenario, &mut report)?;
+        if let (Some(memory), Some(server)) = (&mut memory, &load.server) {
+            memory.pss_bytes_after = server.pss_bytes()?;
+        }
+    }
+    load.progress.finish_and_clear();
+    report.memory = memory;
+    load.finish(options, report)
+}
+
+impl Load {
+    /// Opens all connections, in two steps where memory is weighed.
+    fn connect(&mut self, weigh: bool) -> Outcome<(Connecting, Option<Memory>)> {
+        let weights = if weigh { Some(self.weigh_halves()?) } else { None };
+        let slabs_before = if weigh { Slabs::read().ok() } else { None };
+        let pss_before = self.server.as_ref().map(Tree::pss_bytes).transpose()?;
+        let wanted: u32 = self.plans.iter().map(Plan::clients).sum();
+        let mut third = None;
+        if weigh && wanted >= 3 {
+            let part = |plan: &Plan| plan.clients() / 3;
+            let (open, ..) = self.open_until(part)?;
+            thread::sleep(SETTLE);
+            let pss = self.server.as_ref().map(Tree::pss_bytes).transpose()?;
+            third = pss.map(|pss| (open, pss));
+        }
+        let already: u32 = self.open.iter().sum();
+        let (open, failed, stretch) = self.open_until(Plan::clients)?;
+        let opened = f64::from(open - already);
+        let server_us = stretch.server_cpu_seconds.map(|seconds| seconds * 1e6 / opened.max(1.0));
+        let connecting = Connecting {
+            wanted,
+            open: open.min(wanted - failed.min(wanted)),
+            seconds: stretch.seconds,
+            per_second: opened / stretch.seconds,
+            server_us_per_handshake: server_us,
+        };
+        let Some(pss_bytes_before) = pss_before else { return Ok((connecting, None)) };
+        if weigh {
+            thread::sleep(SETTLE);
+        }
+        let pss_bytes_after =
+            self.server.as_ref().map(Tree::pss_bytes).transpose()?.unwrap_or_default();
+        let slope = third
+            .filter(|(count, _)| *count < open)
+            .map(|(count, pss)| (to_f64(pss_bytes_after) - to_f64(pss)) / f64::from(open - count));
+        let slabs = match (weights, slabs_before, Slabs::read()) {
+            (Some(weights), Some(before), Ok(after)) => {
+                Some(memory::server_half(&after.since(&before), &weights, open))
+            }
+            _ => None,
+        };
+        let memory =
+            Memory { pss_bytes_before, pss_bytes_after, pss_bytes_per_connection: slope, slabs };
+        Ok((connecting, Some(memory)))
+    }
+
+    /// Weighs the client's half of a connection's kernel memory, within the first process.
+    fn weigh_halves(&mut self) -> Outcome<HalfWeights> {
+        let mut read = |order: Option<Order>| -> Outcome<Slabs> {
+            if let Some(order) = order {
+                self.processes.tell(0, order)?;
+                while !matches!(self.processes.next()?.1, Note::Ready) {}
+                thread::sleep(SETTLE / 4);
+            }
+            // Without root there are no slab figures; the run goes on without them.
+            Ok(Slabs::read().unwrap_or_default())
+        };
+        let empty = read(None)?;
+        let paired = read(Some(Order::Pairs { count: memory::PAIRS }))?;
+        let armed = read(Some(Order::ArmPairs))?;
+        read(Some(Order::ClosePairs))?;
+        Ok(HalfWeights::new(&paired.since(&empty), &armed.since(&paired)))
+    }
+
+    /// Opens connections until each process has tried as many as `clients` says.
+    fn open_until(&mut self, clients: impl Fn(&Plan) -> u32) -> Outcome<(u32, u32, Stretch)> {
+        self.progress.set_message("connecting");
+        self.progress.set_length(self.plans.iter().map(|plan| u64::from(clients(plan))).sum());
+        let watch = self.watch()?;
+        for number in 0..self.plans.len() {
+            let clients = clients(&self.plans[number]);
+            self.processes.tell(number, Order::Open { clients })?;
+        }
+        let mut waiting = self.plans.len();
+        let mut failed_in_all = 0;
+        while waiting > 0 {
+            let (number, note) = self.processes.next()?;
+            if let Note::Opened { open, failed, why } = note {
+                self.open[number] = open;
+                failed_in_all += failed;
+                waiting -= 1;
+                self.why = self.why.take().or(why);
+            } else {
+                self.take(number, note, None)?;
+            }
+            self.progress.set_position(self.open.iter().copied().map(u64::from).sum());
+        }
+        let stretch = watch.end(self)?;
+        Ok((self.open.iter().sum(), failed_in_all, stretch))
+    }
+
+    /// Warms up, then measures.
+    fn traffic(
+        &mut self,
+        options: &Options,
+        scenario: &Scenario,
+        report: &mut Report,
+    ) -> Outcome<()> {
+        let sends = !matches!(scenario.traffic, Traffic::None | Traffic::Churn);
+        if sends && !options.warmup.is_zero() {
+            self.progress.set_message("warming up");
+            let counts = self.send_for(options.warmup, false)?;
+            if counts.delivered == 0 {
+                report.traffic.counts = counts;
+                report.errors.push("nothing that was published arrived".to_owned());
+                return Ok(());
+            }
+        }
+        self.progress.set_message("measuring");
+        let duration = options.duration.map_or_else(|| units::duration(&scenario.duration), Ok);
+        let duration = duration.map_err(Failure::Usage)?;
+        let watch = self.watch()?;
+        let counts = self.send_for(duration, true)?;
+        let stretch = watch.end(self)?;
+        report.traffic = traffic_figures(&counts, &stretch, report.connecting.open);
+        Ok(())
+    }
+
+    /// Lets the processes send for `duration` and waits for the end of what was under way.
+    fn send_for(&mut self, duration: Duration, record: bool) -> Outcome<Counts> {
+        let duration_ns = u64::try_from(duration.as_nanos()).map_err(Failure::run)?;
+        self.progress.set_length(duration_ns / 1_000_000);
+        let started = Instant::now();
+        self.have.clear();
+        self.processes.tell_all(Order::Run { duration_ns, record })?;
+        let mut sum = Counts::default();
+        let mut waiting = self.plans.len();
+        while waiting > 0 {
+            let (number, note) = self.processes.next()?;
+            match note {
+                Note::Done { counts, why } => {
+                    sum.add(&counts);
+                    self.why = self.why.take().or(why);
+                    waiting -= 1;
+                }
+                note => self.take(number, note, Some(record))?,
+            }
+            let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.progress.set_position(elapsed.min(duration_ns / 1_000_000));
+        }
+        Ok(sum)
+    }
+
+    /// Takes a note that ends nothing. `record` is that of the run, if one is under way.
+    fn take(&mut self, number: usize, note: Note, record: Option<bool>) -> Outcome<()> {
+        match note {
+            Note::Progress { open, .. } => self.open[number] = open,
+            Note::Interval { start_ns, end_ns, histograms } => {
+                for Encoded { tag, histogram } in histograms {
+                    self.log.add((start_ns, end_ns), &tag, &recorder::decode(&histogram)?)?;
+                }
+            }
+            Note::Have { sequence, latency_ns } => {
+                let have = self.have.entry(sequence).or_default();
+                *have = (have.0 + 1, have.1.max(latency_ns));
+                if have.0 == self.plans.len() {
+                    let (_, latency_ns) = self.have.remove(&sequence).unwrap_or_default();
+                    self.everybody_has(latency_ns, record == Some(true))?;
+                }
+            }
+            Note::Published { published } => {
+                for other in (0..self.plans.len()).filter(|other| *other != number) {
+                    self.processes.tell(other, Order::Finish { published })?;
+                }
+            }
+            Note::Opened { .. } | Note::Done { .. } | Note::Ready | Note::Failed { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Shared group: the subscribers of all processes have a publication.
+    fn everybody_has(&mut self, latency_ns: u64, record: bool) -> Outcome<()> {
+        if record {
+            let now = now_ns();
+            let mut histogram = recorder::histogram();
+            histogram.saturating_record(latency_ns);
+            self.log.add((now, now), recorder::Tag::Last.name(), &histogram)?;
+        }
+        match self.plans.iter().position(|plan| plan.publisher && plan.rate == 0.0) {
+            Some(publisher) => self.processes.tell(publisher, Order::Publish),
+            None => Ok(()),
+        }
+    }
+
+    fn watch(&self) -> Outcome<Watch> {
+        Ok(Watch {
+            started: Instant::now(),
+            server: self.server.as_ref().map(Tree::cpu_seconds).transpose()?,
+            load: self.load_cpu_seconds()?,
+        })
+    }
+
+    fn load_cpu_seconds(&self) -> Outcome<Vec<f64>> {
+        let pids = self.processes.pids();
+        pids.into_iter().map(|pid| Tree::new(vec![pid]).cpu_seconds()).collect()
+    }
+
+    /// Adds latencies, warnings and errors, and writes the log.
+    fn finish(mut self, options: &Options, mut report: Report) -> Outcome<Report> {
+        let totals = self.log.totals()?;
+        report.latency =
+            totals.iter().map(|(tag, total)| (tag.clone(), Percentiles::of(total))).collect();
+        let Connecting { wanted, open, .. } = report.connecting;
+        let why = self.why.take().unwrap_or_else(|| "no reason was seen".to_owned());
+        if open < wanted {
+            report.errors.push(format!("{} connections were not opened: {why}", wanted - open));
+        }
+        let counts = report.traffic.counts;
+        if counts.has_errors() {
+            report.errors.push(format!(
+                "{} messages missing, {} repeated, {} broken, {} connections lost; the first: {why}",
+                counts.missing, counts.repeated, counts.broken, counts.lost
+            ));
+        }
+        let server_percent = report.traffic.server_cpu_percent.unwrap_or(0.0);
+        if report.traffic.load_cpu_percent > BUSY_PERCENT && server_percent < BUSY_PERCENT {
+            report.warnings.push(format!(
+                "the load used {:.0} % of its core while the server used {server_percent:.0} %: \
+                 rates and latencies are the load's, not the server's",
+                report.traffic.load_cpu_percent
+            ));
+        }
+        if cfg!(debug_assertions) {
+            report.warnings.push("a debug build measured this".to_owned());
+        }
+        if let Some(path) = &options.out {
+            self.log.write(path, &report.lines())?;
+        }
+        Ok(report)
+    }
+}
+
+/// The start of a [`Stretch`].
+struct Watch {
+    started: Instant,
+    server: Option<f64>,
+    load: Vec<f64>,
+}
+
+impl Watch {
+    fn end(self, load: &Load) -> Outcome<Stretch> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let server = load.server.as_ref().map(Tree::cpu_seconds).transpose()?;
+        let busiest = load
+            .load_cpu_seconds()?
+            .iter()
+            .zip(&self.load)
+            .map(|(after, before)| after - before)
+            .fold(0.0, f64::max);
+        Ok(Stretch {
+            seconds,
+            server_cpu_seconds: server.zip(self.server).map(|(after, before)| after - before),
+            load_percent: busiest / seconds * 100.0,
+        })
+    }
+}
+
+fn traffic_figures(counts: &Counts, stretch: &Stretch, connections: u32) -> TrafficFigures {
+    let delivered = to_f64(counts.delivered);
+    let seconds = stretch.seconds;
+    let cpu = stretch.server_cpu_seconds;
+    let idle = counts.published == 0 && seconds > 0.0 && connections > 0;
+    TrafficFigures {
+        seconds,
+        counts: *counts,
+        delivered_per_second: delivered / seconds,
+        server_cpu_percent: cpu.map(|cpu| cpu / seconds * 100.0),
+        server_us_per_delivery: cpu
+            .filter(|_| counts.delivered > 0)
+            .map(|cpu| cpu * 1e6 / delivered),
+        server_us_per_connection_second: cpu
+            .filter(|_| idle)
+            .map(|cpu| cpu * 1e6 / seconds / f64::from(connections)),
+        load_cpu_percent: stretch.load_percent,
+    }
+}
+
+/// Divides the run among as many processes as its connections need.
+fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcome<Vec<Plan>> {
+    let connections = options.connections.unwrap_or(scenario.connections);
+    let size =
+        options.size.map_or_else(|| units::size(&scenario.size), Ok).map_err(Failure::Usage)?;
+    let rate = options.rate.unwrap_or(scenario.rate);
+    if connections == 0 || size < BYTES_MIN || !(rate >= 0.0 && rate.is_finite()) {
+        return Err(Failure::usage(format!(
+            "at least 1 connection, {BYTES_MIN} bytes and a rate of 0 or more"
+        )));
+    }
+    let room_members = if url.target.contains("{room}") { scenario.room_members } else { 1 };
+    if scenario.traffic == Traffic::Rooms && room_members == 1 && !url.target.contains("{i}") {
+        return Err(Failure::usage("rooms need {room} or {i} in the URL"));
+    }
+    if scenario.traffic == Traffic::Churn && rate == 0.0 {
+        return Err(Failure::usage("churn needs a rate"));
+    }
+    // A room lies within one process.
+    let most = options.connections_per_process.max(room_members);
+    let most = most - most % room_members;
+    let count = connections.div_ceil(most);
+    let shared = scenario.traffic == Traffic::Fanout && count > 1;
+    let plan = |number: u32| {
+        let first = number * most;
+        let publisher = scenario.traffic == Traffic::Fanout && number == 0;
+        let rate = match scenario.traffic {
+            Traffic::None => 0.0,
+            Traffic::Fanout => rate,
+            _ => rate / f64::from(count),
+        };
+        Plan {
+            url: url.clone(),
+            traffic: scenario.traffic,
+            first,
+            connections: most.min(connections - first),
+            publisher,
+            shared,
+            size,
+            rate,
+            room_members,
+            stalled_percent: scenario.stalled_percent,
+            batch: options.batch,
+            core: options.core,
+        }
+    };
+    Ok((0..count).map(plan).collect())
+}
+
+/// Waits until the server accepts a connection.
+fn await_server(url: &Url) -> Outcome<()> {
+    let deadline = Instant::now() + SERVER_START_MAX;
+    loop {
+        match TcpStream::connect_timeout(&url.address, SERVER_START_MAX) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(Failure::run(format!("{}: {error}", url.address)));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// The commit of the working directory, for the log; what is measured is usually built from it.
+fn commit() -> String {
+    let git = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    match git {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,85 @@
+//! Divides the growth of the kernel's slab caches between the two ends of the connections, which
+//! on loopback live in the same kernel.
+
+use std::collections::BTreeMap;
+
+use crate::report::SlabFigures;
+
+/// Connections that are opened to weigh the client's half.
+pub(crate) const PAIRS: u32 = 1000;
+
+/// Caches of which only the end that connects has an object: it takes a port.
+const CLIENT_ONLY: [&str; 2] = ["tcp_bind_bucket", "tcp_bind2_bucket"];
+
+/// A cache below this many bytes per connection is not named in the report.
+const NAMED_BYTES_MIN: f64 = 4.0;
+
+/// The client's half by cache, in bytes per connection.
+#[derive(Debug)]
+pub(crate) struct HalfWeights(BTreeMap<String, f64>);
+
+impl HalfWeights {
+    /// From the growth while [`PAIRS`] connections were opened, and while a receive was armed on
+    /// the client's end of each.
+    pub(crate) fn new(
+        opened: &BTreeMap<String, u64>,
+        armed: &BTreeMap<String, u64>,
+    ) -> HalfWeights {
+        let mut weights = BTreeMap::new();
+        for (cache, bytes) in opened {
+            let share = if CLIENT_ONLY.contains(&cache.as_str()) { 1.0 } else { 0.5 };
+            weights.insert(cache.clone(), per(*bytes, PAIRS) * share);
+        }
+        for (cache, bytes) in armed {
+            *weights.entry(cache.clone()).or_default() += per(*bytes, PAIRS);
+        }
+        HalfWeights(weights)
+    }
+}
+
+/// The server's half of the growth while `connections` were opened.
+pub(crate) fn server_half(
+    growth: &BTreeMap<String, u64>,
+    client: &HalfWeights,
+    connections: u32,
+) -> SlabFigures {
+    let mut figures = SlabFigures::default();
+    for (cache, bytes) in growth {
+        let all = per(*bytes, connections);
+        let client = client.0.get(cache).copied().unwrap_or(0.0).min(all);
+        figures.client_bytes_per_connection += client;
+        figures.server_bytes_per_connection += all - client;
+        if all - client >= NAMED_BYTES_MIN {
+            figures.server_caches.push((cache.clone(), all - client));
+        }
+    }
+    figures.server_caches.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+    figures
+}
+
+#[expect(clippy::cast_precision_loss, reason = "slab caches are far below 2^53 bytes")]
+fn per(bytes: u64, connections: u32) -> f64 {
+    bytes as f64 / f64::from(connections.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth(caches: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        caches.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect()
+    }
+
+    #[test]
+    fn the_clients_half_and_its_armed_receive_are_taken_off() {
+        let opened = growth(&[("TCP", 4_000_000), ("tcp_bind_bucket", 128_000)]);
+        let armed = growth(&[("io_kiocb", 256_000)]);
+        let weights = HalfWeights::new(&opened, &armed);
+        let all = growth(&[("TCP", 40_000), ("tcp_bind_bucket", 1280), ("io_kiocb", 5120)]);
+        let figures = server_half(&all, &weights, 10);
+        assert!((figures.server_bytes_per_connection - (2000.0 + 256.0)).abs() < 1e-6);
+        assert!((figures.client_bytes_per_connection - (2000.0 + 128.0 + 256.0)).abs() < 1e-6);
+        assert_eq!(figures.server_caches[0].0, "TCP");
+        assert_eq!(figures.server_caches.len(), 2);
+    }
+}

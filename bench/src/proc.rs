@@ -1,0 +1,193 @@
+//! What `/proc` says about the server, about ourselves and about the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::failure::{Failure, Outcome};
+
+/// A process and its descendants.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    roots: Vec<u32>,
+}
+
+impl Tree {
+    /// The trees under `roots`.
+    pub(crate) fn new(roots: Vec<u32>) -> Tree {
+        Tree { roots }
+    }
+
+    /// CPU seconds, user and system, of all threads of all processes.
+    ///
+    /// # Errors
+    ///
+    /// A root has ended.
+    pub(crate) fn cpu_seconds(&self) -> Outcome<f64> {
+        let mut ticks = 0;
+        for pid in self.pids() {
+            match fs::read_to_string(format!("/proc/{pid}/stat")) {
+                Ok(stat) => ticks += cpu_ticks(&stat).ok_or_else(|| malformed("stat"))?,
+                Err(_) if !self.roots.contains(&pid) => {}
+                Err(error) => return Err(Failure::run(format!("process {pid}: {error}"))),
+            }
+        }
+        Ok(to_f64(ticks) / to_f64(rustix::param::clock_ticks_per_second()))
+    }
+
+    /// Proportional set size in bytes, of all processes.
+    ///
+    /// # Errors
+    ///
+    /// A root has ended, or may not be looked at.
+    pub(crate) fn pss_bytes(&self) -> Outcome<u64> {
+        let mut bytes = 0;
+        for pid in self.pids() {
+            match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+                Ok(rollup) => bytes += pss(&rollup).ok_or_else(|| malformed("smaps_rollup"))?,
+                Err(_) if !self.roots.contains(&pid) => {}
+                Err(error) => return Err(Failure::run(format!("process {pid}: {error}"))),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The roots and all their descendants, each once.
+    fn pids(&self) -> BTreeSet<u32> {
+        let mut pids = BTreeSet::new();
+        let mut next = self.roots.clone();
+        while let Some(pid) = next.pop() {
+            if pids.insert(pid) {
+                next.extend(children(pid));
+            }
+        }
+        pids
+    }
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut children = Vec::new();
+    for thread in threads.flatten() {
+        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    children
+}
+
+/// utime and stime, fields 14 and 15 of `/proc/PID/stat` (proc(5)). The command's name before
+/// them may hold spaces and parentheses.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn pss(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Bytes of live objects by slab cache, from `/proc/slabinfo`, which only root may read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slabs(BTreeMap<String, u64>);
+
+impl Slabs {
+    /// Reads them.
+    pub(crate) fn read() -> Outcome<Slabs> {
+        let text = fs::read_to_string("/proc/slabinfo")
+            .map_err(|error| Failure::run(format!("/proc/slabinfo: {error}")))?;
+        Ok(Slabs::parse(&text))
+    }
+
+    fn parse(text: &str) -> Slabs {
+        let cache = |line: &str| {
+            let mut fields = line.split_whitespace();
+            let name = fields.next()?.to_owned();
+            let active: u64 = fields.next()?.parse().ok()?;
+            let object_bytes: u64 = fields.nth(1)?.parse().ok()?;
+            Some((name, active * object_bytes))
+        };
+        Slabs(text.lines().filter_map(cache).collect())
+    }
+
+    /// The growth since `before` by cache, in bytes, nothing where it shrank.
+    pub(crate) fn since(&self, before: &Slabs) -> BTreeMap<String, u64> {
+        let growth = |(name, bytes): (&String, &u64)| {
+            let before = before.0.get(name).copied().unwrap_or(0);
+            bytes
+                .checked_sub(before)
+                .filter(|growth| *growth > 0)
+                .map(|bytes| (name.clone(), bytes))
+        };
+        self.0.iter().filter_map(growth).collect()
+    }
+}
+
+/// The machine in words, for reports: kernel, CPUs, memory.
+pub(crate) fn machine() -> String {
+    let name = rustix::system::uname();
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .unwrap_or(0);
+    format!(
+        "{} {}, {cpus} CPUs, {} GiB",
+        name.sysname().to_string_lossy(),
+        name.release().to_string_lossy(),
+        (kibibytes + (1 << 19)) >> 20
+    )
+}
+
+/// The load averages of 1, 5 and 15 minutes, as the kernel writes them.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
+fn malformed(file: &str) -> Failure {
+    Failure::run(format!("/proc/PID/{file} is not as expected"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_a_strange_name() {
+        let stat = "42 (a) b) S 1 42 42 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 1 0 99";
+        assert_eq!(cpu_ticks(stat), Some(200));
+    }
+
+    #[test]
+    fn pss_is_in_kibibytes() {
+        let rollup = "00400000-7fff0000 ---p 00000000 00:00 0 [rollup]\nRss: 9 kB\nPss:    12 kB\n";
+        assert_eq!(pss(rollup), Some(12_288));
+    }
+
+    #[test]
+    fn slab_growth_is_live_objects_times_their_size() {
+        let header = "slabinfo - version: 2.1\n# name <active_objs> <num_objs> <objsize> ...\n";
+        let before =
+            Slabs::parse(&format!("{header}TCP 10 12 2048 8 : tunables\nfile 5 6 256 9\n"));
+        let after = Slabs::parse(&format!("{header}TCP 13 16 2048 8 : tunables\nfile 4 6 256 9\n"));
+        assert_eq!(after.since(&before), BTreeMap::from([("TCP".to_owned(), 6144)]));
+    }
+
+    #[test]
+    fn our_own_tree_has_memory() {
+        let tree = Tree::new(vec![std::process::id()]);
+        assert!(tree.pss_bytes().unwrap() > 100_000);
+        assert!(tree.cpu_seconds().unwrap() >= 0.0);
+    }
+}

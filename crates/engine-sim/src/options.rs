@@ -1,0 +1,85 @@
+//! What a virtual network and its engines are told at their start. Every field is written at the
+//! call.
+
+use std::time::Duration;
+
+/// Who moves the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// A wait that finds nothing goes on to what happens next: for one engine by itself.
+    Waits,
+    /// The driver of several workers, by [`Network::advance`](crate::Network::advance). A wait that
+    /// finds nothing returns, and the driver does not turn that worker before something happens.
+    Driver,
+}
+
+/// A network.
+#[derive(Debug, Clone)]
+pub struct NetworkOptions {
+    /// Decides everything that is left open.
+    pub seed: u64,
+    /// Who moves the clock.
+    pub clock: Clock,
+    /// The shortest time from one end of a link to the other.
+    pub latency_min: Duration,
+    /// The longest. Each link has a latency of its own.
+    pub latency_max: Duration,
+    /// What a socket takes beyond what is on its way.
+    pub send_buffer_bytes: usize,
+    /// What is on its way to a socket or waits there to be read.
+    pub window_bytes: usize,
+    /// Bytes that arrive at one moment.
+    pub segment_bytes_max: usize,
+    /// Clients that wait to be accepted on a listener.
+    pub backlog: usize,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+/// How likely it is that something goes wrong, each time it could.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Faults {
+    /// Bytes that arrive together are received in two pieces, cut anywhere.
+    pub split_receives: f64,
+    /// A send takes less than there is room for.
+    pub short_sends: f64,
+    /// A send takes nothing (EAGAIN, ENOBUFS) though there is room.
+    pub refused_sends: f64,
+    /// A connection breaks on the way: whenever a segment arrives.
+    pub broken_links: f64,
+    /// An accepted connection is lost (ENFILE), and accepting rests.
+    pub lost_accepts: f64,
+    /// There is no buffer to receive into (ENOBUFS).
+    pub exhausted_buffers: f64,
+    /// Something that is ready is told only by a later wait.
+    pub late_completions: f64,
+    /// Beyond the contract: something is told of a connection that is gone.
+    pub stale_completions: f64,
+}
+
+impl Faults {
+    /// A network as it should be.
+    pub const NONE: Self = Self {
+        split_receives: 0.0,
+        short_sends: 0.0,
+        refused_sends: 0.0,
+        broken_links: 0.0,
+        lost_accepts: 0.0,
+        exhausted_buffers: 0.0,
+        late_completions: 0.0,
+        stale_completions: 0.0,
+    };
+}
+
+/// An engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Places in the connection table.
+    pub connections_max: u32,
+    /// Listeners, numbered from 0.
+    pub listeners: u16,
+    /// Bytes received at once.
+    pub receive_buffer_bytes: usize,
+    /// What a lingering connection reads and throws away at most.
+    pub linger_bytes_max: usize,
+}

@@ -1,0 +1,144 @@
+//! One direction of a link: what was written and could not leave yet, what is on its way, and what
+//! has arrived and was not read. The first is bounded by the send buffer, the other two together by
+//! the window of the reader; who does not read so makes the writer stop.
+
+use std::collections::VecDeque;
+
+use worker::Time;
+
+/// What arrives at one moment.
+#[derive(Debug)]
+pub(crate) enum Segment {
+    Bytes(Vec<u8>),
+    Fin,
+    Reset,
+}
+
+/// How far the end of a stream has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fin {
+    None,
+    /// Behind what could not leave yet.
+    Queued,
+    Sent,
+    Arrived,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    unsent: VecDeque<u8>,
+    on_the_way: VecDeque<Segment>,
+    on_the_way_bytes: usize,
+    arrived: VecDeque<u8>,
+    fin: Fin,
+    send_buffer_bytes: usize,
+    window_bytes: usize,
+    /// When the last segment that left arrives: none arrives before it.
+    pub(crate) last_arrival: Time,
+}
+
+impl Pipe {
+    pub(crate) fn new(send_buffer_bytes: usize, window_bytes: usize) -> Self {
+        Self {
+            unsent: VecDeque::new(),
+            on_the_way: VecDeque::new(),
+            on_the_way_bytes: 0,
+            arrived: VecDeque::new(),
+            fin: Fin::None,
+            send_buffer_bytes,
+            window_bytes,
+            last_arrival: Time(0),
+        }
+    }
+
+    /// What the send buffer takes now.
+    pub(crate) fn room(&self) -> usize {
+        self.send_buffer_bytes.saturating_sub(self.unsent.len())
+    }
+
+    /// Whether a writer that was refused is told to try again: not for every single byte.
+    pub(crate) fn has_enough_room(&self) -> bool {
+        self.room() >= (self.send_buffer_bytes / 4).max(1)
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.unsent.extend(bytes);
+    }
+
+    /// The end of the stream, behind what was written. True exactly when it was not told before.
+    pub(crate) fn finish(&mut self) -> bool {
+        let first = self.fin == Fin::None;
+        if first {
+            self.fin = Fin::Queued;
+        }
+        first
+    }
+
+    /// True exactly when the end of the stream was written.
+    pub(crate) fn is_finished_by_writer(&self) -> bool {
+        self.fin != Fin::None
+    }
+
+    /// True exactly when something waits for the window to open.
+    pub(crate) fn is_held_up(&self) -> bool {
+        !self.unsent.is_empty() || self.fin == Fin::Queued
+    }
+
+    /// Sends what the window lets through, at most `bytes_max` of it. True if something left.
+    pub(crate) fn depart(&mut self, bytes_max: usize) -> bool {
+        let window = self.window_bytes.saturating_sub(self.on_the_way_bytes + self.arrived.len());
+        let count = self.unsent.len().min(window).min(bytes_max);
+        if count > 0 {
+            self.on_the_way_bytes += count;
+            self.on_the_way.push_back(Segment::Bytes(self.unsent.drain(..count).collect()));
+            return true;
+        }
+        let finishes = self.unsent.is_empty() && self.fin == Fin::Queued;
+        if finishes {
+            self.fin = Fin::Sent;
+            self.on_the_way.push_back(Segment::Fin);
+        }
+        finishes
+    }
+
+    /// A reset leaves, behind what is on its way and instead of what was still to be sent.
+    pub(crate) fn depart_reset(&mut self) {
+        self.unsent.clear();
+        self.on_the_way.push_back(Segment::Reset);
+    }
+
+    /// The first segment arrives. Its bytes are the caller's, to keep or to refuse.
+    pub(crate) fn arrive(&mut self) -> Option<Segment> {
+        let segment = self.on_the_way.pop_front()?;
+        match &segment {
+            Segment::Bytes(bytes) => self.on_the_way_bytes -= bytes.len(),
+            Segment::Fin => self.fin = Fin::Arrived,
+            Segment::Reset => {}
+        }
+        Some(segment)
+    }
+
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
+        self.arrived.extend(bytes);
+    }
+
+    pub(crate) fn read(&mut self, bytes_max: usize) -> Vec<u8> {
+        let count = self.arrived.len().min(bytes_max);
+        self.arrived.drain(..count).collect()
+    }
+
+    pub(crate) fn arrived_bytes(&self) -> usize {
+        self.arrived.len()
+    }
+
+    /// True exactly when the reader has read everything, and there will be no more.
+    pub(crate) fn is_at_its_end(&self) -> bool {
+        self.arrived.is_empty() && self.fin == Fin::Arrived
+    }
+
+    /// The reader or the writer is broken: nothing of it is kept.
+    pub(crate) fn forget(&mut self) {
+        self.unsent.clear();
+        self.arrived.clear();
+    }
+}

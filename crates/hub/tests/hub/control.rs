@@ -1,0 +1,153 @@
+//! Letters of the control thread.
+
+use std::sync::Arc;
+
+use ringway_hub::{Batch, Inquiry, Letter, Question, Receipt, Reply};
+use wire::DataOpcode;
+use worker::{Publication, Time};
+
+use crate::rig::{Rig, Setting};
+
+fn batch(id: u64, messages: &[(Option<&str>, &str)]) -> Arc<Batch> {
+    let publications = messages.iter().map(|(topic, text)| {
+        let topic = topic.map(Into::into);
+        Arc::new(Publication::new(topic, DataOpcode::Text, text.as_bytes(), None, Time(0)))
+    });
+    Arc::new(Batch { id, publications: publications.collect() })
+}
+
+fn ask(id: u64, inquiry: Inquiry) -> Letter {
+    Letter::Ask(Arc::new(Question { id, inquiry }))
+}
+
+fn receipts(told: Vec<(u16, Letter)>) -> Vec<(u16, Receipt)> {
+    let receipts = told.into_iter().map(|(from, letter)| match letter {
+        Letter::Receipt(receipt) => (from, *receipt),
+        other => panic!("{other:?}"),
+    });
+    receipts.collect()
+}
+
+fn replies(told: Vec<(u16, Letter)>) -> Vec<(u16, Reply)> {
+    let replies = told.into_iter().map(|(from, letter)| match letter {
+        Letter::Tell(reply) => (from, *reply),
+        other => panic!("{other:?}"),
+    });
+    replies.collect()
+}
+
+#[test]
+fn a_batch_is_published_in_order_and_acknowledged_with_its_receivers() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let first = rig.connect(0, 0, "/ws/a");
+    let second = rig.connect(0, 1, "/ws/a?topic=b");
+    let third = rig.connect(1, 0, "/ws/b");
+    let batch = batch(7, &[(Some("a"), "1"), (Some("b"), "2"), (Some("c"), "3"), (Some("a"), "4")]);
+    (0..2).for_each(|worker| rig.tell(worker, Letter::Batch(Arc::clone(&batch))));
+    rig.settle();
+    assert_eq!(rig.received(first), ["1", "4"]);
+    let of_both = rig.received(second);
+    assert_eq!(of_both.len(), 3);
+    assert!(of_both.iter().filter(|it| *it != "2").eq(["1", "4"]));
+    assert_eq!(rig.received(third), ["2"]);
+    let mut receipts = receipts(rig.told());
+    receipts.sort_by_key(|(from, _)| *from);
+    let expected = |receivers: [u32; 4]| Receipt { id: 7, receivers: receivers.to_vec() };
+    assert_eq!(receipts, [(0, expected([2, 1, 0, 2])), (1, expected([0, 1, 0, 0]))]);
+}
+
+#[test]
+fn a_broadcast_reaches_every_open_connection_whatever_it_is_there_for() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let clients = [
+        rig.connect(0, 0, "/ws/a"),
+        rig.connect(0, 200, "/ws/b?topic=c"),
+        rig.connect(0, 3, "/echo"),
+    ];
+    let gone = rig.connect(0, 64, "/ws/a");
+    rig.leave(gone);
+    rig.settle();
+    rig.received(gone);
+    rig.tell(0, Letter::Batch(batch(1, &[(None, "all")])));
+    rig.settle();
+    for client in clients {
+        assert_eq!(rig.received(client), ["all"]);
+    }
+    assert!(rig.received(gone).is_empty());
+    assert_eq!(receipts(rig.told()), [(0, Receipt { id: 1, receivers: vec![3] })]);
+}
+
+#[test]
+fn answers_wait_for_room_and_keep_their_order() {
+    let mut rig = Rig::new(Setting { guest_letters_max: 1, ..Setting::PLAIN });
+    let mut answers = Vec::new();
+    for id in 0..4 {
+        rig.tell(0, Letter::Batch(batch(id, &[(Some("a"), "x")])));
+        rig.turn(0);
+    }
+    for _ in 0..4 {
+        let told = rig.told();
+        assert_eq!(told.len(), 1);
+        answers.extend(receipts(told).into_iter().map(|(_, receipt)| receipt.id));
+        rig.turn(0);
+    }
+    assert_eq!(answers, [0, 1, 2, 3]);
+    assert!(rig.told().is_empty());
+}
+
+#[test]
+fn topics_are_listed_in_pages_and_counted() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    for (slot, target) in (0..).zip(["/ws/b", "/ws/a?topic=b", "/ws/c", "/echo"]) {
+        rig.connect(0, slot, target);
+    }
+    rig.tell(0, ask(1, Inquiry::Topics { after: None, entries_max: 2 }));
+    rig.tell(0, ask(2, Inquiry::Topics { after: Some("b".into()), entries_max: 2 }));
+    rig.tell(0, ask(3, Inquiry::Topic("b".into())));
+    rig.tell(0, ask(4, Inquiry::Topic("d".into())));
+    rig.settle();
+    let reply = |id, topics: &[(&str, u32)]| {
+        let topics = topics.iter().map(|(name, count)| ((*name).into(), *count)).collect();
+        (0, Reply { id, topics })
+    };
+    assert_eq!(
+        replies(rig.told()),
+        [
+            reply(1, &[("a", 1), ("b", 2)]),
+            reply(2, &[("c", 1)]),
+            reply(3, &[("b", 2)]),
+            reply(4, &[]),
+        ]
+    );
+}
+
+#[test]
+fn a_report_says_how_many_topics_and_subscriptions_there_are() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let first = rig.connect(0, 0, "/ws/a?topic=b");
+    rig.connect(0, 1, "/ws/b");
+    rig.connect(0, 2, "/echo");
+    let counts = |rig: &mut Rig| {
+        let gauges = rig.report(0).gauges;
+        (gauges.connections, gauges.topics, gauges.subscriptions)
+    };
+    assert_eq!(counts(&mut rig), (3, 2, 3));
+    rig.leave(first);
+    rig.settle();
+    assert_eq!(counts(&mut rig), (2, 1, 1));
+}
+
+#[test]
+fn a_drain_closes_every_connection_as_restarting() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let clients = [rig.connect(0, 0, "/ws/a"), rig.connect(0, 1, "/echo")];
+    rig.tell(0, Letter::Drain(0));
+    rig.settle();
+    for client in clients {
+        assert_eq!(rig.received(client), ["close 1012 restarting"]);
+        rig.leave(client);
+    }
+    rig.settle();
+    assert!(rig.is_drained(0));
+    assert!(!rig.is_drained(1));
+}

@@ -1,0 +1,10 @@
+//! The hub inside of whole workers: what subscribers receive, in which order, and what happens
+//! where there is no room.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod control;
+mod model;
+mod publishing;
+mod rig;

@@ -1,0 +1,352 @@
+//! Whole workers with real queues between them on an engine that is a few lists: what clients send
+//! is put in, what they would receive can be looked at, time stands still unless told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io, mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh::{Delivery, Endpoint, Member};
+use ringway_hub::{Hub, Letter, OriginRule};
+use worker::{
+    Completion, ConnectionId, Engine, EngineCounts, Failure, Limits, ListenerId, Operation,
+    Reception, Report, Slot, SlowConsumer, Taken, Time, Waker, Worker,
+};
+
+/// A client by worker and connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Client {
+    pub(crate) worker: usize,
+    pub(crate) connection: ConnectionId,
+}
+
+/// Some workers and the guest behind them.
+pub(crate) struct Rig {
+    workers: Vec<Place>,
+    pub(crate) guest: Endpoint<Letter>,
+}
+
+struct Place {
+    worker: Worker<Hub>,
+    engine: ListEngine,
+    endpoint: Endpoint<Letter>,
+}
+
+/// What differs between tests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) workers: u16,
+    pub(crate) letters_max: usize,
+    pub(crate) guest_letters_max: usize,
+    pub(crate) client_publish: bool,
+    pub(crate) held_bytes_max: u64,
+    pub(crate) fanout_publications_max: u32,
+}
+
+impl Setting {
+    pub(crate) const PLAIN: Self = Self {
+        workers: 2,
+        letters_max: 64,
+        guest_letters_max: 64,
+        client_publish: true,
+        held_bytes_max: 1 << 20,
+        fanout_publications_max: 4096,
+    };
+}
+
+impl Rig {
+    pub(crate) fn new(setting: Setting) -> Self {
+        let guest = Member(setting.workers);
+        let mut endpoints = mesh::join(setting.workers + 1, |from, to| {
+            if from == guest || to == guest {
+                setting.guest_letters_max
+            } else {
+                setting.letters_max
+            }
+        });
+        let guest = endpoints.pop().unwrap();
+        let workers = endpoints.into_iter().map(|endpoint| Place {
+            worker: Worker::new(
+                worker_options(setting),
+                Hub::new(hub_options(setting)),
+                endpoint.member(),
+                Time(1),
+            ),
+            engine: ListEngine::default(),
+            endpoint,
+        });
+        Self { workers: workers.collect(), guest }
+    }
+
+    /// One turn of one worker.
+    pub(crate) fn turn(&mut self, worker: usize) {
+        let Place { worker, engine, endpoint } = &mut self.workers[worker];
+        worker.turn(engine, endpoint).unwrap();
+    }
+
+    /// Turns of all workers until none has anything to do. Twice: what was held back in the first
+    /// quiet round may go out in the second.
+    pub(crate) fn settle(&mut self) {
+        let mut quiet_rounds = 0;
+        for _ in 0..10_000 {
+            (0..self.workers.len()).for_each(|worker| self.turn(worker));
+            let is_quiet = self.workers.iter().all(|place| place.engine.was_quiet);
+            quiet_rounds = if is_quiet { quiet_rounds + 1 } else { 0 };
+            if quiet_rounds == 2 {
+                return;
+            }
+        }
+        panic!("it never settles");
+    }
+
+    /// A connection in this slot that was answered with 101.
+    pub(crate) fn connect(&mut self, worker: usize, slot: Slot, target: &str) -> Client {
+        let engine = &mut self.workers[worker].engine;
+        let generation = engine.generations.entry(slot).or_default();
+        *generation += 1;
+        let connection = ConnectionId { slot, generation: *generation };
+        engine.input.push_back(Input::Accepted(connection));
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        engine.input.push_back(Input::Bytes(connection, head.into_bytes()));
+        let client = Client { worker, connection };
+        for _ in 0..4 {
+            self.turn(worker);
+        }
+        let answer = self.received_bytes(client);
+        assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
+        client
+    }
+
+    /// The client sends a text; the worker has not had a turn yet.
+    pub(crate) fn send(&mut self, client: Client, text: &str) {
+        let length = u8::try_from(text.len()).unwrap();
+        assert!(length < 126);
+        // A mask of zeros leaves the payload as it is.
+        let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat();
+        self.engine(client).input.push_back(Input::Bytes(client.connection, frame));
+    }
+
+    /// The client closes in order.
+    pub(crate) fn leave(&mut self, client: Client) {
+        let close = vec![0x88, 0x80, 0, 0, 0, 0];
+        self.engine(client).input.push_back(Input::Bytes(client.connection, close));
+    }
+
+    /// The client is cut off, whether it is read from or not.
+    pub(crate) fn reset(&mut self, client: Client) {
+        self.engine(client).input.push_back(Input::Reset(client.connection));
+    }
+
+    /// The texts that the client has received since it was last asked.
+    pub(crate) fn received(&mut self, client: Client) -> Vec<String> {
+        let bytes = self.received_bytes(client);
+        let mut rest = &bytes[..];
+        let mut texts = Vec::new();
+        while let [opcode, length, payload @ ..] = rest {
+            let (payload, behind) = payload.split_at(usize::from(*length));
+            texts.push(match (opcode, payload) {
+                (0x81, text) => String::from_utf8(text.to_vec()).unwrap(),
+                (0x88, [high, low, reason @ ..]) => {
+                    let code = u16::from_be_bytes([*high, *low]);
+                    format!("close {code} {}", String::from_utf8_lossy(reason))
+                }
+                (opcode, _) => format!("opcode {opcode:#x}"),
+            });
+            rest = behind;
+        }
+        texts
+    }
+
+    /// Whether the worker reads what the client sends.
+    pub(crate) fn is_read_from(&mut self, client: Client) -> bool {
+        self.engine(client).receiving.contains(&client.connection)
+    }
+
+    pub(crate) fn hub(&self, worker: usize) -> &Hub {
+        self.workers[worker].worker.handler()
+    }
+
+    pub(crate) fn is_drained(&self, worker: usize) -> bool {
+        self.workers[worker].worker.is_drained()
+    }
+
+    pub(crate) fn tell(&mut self, worker: u16, letter: Letter) {
+        self.guest.post(Member(worker), letter, 0).unwrap();
+    }
+
+    /// What the guest has been told since it last looked, by whom.
+    pub(crate) fn told(&mut self) -> Vec<(u16, Letter)> {
+        let deliveries = std::iter::from_fn(|| self.guest.take());
+        deliveries.map(|Delivery { from, letter, .. }| (from.0, letter)).collect()
+    }
+
+    /// The counts of a worker since they were last asked for.
+    pub(crate) fn report(&mut self, worker: u16) -> Report {
+        self.tell(worker, Letter::Report(Box::default()));
+        self.turn(worker.into());
+        match self.told().pop() {
+            Some((from, Letter::Report(report))) if from == worker => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn received_bytes(&mut self, client: Client) -> Vec<u8> {
+        self.engine(client).output.remove(&client.connection).unwrap_or_default()
+    }
+
+    fn engine(&mut self, client: Client) -> &mut ListEngine {
+        &mut self.workers[client.worker].engine
+    }
+}
+
+fn worker_options(setting: Setting) -> worker::Options {
+    worker::Options {
+        connections_max: 10_000,
+        listeners: 1,
+        handshake_timeout: Duration::from_secs(5),
+        write_timeout: Duration::from_secs(10),
+        close_timeout: Duration::from_secs(5),
+        ping_interval: None,
+        pong_timeout: Duration::from_secs(10),
+        coalesce_delay: Duration::ZERO,
+        connection_age_max: None,
+        slow_consumer: SlowConsumer::Close,
+        limits: Limits {
+            fanout_publications_max: setting.fanout_publications_max,
+            ..Limits::default()
+        },
+        seed: 1,
+    }
+}
+
+fn hub_options(setting: Setting) -> ringway_hub::Options {
+    ringway_hub::Options {
+        workers: setting.workers,
+        client_publish: setting.client_publish,
+        echo: true,
+        origins: OriginRule::Any,
+        topics_per_connection_max: 64,
+        topic_bytes_max: 255,
+        held_bytes_max: setting.held_bytes_max,
+        seed: 1,
+    }
+}
+
+enum Input {
+    Accepted(ConnectionId),
+    Bytes(ConnectionId, Vec<u8>),
+    Reset(ConnectionId),
+    Sent(ConnectionId, Taken),
+    Offered(u32),
+    Closed(ConnectionId),
+    StoppedAccepting(ListenerId),
+}
+
+/// An engine whose sockets take everything.
+#[derive(Default)]
+struct ListEngine {
+    input: VecDeque<Input>,
+    output: BTreeMap<ConnectionId, Vec<u8>>,
+    /// The last one of each slot.
+    generations: BTreeMap<Slot, u32>,
+    receiving: BTreeSet<ConnectionId>,
+    /// Whether the last wait had nothing to deliver and would have been long.
+    was_quiet: bool,
+}
+
+impl Engine for ListEngine {
+    fn now(&self) -> Time {
+        Time(1)
+    }
+
+    fn submit(&mut self, operation: Operation<'_>) {
+        match operation {
+            Operation::Accept { .. } | Operation::Wake { .. } => {}
+            Operation::StopAccepting { listener } => {
+                self.input.push_back(Input::StoppedAccepting(listener));
+            }
+            Operation::Receive { connection } => _ = self.receiving.insert(connection),
+            Operation::StopReceiving { connection } => _ = self.receiving.remove(&connection),
+            Operation::Send { connection, bytes } => {
+                self.output.entry(connection).or_default().extend_from_slice(&bytes);
+                let taken = bytes.len();
+                self.input.push_back(Input::Sent(connection, Taken { bytes, taken }));
+            }
+            Operation::Offer { frame, targets } => {
+                for &slot in targets {
+                    let connection = ConnectionId { slot, generation: self.generations[&slot] };
+                    self.output.entry(connection).or_default().extend_from_slice(&frame);
+                }
+                self.input.push_back(Input::Offered(u32::try_from(targets.len()).unwrap()));
+            }
+            Operation::Close { connection, .. } => {
+                self.receiving.remove(&connection);
+                self.input.push_back(Input::Closed(connection));
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        deadline: Time,
+        mut on_completion: impl FnMut(Time, Completion<'_>),
+    ) -> Result<(), io::Error> {
+        let mut unread = VecDeque::new();
+        self.was_quiet = true;
+        let was_quiet = &mut self.was_quiet;
+        for input in mem::take(&mut self.input) {
+            let mut deliver = |completion| {
+                *was_quiet = false;
+                on_completion(Time(1), completion);
+            };
+            match input {
+                Input::Accepted(connection) => deliver(Completion::Accepted {
+                    connection,
+                    listener: ListenerId(0),
+                    peer: ([127, 0, 0, 1], 1).into(),
+                }),
+                // What comes to a connection that is not read from waits.
+                Input::Bytes(connection, mut bytes) => {
+                    if self.receiving.contains(&connection) || is_head(&bytes) {
+                        let outcome = Reception::Bytes(&mut bytes);
+                        deliver(Completion::Received { connection, outcome });
+                    } else {
+                        unread.push_back(Input::Bytes(connection, bytes));
+                    }
+                }
+                Input::Reset(connection) => {
+                    let outcome = Reception::Failed(Failure::Reset);
+                    deliver(Completion::Received { connection, outcome });
+                }
+                Input::Sent(connection, taken) => {
+                    deliver(Completion::Sent { connection, outcome: Ok(taken) });
+                }
+                Input::Offered(targets) => deliver(Completion::Offered { targets }),
+                Input::Closed(connection) => deliver(Completion::Closed { connection }),
+                Input::StoppedAccepting(listener) => {
+                    deliver(Completion::StoppedAccepting { listener });
+                }
+            }
+        }
+        self.was_quiet = self.was_quiet && deadline > self.now();
+        self.input.extend(unread);
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        unreachable!("workers do not ask for it")
+    }
+
+    fn counts(&self) -> EngineCounts {
+        EngineCounts::default()
+    }
+}
+
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"GET ")
+}
