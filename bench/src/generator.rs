@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use socket2::SockAddr;
 
 use crate::calibration::Pairs;
@@ -87,9 +88,11 @@ pub(crate) fn run() -> Outcome<()> {
 fn serve() -> Outcome<()> {
     let mut orders = Orders { partial: Vec::new() };
     let plan: Plan = loop {
-        let lines = orders.read()?.ok_or_else(|| Failure::run("no plan came"))?;
-        if let Some(line) = lines.first() {
-            break serde_json::from_str(line).map_err(Failure::run)?;
+        if !orders.read()? {
+            return Err(Failure::run("no plan came"));
+        }
+        if let Some(plan) = orders.next()? {
+            break plan;
         }
     };
     if let Some(core) = plan.core {
@@ -100,13 +103,16 @@ fn serve() -> Outcome<()> {
     generator.ring.poll(io::stdin().as_fd())?;
     let mut events = Vec::new();
     loop {
+        // The first orders may have come with the plan.
+        while let Some(order) = orders.next()? {
+            generator.obey(order)?;
+        }
         let (want, timeout) = generator.patience();
         generator.ring.wait(want, timeout, &mut events)?;
         for event in events.drain(..) {
             if matches!(event, Event::Readable) {
-                let Some(lines) = orders.read()? else { return Ok(()) };
-                for line in lines {
-                    generator.obey(serde_json::from_str(&line).map_err(Failure::run)?)?;
+                if !orders.read()? {
+                    return Ok(());
                 }
                 generator.ring.poll(io::stdin().as_fd())?;
                 continue;
@@ -462,23 +468,24 @@ struct Orders {
 }
 
 impl Orders {
-    /// Reads what is there, waiting for something; `None` at the end.
-    fn read(&mut self) -> Outcome<Option<Vec<String>>> {
+    /// Reads what is there, waiting for something; false at the end.
+    fn read(&mut self) -> Outcome<bool> {
         let mut bytes = [0; 4096];
         let count = rustix::io::read(io::stdin(), &mut bytes).map_err(io::Error::from)?;
-        if count == 0 {
-            return Ok(None);
-        }
         self.partial.extend_from_slice(&bytes[..count]);
         if self.partial.len() > LINE_BYTES_MAX {
             return Err(Failure::run("an order is too long"));
         }
-        let mut lines = Vec::new();
-        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            lines.push(String::from_utf8(line).map_err(Failure::run)?);
-        }
-        Ok(Some(lines))
+        Ok(count > 0)
+    }
+
+    /// Takes the next whole line.
+    fn next<T: DeserializeOwned>(&mut self) -> Outcome<Option<T>> {
+        let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') else {
+            return Ok(None);
+        };
+        let line: Vec<u8> = self.partial.drain(..=end).collect();
+        serde_json::from_slice(&line).map(Some).map_err(Failure::run)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use worker::{
-    Failure,
-};
+use worker::Failure;
 
 use crate::network::{LinkId, Network, Side};
 

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The engine boundary on a virtual network, for whole workers without a kernel, a thread or a
+//! clock: sockets with bounded buffers, links with latencies, and faults, all decided by one seed.
+//! It is no part of the product. It is not the suite that every engine has to pass
+//! (`worker::conformance`), though it passes that too: a worker tested here is tested against the
+//! same contract that the real engines keep.
+
+#![forbid(unsafe_code)]
+
+mod chance;
+mod client;
+mod engine;
+mod network;
+mod options;
+mod outcome;
+mod pipe;
+mod table;
+
+pub use crate::{
+    chance::Chance,
+    client::{Client, ClientRead},
+    engine::SimEngine,
+    network::{Deed, Network},
+    options::{Clock, EngineOptions, Faults, NetworkOptions},
+};

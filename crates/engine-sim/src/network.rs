@@ -186,6 +186,9 @@ impl State {
 
     fn knock(&mut self, id: LinkId) {
         let (member, listener) = self.links[id].listener;
+        if self.links[id].client.broken.is_some() {
+            return;
+        }
         let listener = &mut self.listeners[member][listener];
         if !listener.open {
             self.reset(id, Side::Server);
@@ -233,8 +236,8 @@ impl State {
             Segment::Fin => {}
             Segment::Reset => {
                 link.end(receiver).broken = Some(Failure::Reset);
-                link.to(receiver).forget();
-                link.from(receiver).forget();
+                link.to(receiver).forget_arrived();
+                link.from(receiver).forget_unsent();
             }
         }
     }
@@ -247,8 +250,10 @@ impl State {
         let link = &mut self.links[id];
         link.client.broken.get_or_insert(Failure::Reset);
         link.server.broken.get_or_insert(failure);
-        link.up.forget();
-        link.down.forget();
+        for pipe in [&mut link.up, &mut link.down] {
+            pipe.forget_arrived();
+            pipe.forget_unsent();
+        }
     }
 
     /// What this side's socket takes of the bytes.
@@ -324,7 +329,7 @@ impl State {
             return;
         }
         end.broken = Some(Failure::Reset);
-        link.to(side).forget();
+        link.to(side).forget_arrived();
         link.from(side).depart_reset();
         self.segment_left(id, side);
     }

@@ -136,9 +136,13 @@ impl Pipe {
         self.arrived.is_empty() && self.fin == Fin::Arrived
     }
 
-    /// The reader or the writer is broken: nothing of it is kept.
-    pub(crate) fn forget(&mut self) {
-        self.unsent.clear();
+    /// The reader is broken.
+    pub(crate) fn forget_arrived(&mut self) {
         self.arrived.clear();
+    }
+
+    /// The writer is broken.
+    pub(crate) fn forget_unsent(&mut self) {
+        self.unsent.clear();
     }
 }

@@ -102,7 +102,7 @@ pub(crate) struct ServeArgs {
     pub(crate) workers: Option<u16>,
 
     /// Bind each worker to its core; auto: unless a CPU quota is set without a CPU set.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(crate) pin: Toggle,
 
     /// Connections of the whole process; else what the descriptors allow.
@@ -114,7 +114,7 @@ pub(crate) struct ServeArgs {
     pub(crate) engine: Engine,
 
     /// Whether clients may publish; auto: while every listener is on loopback.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(crate) client_publish: Toggle,
 
     /// Messages a second and connection.
@@ -154,7 +154,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) socket_send_buffer_bytes: Option<ByteCount>,
 
-    /// Bytes queued for one connection; at least --message-bytes-max and 14.
+    /// Bytes queued for one connection; at least --message-bytes-max + 14.
     #[arg(long, value_name = "SIZE", default_value = "256KiB")]
     pub(crate) send_queue_bytes_max: ByteCount,
 
@@ -163,7 +163,7 @@ pub(crate) struct ServeArgs {
     pub(crate) send_queue_total_bytes_max: ByteCount,
 
     /// What becomes of a subscriber that does not keep up.
-    #[arg(long, default_value = "close", value_parser = slow_consumer())]
+    #[arg(long, value_name = "POLICY", default_value = "close", value_parser = slow_consumer())]
     pub(crate) slow_consumer: SlowConsumer,
 
     /// The oldest queued byte may wait this long.
@@ -211,11 +211,11 @@ pub(crate) struct ServeArgs {
     pub(crate) drain_delay: Span,
 
     /// Lines less important are left out.
-    #[arg(long, value_enum, default_value = "info")]
+    #[arg(long, value_name = "LEVEL", value_enum, default_value = "info")]
     pub(crate) log_level: Level,
 
     /// How lines are written.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(crate) log: Format,
 
     /// Keys of access tokens.
@@ -231,14 +231,11 @@ pub(crate) struct ServeArgs {
     pub(crate) trusted_proxy: Option<Unavailable>,
 }
 
-/// On, off, or as the circumstances are.
+/// On, off, or as the circumstances are: then the start says which and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Toggle {
-    /// Yes.
     On,
-    /// No.
     Off,
-    /// Decided at the start, which says how and why.
     Auto,
 }
 

@@ -461,6 +461,14 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_every_bound_with_its_default() {
+        let reference = include_str!("../guide/reference.md");
+        for (key, value) in Table::try_from(Limits::default()).unwrap() {
+            assert!(reference.contains(&format!("\n| `{key}` | {value} | ")), "{key} = {value}");
+        }
+    }
+
+    #[test]
     fn a_bound_that_is_a_flag_too_is_looked_for_as_the_flag_first() {
         let file = "message-bytes-max = \"3KiB\"\n[limits]\nmessage_bytes_max = 2048\n";
         assert_eq!(configure(file, &[]).unwrap().limits.message_bytes_max, 3072);

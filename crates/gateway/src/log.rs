@@ -13,22 +13,18 @@ use serde_json::{Map, Value};
 /// How important a line is, the most important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Level {
-    /// Something that ends the process or loses data.
     Error,
-    /// Something that an operator should look at.
     Warn,
-    /// Something that happens in ordinary operation.
     Info,
-    /// Everything else.
     Debug,
 }
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// `2026-01-31T12:00:00.000Z info message key=value`.
+    // `2026-01-31T12:00:00.000Z info message key=value`
     Text,
-    /// An object with `time`, `level`, `message` and the fields.
+    // An object with `time`, `level`, `message` and the fields.
     Json,
 }
 

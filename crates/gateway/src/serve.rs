@@ -78,6 +78,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let plans = decisions.plans(serve, sockets.data.of_workers, endpoints);
     let started =
         workers::start(plans, Arc::new(workers_wake_fd), &ends).map_err(Failure::Runtime)?;
+    // The threads hold the other ones: with the last thread the channel ends.
+    drop(ends);
 
     let data_addresses = sockets.data.addresses;
     let facts = facts(configuration, &decisions, &started, data_addresses, started_at);
@@ -99,11 +101,14 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         journal: journal(log),
     });
     match exit.map_err(|error| Failure::Runtime(format!("the control plane failed: {error}")))? {
-        Exit::Drained => log.info("drained", &[]),
-        Exit::Cut => log.warn("ended by a second signal", &[]),
-        Exit::WorkerFailed(sentence) => return Err(Failure::Runtime(sentence)),
+        Exit::Drained => {
+            log.info("drained", &[]);
+            Ok(())
+        }
+        // Asked for, and said by the control plane.
+        Exit::Cut => Ok(()),
+        Exit::WorkerFailed(sentence) => Err(Failure::Runtime(sentence)),
     }
-    Ok(())
 }
 
 /// One line for a panic, as for everything else; the thread's end is handled where it is awaited.

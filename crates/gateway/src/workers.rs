@@ -130,20 +130,23 @@ fn live(
     ends: &tokio_mpsc::Sender<WorkerEnd>,
 ) {
     let worker = plan.worker;
-    let life = AssertUnwindSafe(|| match prepare(&plan) {
+    let outcome = survive(|| match prepare(&plan) {
         Ok(()) => work(plan, introduce, targets),
         Err(sentence) => {
             let _ = introduce.send(Err(sentence));
             None
         }
     });
-    let outcome = match catch_unwind(life) {
-        Ok(None) => return,
-        Ok(Some(outcome)) => outcome,
-        Err(panic) => Err(format!("it panicked: {}", panic_message(panic.as_ref()))),
-    };
+    let Some(outcome) = outcome else { return };
     // There is room for one end a worker; without a receiver the process is ending.
     let _ = ends.try_send(WorkerEnd { worker, outcome });
+}
+
+/// Makes a sentence of a panic. What the closure held is gone then, and nobody looks at it again.
+fn survive(life: impl FnOnce() -> Option<Result<(), String>>) -> Option<Result<(), String>> {
+    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
+        Some(Err(format!("it panicked: {}", panic_message(panic.as_ref()))))
+    })
 }
 
 /// Binds the thread to its core.
@@ -191,4 +194,97 @@ fn work(
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, time::Duration};
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::{
+        config::{self, Request},
+        cores::Cpus,
+        decide::{Decisions, Machine},
+    };
+
+    /// Two workers without listeners, and the guest of their mesh.
+    fn plans() -> (Vec<Plan>, Endpoint<Letter>) {
+        let flags = ["ringway", "serve", "--workers", "2", "--connections-max", "20"];
+        let arguments: Vec<OsString> = flags.iter().map(OsString::from).collect();
+        let Ok(Request::Serve(configuration)) = config::read(&arguments) else {
+            panic!("these flags are valid");
+        };
+        let cpus = Cpus::of_this_process().unwrap();
+        let machine = Machine { cpus, descriptors: 1000 };
+        let decisions = Decisions::new(&configuration, &machine, &[]).unwrap();
+        let mut endpoints = mesh::join(3, |_, _| 8);
+        let guest = endpoints.pop().unwrap();
+        let listeners = vec![Vec::new(), Vec::new()];
+        (decisions.plans(&configuration.serve, listeners, endpoints), guest)
+    }
+
+    fn event() -> Arc<OwnedFd> {
+        Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap())
+    }
+
+    fn drain(guest: &mut Endpoint<Letter>, started: &[Started]) {
+        for (member, started) in (0..).zip(started) {
+            guest.post(Member(member), Letter::drain(Duration::ZERO), 0).unwrap();
+            started.waker.wake();
+        }
+    }
+
+    #[test]
+    fn workers_turn_until_they_are_drained_and_say_so_once() {
+        let (plans, mut guest) = plans();
+        let (sender, mut ends) = tokio_mpsc::channel(2);
+        let started = start(plans, event(), &sender).unwrap();
+        assert_eq!(started.len(), 2);
+        assert!(started.iter().all(|started| started.fixed_bytes > 0));
+        assert!(ends.try_recv().is_err(), "nobody has ended by itself");
+        drain(&mut guest, &started);
+        let mut ended: Vec<u16> = (0..2)
+            .map(|_| {
+                let end = ends.blocking_recv().unwrap();
+                assert_eq!(end.outcome, Ok(()));
+                end.worker
+            })
+            .collect();
+        ended.sort_unstable();
+        assert_eq!(ended, [0, 1]);
+        drop(sender);
+        assert!(ends.blocking_recv().is_none());
+    }
+
+    #[test]
+    fn a_worker_that_cannot_start_ends_the_others() {
+        let (mut plans, _guest) = plans();
+        plans[1].ring.connections_max = u32::MAX / 2;
+        let (sender, mut ends) = tokio_mpsc::channel(2);
+        let sentence = start(plans, event(), &sender).unwrap_err();
+        assert!(sentence.contains("RLIMIT_NOFILE"), "{sentence}");
+        drop(sender);
+        assert!(ends.blocking_recv().is_none(), "no thread is left, and none had begun");
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_is_named() {
+        let (mut plans, _guest) = plans();
+        plans[0].pin = Some(1023);
+        let (sender, _ends) = tokio_mpsc::channel(2);
+        let sentence = start(plans, event(), &sender).unwrap_err();
+        assert!(sentence.contains("cannot be bound to core 1023"), "{sentence}");
+    }
+
+    #[test]
+    fn a_panic_is_the_end_of_its_worker_and_is_told() {
+        let number = 7;
+        let told = |panic: &str| Some(Err(format!("it panicked: {panic}")));
+        assert_eq!(survive(|| panic!("at {number}")), told("at 7"));
+        assert_eq!(survive(|| panic!("at once")), told("at once"));
+        assert_eq!(survive(|| Some(Ok(()))), Some(Ok(())));
+        assert_eq!(survive(|| None), None);
+    }
 }

@@ -156,7 +156,7 @@ fn a_bad_variable_and_a_bad_key_are_wrong_usage() {
     for (content, words) in [
         ("drian = \"1s\"\n", "did you mean \"drain\"?"),
         ("drain = \"soon\"\n", "invalid value 'soon' for '--drain <TIME>'"),
-        ("pin = \"maybe\"\n", "'maybe' for '--pin <PIN>' [possible values: on, off, auto]"),
+        ("pin = \"maybe\"\n", "'maybe' for '--pin <WHEN>' [possible values: on, off, auto]"),
         ("drain 1\n", "line 1: "),
         ("[limits]\nmesh_letters = 1\n", "did you mean \"mesh_letters_max\"?"),
         ("[limits]\nsubmission_entries = 4\n", "submission_entries is 4"),
@@ -205,29 +205,39 @@ fn a_busy_address_is_one_sentence_and_exit_code_1() {
     }
 }
 
-/// A flag of the help: its name, and its default if it has one.
+/// The flags of the help, each with its default if it has one.
 fn flags_of_help() -> Vec<(String, Option<String>)> {
     let help = stdout(&output(&["serve", "--help"], &[]));
-    let mut flags: Vec<(String, Option<String>)> = Vec::new();
-    for line in help.lines().map(str::trim_start) {
-        let name = line.trim_start_matches("-h, ");
-        if name.starts_with("--") && !name.starts_with("--message-bytes-max is") {
-            let name = name.split([' ', ',']).next().unwrap();
-            flags.push((name.to_owned(), None));
-        }
-        if let (Some((_, default)), Some(flag)) = (line.split_once("[default: "), flags.last_mut())
-        {
-            flag.1 = Some(default.split(']').next().unwrap().to_owned());
+    let (_, options) = help.split_once("Options:\n").unwrap();
+    // What is said of a flag is indented further than its name, and wrapped anywhere.
+    let mut flags: Vec<(String, String)> = Vec::new();
+    for line in options.lines() {
+        match line.strip_prefix("      --").or(line.strip_prefix("  -h, --")) {
+            Some(flag) => {
+                let name = flag.split(' ').next().unwrap();
+                flags.push((format!("--{name}"), String::new()));
+            }
+            None if line.starts_with("          ") => {
+                let (_, said) = flags.last_mut().unwrap();
+                said.push_str(line.trim());
+                said.push(' ');
+            }
+            None => {}
         }
     }
-    flags
+    let default = |said: String| {
+        let (_, default) = said.split_once("[default: ")?;
+        Some(default.split(']').next()?.to_owned())
+    };
+    flags.into_iter().map(|(flag, said)| (flag, default(said))).collect()
 }
 
 #[test]
 fn the_reference_names_every_flag_with_its_default() {
     let reference = include_str!("../guide/reference.md");
     let flags = flags_of_help();
-    assert!(flags.len() >= 40, "{flags:?}");
+    assert_eq!(flags.len(), 40, "{flags:?}");
+    assert_eq!(flags.iter().filter(|(_, default)| default.is_some()).count(), 24, "{flags:?}");
     for (flag, default) in flags.iter().filter(|(flag, _)| flag != "--help") {
         let starts = [format!("| `{flag}`"), format!("| `{flag} ")];
         let mut rows = reference.lines();
