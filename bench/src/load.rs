@@ -152,7 +152,7 @@ pub(crate) fn measure(options: &Options, progress: ProgressBar) -> Outcome<Repor
         commit: commit(),
         load_average,
         size: load.plans[0].size,
-        rate: load.plans.iter().map(|plan| plan.rate).sum(),
+        rate: options.rate.unwrap_or(scenario.rate),
         processes: load.processes.count(),
         connecting,
         traffic: TrafficFigures::default(),
@@ -176,7 +176,7 @@ impl Load {
     /// Opens all connections, in two steps where memory is weighed.
     fn connect(&mut self, weigh: bool) -> Outcome<(Connecting, Option<Memory>)> {
         let weights = if weigh { Some(self.weigh_halves()?) } else { None };
-        let slabs_before = if weigh { Slabs::read().ok() } else { None };
+        let slabs_before = weigh.then(memory::settled_slabs).filter(|slabs| !slabs.is_empty());
         let pss_before = self.server.as_ref().map(Tree::pss_bytes).transpose()?;
         let wanted: u32 = self.plans.iter().map(Plan::clients).sum();
         let mut third = None;
@@ -199,16 +199,14 @@ impl Load {
             server_us_per_handshake: server_us,
         };
         let Some(pss_bytes_before) = pss_before else { return Ok((connecting, None)) };
-        if weigh {
-            thread::sleep(SETTLE);
-        }
+        let slabs_after = weigh.then(memory::settled_slabs);
         let pss_bytes_after =
             self.server.as_ref().map(Tree::pss_bytes).transpose()?.unwrap_or_default();
         let slope = third
             .filter(|(count, _)| *count < open)
             .map(|(count, pss)| (to_f64(pss_bytes_after) - to_f64(pss)) / f64::from(open - count));
-        let slabs = match (weights, slabs_before, Slabs::read()) {
-            (Some(weights), Some(before), Ok(after)) => {
+        let slabs = match (weights, slabs_before, slabs_after) {
+            (Some(weights), Some(before), Some(after)) => {
                 Some(memory::server_half(&after.since(&before), &weights, open))
             }
             _ => None,
@@ -220,19 +218,15 @@ impl Load {
 
     /// Weighs the client's half of a connection's kernel memory, within the first process.
     fn weigh_halves(&mut self) -> Outcome<HalfWeights> {
-        let mut read = |order: Option<Order>| -> Outcome<Slabs> {
-            if let Some(order) = order {
-                self.processes.tell(0, order)?;
-                while !matches!(self.processes.next()?.1, Note::Ready) {}
-                thread::sleep(SETTLE / 4);
-            }
-            // Without root there are no slab figures; the run goes on without them.
-            Ok(Slabs::read().unwrap_or_default())
+        let mut after = |order| -> Outcome<Slabs> {
+            self.processes.tell(0, order)?;
+            while !matches!(self.processes.next()?.1, Note::Ready) {}
+            Ok(memory::settled_slabs())
         };
-        let empty = read(None)?;
-        let paired = read(Some(Order::Pairs { count: memory::PAIRS }))?;
-        let armed = read(Some(Order::ArmPairs))?;
-        read(Some(Order::ClosePairs))?;
+        let empty = memory::settled_slabs();
+        let paired = after(Order::Pairs { count: memory::PAIRS })?;
+        let armed = after(Order::ArmPairs)?;
+        after(Order::ClosePairs)?;
         Ok(HalfWeights::new(&paired.since(&empty), &armed.since(&paired)))
     }
 
@@ -283,6 +277,9 @@ impl Load {
         self.progress.set_message("measuring");
         let duration = options.duration.map_or_else(|| units::duration(&scenario.duration), Ok);
         let duration = duration.map_err(Failure::Usage)?;
+        if duration.is_zero() {
+            return Ok(());
+        }
         let watch = self.watch()?;
         let counts = self.send_for(duration, true)?;
         let stretch = watch.end(self)?;

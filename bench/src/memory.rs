@@ -3,16 +3,43 @@
 
 use std::collections::BTreeMap;
 
+use std::thread;
+use std::time::Duration;
+
+use crate::proc::Slabs;
 use crate::report::SlabFigures;
 
-/// Connections that are opened to weigh the client's half.
-pub(crate) const PAIRS: u32 = 1000;
+/// Connections that are opened to weigh the client's half. The kernel counts what lies in its
+/// caches for each CPU as live, some hundred objects, so a few pairs would not do.
+pub(crate) const PAIRS: u32 = 8000;
 
 /// Caches of which only the end that connects has an object: it takes a port.
 const CLIENT_ONLY: [&str; 2] = ["tcp_bind_bucket", "tcp_bind2_bucket"];
 
 /// A cache below this many bytes per connection is not named in the report.
 const NAMED_BYTES_MIN: f64 = 4.0;
+
+/// Sockets of earlier runs are freed bit by bit: how often and how long to look, and how much
+/// change between two looks is none.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(250);
+const SETTLE_LOOKS_MAX: u32 = 40;
+const SETTLED_BYTES: u64 = 64 << 10;
+
+/// The slab caches once they have stopped moving, or as they are after ten seconds. Without
+/// root there are none.
+pub(crate) fn settled_slabs() -> Slabs {
+    let mut before = Slabs::read().unwrap_or_default();
+    for _ in 0..SETTLE_LOOKS_MAX {
+        thread::sleep(SETTLE_INTERVAL);
+        let after = Slabs::read().unwrap_or_default();
+        let moved = after.network_bytes().abs_diff(before.network_bytes());
+        before = after;
+        if moved < SETTLED_BYTES {
+            break;
+        }
+    }
+    before
+}
 
 /// The client's half by cache, in bytes per connection.
 #[derive(Debug)]
@@ -72,8 +99,8 @@ mod tests {
 
     #[test]
     fn the_clients_half_and_its_armed_receive_are_taken_off() {
-        let opened = growth(&[("TCP", 4_000_000), ("tcp_bind_bucket", 128_000)]);
-        let armed = growth(&[("io_kiocb", 256_000)]);
+        let opened = growth(&[("TCP", 32_000_000), ("tcp_bind_bucket", 1_024_000)]);
+        let armed = growth(&[("io_kiocb", 2_048_000)]);
         let weights = HalfWeights::new(&opened, &armed);
         let all = growth(&[("TCP", 40_000), ("tcp_bind_bucket", 1280), ("io_kiocb", 5120)]);
         let figures = server_half(&all, &weights, 10);

@@ -113,6 +113,16 @@ impl Slabs {
         Slabs(text.lines().filter_map(cache).collect())
     }
 
+    /// Bytes in sockets, which is what a run moves most.
+    pub(crate) fn network_bytes(&self) -> u64 {
+        ["TCP", "TCPv6", "sock_inode_cache"].iter().filter_map(|name| self.0.get(*name)).sum()
+    }
+
+    /// True exactly when nothing could be read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The growth since `before` by cache, in bytes, nothing where it shrank.
     pub(crate) fn since(&self, before: &Slabs) -> BTreeMap<String, u64> {
         let growth = |(name, bytes): (&String, &u64)| {

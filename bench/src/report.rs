@@ -152,8 +152,10 @@ impl Report {
                 counts.delivered,
                 traffic.delivered_per_second
             ));
-        } else {
+        } else if traffic.seconds > 0.0 {
             lines.push(format!("traffic      none for {:.2} s", traffic.seconds));
+        } else {
+            return;
         }
         if counts.pings > 0 || counts.reopened > 0 {
             lines.push(format!(

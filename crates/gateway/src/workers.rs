@@ -51,6 +51,10 @@ pub(crate) struct Started {
     pub(crate) notes: Vec<String>,
 }
 
+/// Held by every worker that has not drained; gone with the thread, whatever ends it.
+#[derive(Debug)]
+struct Turning;
+
 /// What a thread says of itself once its engine stands.
 #[derive(Debug)]
 struct Introduction {
@@ -74,12 +78,13 @@ pub(crate) fn start(
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|error| format!("cannot block signals: {error}"))?;
     let mut spawned = Ok(());
+    let turning = Arc::new(Turning);
     for plan in plans {
         let (introduce, introduction) = mpsc::channel();
         let (go, targets) = mpsc::channel();
-        let ends = ends.clone();
+        let (ends, turning) = (ends.clone(), Arc::clone(&turning));
         let name = format!("ringway-{}", plan.worker);
-        let body = move || live(plan, &introduce, &targets, &ends);
+        let body = move || live(plan, &introduce, &targets, turning, &ends);
         match thread::Builder::new().name(name).spawn(body) {
             Ok(handle) => {
                 threads.push((handle, go));
@@ -127,11 +132,12 @@ fn live(
     plan: Plan,
     introduce: &mpsc::Sender<Result<Introduction, String>>,
     targets: &mpsc::Receiver<Vec<WakeTarget>>,
+    turning: Arc<Turning>,
     ends: &tokio_mpsc::Sender<WorkerEnd>,
 ) {
     let worker = plan.worker;
     let outcome = survive(|| match prepare(&plan) {
-        Ok(()) => work(plan, introduce, targets),
+        Ok(()) => work(plan, introduce, targets, turning),
         Err(sentence) => {
             let _ = introduce.send(Err(sentence));
             None
@@ -160,11 +166,12 @@ fn prepare(plan: &Plan) -> Result<(), String> {
     }
 }
 
-/// Makes the engine, meets the others, and turns until drained. `None`: the start was given up.
+/// Makes the engine, meets the others, and turns until all have drained. `None`: the start was given up.
 fn work(
     plan: Plan,
     introduce: &mpsc::Sender<Result<Introduction, String>>,
     targets: &mpsc::Receiver<Vec<WakeTarget>>,
+    turning: Arc<Turning>,
 ) -> Option<Result<(), String>> {
     let mut engine = match RingEngine::new(&plan.ring, plan.listeners) {
         Ok(engine) => engine,
@@ -187,7 +194,13 @@ fn work(
     }
     let mut endpoint = plan.endpoint;
     let mut worker = Worker::new(plan.options, Hub::new(plan.hub), endpoint.member(), engine.now());
-    let outcome = worker::run(&mut worker, &mut engine, &mut endpoint);
+    let mut outcome = worker::run(&mut worker, &mut engine, &mut endpoint);
+    // The others may still have publishers, whose letters somebody must take.
+    let others = Arc::downgrade(&turning);
+    drop(turning);
+    while outcome.is_ok() && others.strong_count() > 0 {
+        outcome = worker.turn(&mut engine, &mut endpoint);
+    }
     Some(outcome.map_err(|error| format!("its engine failed: {error}")))
 }
 

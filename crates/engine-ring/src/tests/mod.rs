@@ -1,9 +1,10 @@
 //! The engine on real sockets of this machine: what the kernel does, and what the engine makes of
-//! it. What every engine must do is in the worker's conformance suite.
+//! it; and, in `conformance.rs`, what every engine must do.
 
 mod accepting;
 mod churn;
 mod closing;
+mod conformance;
 mod receiving;
 mod rig;
 mod sending;

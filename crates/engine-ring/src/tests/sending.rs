@@ -68,24 +68,17 @@ fn a_partial_offer_is_refused_with_what_was_taken_and_the_rest_follows() {
 fn a_full_socket_refuses_all_and_is_writable_once_when_read() {
     for mut rig in Rig::both(&options()) {
         let (connection, client) = rig.slow_client();
-        let (filling, last) = (bytes_of(b'a', MIB), bytes_of(b'b', MIB));
+        // More than the socket takes, so that each is refused, if only its end.
+        let (filling, last) = (bytes_of(b'a', 16 * MIB), bytes_of(b'b', MIB));
         let mut taken_in_all = 0;
         // What is on its way moves on into the peer's buffer and makes room again, for a while.
-        loop {
-            rig.offer(&filling, &[connection.slot]);
-            rig.expect(&Event::Offered(1));
-            let refused = rig.events.iter().find_map(|event| match event {
-                Event::Refused(_, outcome) => Some(outcome.clone()),
-                _ => None,
-            });
+        let mut taken = MIB;
+        while taken > 0 {
             rig.events.clear();
-            let taken = refused.map_or(MIB, |outcome| outcome.unwrap().taken);
+            rig.offer(&filling, &[connection.slot]);
+            taken = rig.refused(connection).unwrap().taken;
             taken_in_all += taken;
-            if taken == 0 {
-                break;
-            }
         }
-        rig.events.clear();
         let reader = reader(client, taken_in_all + MIB);
         rig.drain(connection, last);
         let received = reader.join().unwrap();

@@ -127,17 +127,28 @@ impl Gateway {
         socket
     }
 
-    /// `/stats`, once every worker has reported since the call and `wanted` holds.
+    /// `/stats`, once every worker was asked for a report since the call and `wanted` holds of it.
+    /// A report that arrives after the call may have been on its way before; the next one was not.
     pub(crate) fn stats_until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut http = self.http();
         let called = Instant::now();
+        // By worker: when the first report since the call came, in seconds from the call.
+        let mut firsts: Vec<Option<f64>> = Vec::new();
         loop {
             let stats = http.get("/stats").json();
             let elapsed = called.elapsed();
-            let is_fresh = |worker: &Value| {
-                worker["report_age_seconds"].as_f64().unwrap() < elapsed.as_secs_f64()
-            };
-            if workers(&stats).iter().all(is_fresh) && wanted(&stats) {
+            firsts.resize(workers(&stats).len(), None);
+            let mut are_fresh = true;
+            for (first, worker) in firsts.iter_mut().zip(workers(&stats)) {
+                let age = worker["report_age_seconds"].as_f64().unwrap();
+                let came = elapsed.as_secs_f64() - age;
+                if came > 0.0 {
+                    first.get_or_insert(came);
+                }
+                // The ages are read at slightly different moments; reports are a second apart.
+                are_fresh &= first.is_some_and(|first| came > first + 0.5);
+            }
+            if are_fresh && wanted(&stats) {
                 return stats;
             }
             assert!(elapsed < PATIENCE, "{stats:#}");

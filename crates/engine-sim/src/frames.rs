@@ -1,0 +1,114 @@
+//! WebSocket as a client speaks it (RFC 6455 section 5.2), written again and apart from `wire`: what
+//! is to be tested does not test itself.
+
+/// The opcodes there are.
+pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
+pub(crate) const CLOSE: u8 = 0x8;
+pub(crate) const PING: u8 = 0x9;
+pub(crate) const PONG: u8 = 0xA;
+
+const FIN: u8 = 0x80;
+const MASKED: u8 = 0x80;
+
+/// The sample key of RFC 6455 section 1.3, and what a server must answer to it.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The request that upgrades to a target.
+pub(crate) fn request(target: &str) -> Vec<u8> {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Takes the response head off the front, once it is complete: its status.
+pub(crate) fn take_response(bytes: &mut Vec<u8>) -> Result<Option<u16>, String> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head: Vec<u8> = bytes.drain(..end + 4).collect();
+    let head = String::from_utf8(head).map_err(|_| "the response is not text".to_owned())?;
+    let status = head
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .ok_or_else(|| format!("no status in {head:?}"))?;
+    if status == 101 && !head.contains(ACCEPT) {
+        return Err(format!("the key was not accepted: {head:?}"));
+    }
+    Ok(Some(status))
+}
+
+/// A frame of a client.
+pub(crate) fn frame(opcode: u8, is_final: bool, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let mut frame = vec![if is_final { FIN | opcode } else { opcode }];
+    let length = payload.len();
+    match u16::try_from(length) {
+        Ok(short) if short < 126 => frame.push(MASKED | short.to_be_bytes()[1]),
+        Ok(medium) => {
+            frame.push(MASKED | 126);
+            frame.extend(medium.to_be_bytes());
+        }
+        Err(_) => {
+            frame.push(MASKED | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    frame.extend(key);
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// A frame of a server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) opcode: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// Takes a whole frame off the front of the bytes, from `at` on, which moves behind it.
+pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, String> {
+    let rest = &bytes[*at..];
+    let [first, second, ..] = *rest else { return Ok(None) };
+    let opcode = first & 0x0F;
+    if first & 0xF0 != FIN || ![TEXT, BINARY, CLOSE, PING, PONG].contains(&opcode) {
+        return Err(format!("a frame begins with {first:#04x} {second:#04x}: not what is sent here"));
+    }
+    let (header, length) = match second {
+        0..=125 => (2, usize::from(second)),
+        126 => match rest.get(2..4) {
+            Some(length) => (4, usize::from(u16::from_be_bytes([length[0], length[1]]))),
+            None => return Ok(None),
+        },
+        _ => return Err(format!("a frame is masked or too long: its second byte is {second:#04x}")),
+    };
+    let Some(payload) = rest.get(header..header + length) else { return Ok(None) };
+    *at += header + length;
+    Ok(Some(Frame { opcode, payload: payload.to_vec() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examples of RFC 6455 section 5.7.
+    #[test]
+    fn frames_are_those_of_the_rfc() {
+        let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(frame(TEXT, true, b"Hello", [0x37, 0xfa, 0x21, 0x3d]), hello);
+        let mut at = 0;
+        let bytes = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x89];
+        let expected = Frame { opcode: TEXT, payload: b"Hello".to_vec() };
+        assert_eq!(take_frame(&bytes, &mut at), Ok(Some(expected)));
+        assert_eq!((take_frame(&bytes, &mut at), at), (Ok(None), 7));
+    }
+
+    #[test]
+    fn what_no_server_sends_is_an_error() {
+        for bytes in [[0x01, 0x00], [0xC1, 0x00], [0x81, 0x80], [0x83, 0x00]] {
+            take_frame(&bytes, &mut 0).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What was published, and what of it everyone has received: the promise of the gateway in a form
+//! that can be checked. Messages of one publisher to one topic arrive in order, each once, and
+//! without a gap for as long as a subscriber is open.
+
+use std::collections::BTreeMap;
+
+use worker::Time;
+
+/// Who is meant by a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum To {
+    /// The subscribers of a topic.
+    Topic(usize),
+    /// Every open connection.
+    Everyone,
+    /// Nobody but its sender.
+    Echo,
+}
+
+/// A publisher's messages to one topic. By number, which the messages carry.
+pub(crate) type StreamId = usize;
+
+#[derive(Debug)]
+struct Message {
+    sent: Time,
+    opcode: u8,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Stream {
+    to: To,
+    /// Which visitor publishes; a guest is none.
+    publisher: Option<usize>,
+    messages: Vec<Message>,
+    /// So many of the first messages were received by somebody.
+    heard: usize,
+    /// True exactly when it is known that the gateway has taken every message.
+    taken: bool,
+}
+
+/// Everything that was published.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    streams: Vec<Stream>,
+}
+
+/// What one visitor may expect and has received.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) visitor: usize,
+    pub(crate) topics: Vec<usize>,
+    pub(crate) echo: bool,
+    /// Whether it gets its own messages.
+    pub(crate) own: bool,
+    /// When it knew that it was open.
+    pub(crate) since: Time,
+    /// By stream: the next message that must come.
+    next: BTreeMap<StreamId, usize>,
+}
+
+impl Subscription {
+    pub(crate) fn new(visitor: usize, topics: Vec<usize>, echo: bool, own: bool) -> Self {
+        Self { visitor, topics, echo, own, since: Time::NEVER, next: BTreeMap::new() }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn stream(&mut self, to: To, publisher: Option<usize>) -> StreamId {
+        self.streams.push(Stream { to, publisher, messages: Vec::new(), heard: 0, taken: false });
+        self.streams.len() - 1
+    }
+
+    /// The payload of the next message of a stream, so many bytes or a few more.
+    pub(crate) fn publish(&mut self, id: StreamId, now: Time, opcode: u8, bytes: usize) -> Vec<u8> {
+        let messages = &mut self.streams[id].messages;
+        let payload = payload(id, messages.len(), bytes);
+        messages.push(Message { sent: now, opcode, bytes });
+        payload
+    }
+
+    pub(crate) fn published(&self, id: StreamId) -> usize {
+        self.streams[id].messages.len()
+    }
+
+    /// The gateway has taken every message of the stream.
+    pub(crate) fn take(&mut self, id: StreamId) {
+        self.streams[id].taken = true;
+    }
+
+    /// A subscriber has received a message.
+    pub(crate) fn receive(
+        &mut self,
+        by: &mut Subscription,
+        opcode: u8,
+        received: &[u8],
+    ) -> Result<(), String> {
+        let visitor = by.visitor;
+        let (id, number) = parse(received)
+            .filter(|(id, _)| *id < self.streams.len())
+            .ok_or_else(|| format!("visitor {visitor} has received what nobody sent"))?;
+        let stream = &mut self.streams[id];
+        let name = format!("message {number} of stream {id} ({:?}) at visitor {visitor}", stream.to);
+        let message = stream.messages.get(number).ok_or(format!("{name} was not sent"))?;
+        if message.opcode != opcode || payload(id, number, message.bytes) != received {
+            return Err(format!("{name} is not what was sent"));
+        }
+        if !is_for(by, stream) {
+            return Err(format!("{name} is not for it"));
+        }
+        let next = by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, number));
+        if number != next {
+            return Err(format!("{name} came instead of {next}"));
+        }
+        by.next.insert(id, number + 1);
+        stream.heard = stream.heard.max(number + 1);
+        Ok(())
+    }
+
+    /// A subscriber that is open when everything has come to rest: it has all that it must have.
+    pub(crate) fn check(&self, by: &Subscription) -> Result<(), String> {
+        for (id, stream) in self.streams.iter().enumerate().filter(|(_, it)| is_for(by, it)) {
+            let must = if stream.taken { stream.messages.len() } else { stream.heard };
+            let next =
+                by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, must));
+            if next != must {
+                return Err(format!(
+                    "visitor {} has not received message {next} of stream {id} ({:?}, by {:?}), \
+                     of which {must} were taken",
+                    by.visitor, stream.to, stream.publisher
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_for(by: &Subscription, stream: &Stream) -> bool {
+    let is_own = stream.publisher == Some(by.visitor);
+    match stream.to {
+        To::Topic(topic) => by.topics.contains(&topic) && (by.own || !is_own),
+        To::Everyone => true,
+        To::Echo => is_own,
+    }
+}
+
+/// The first message that a subscriber since then must receive, or an earlier one that it has.
+fn first(stream: &Stream, since: Time, received: usize) -> usize {
+    let first = stream.messages.iter().position(|message| message.sent >= since);
+    first.unwrap_or(stream.messages.len()).min(received)
+}
+
+/// Stream and number in words, and then letters that follow from both.
+fn payload(id: StreamId, number: usize, bytes: usize) -> Vec<u8> {
+    let mut payload = format!("{id} {number} ").into_bytes();
+    let letter = b'a' + u8::try_from((id * 7 + number) % 26).expect("below 26");
+    payload.resize(payload.len().max(bytes), letter);
+    payload
+}
+
+fn parse(payload: &[u8]) -> Option<(StreamId, usize)> {
+    let mut words = payload.split(|byte| *byte == b' ');
+    let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
+    Some((number()?, number()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::TEXT;
+
+    fn ledger() -> (Ledger, Subscription, Vec<Vec<u8>>) {
+        let mut ledger = Ledger::default();
+        let id = ledger.stream(To::Topic(3), Some(1));
+        let messages =
+            (0..4).map(|number| ledger.publish(id, Time(number * 10), TEXT, 20)).collect();
+        let mut subscription = Subscription::new(0, vec![3], false, true);
+        subscription.since = Time(15);
+        (ledger, subscription, messages)
+    }
+
+    #[test]
+    fn messages_in_order_from_the_first_that_must_come_are_right() {
+        for from in [0, 1, 2] {
+            let (mut ledger, mut by, messages) = ledger();
+            for message in &messages[from..] {
+                ledger.receive(&mut by, TEXT, message).unwrap();
+            }
+            ledger.take(0);
+            ledger.check(&by).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_gap_a_repetition_a_change_and_a_loss_are_errors() {
+        let (mut ledger, mut by, messages) = ledger();
+        ledger.receive(&mut by, TEXT, &messages[3]).unwrap_err();
+        ledger.receive(&mut by, TEXT, &messages[2]).unwrap();
+        ledger.receive(&mut by, TEXT, &messages[2]).unwrap_err();
+        ledger.receive(&mut by, crate::frames::BINARY, &messages[3]).unwrap_err();
+        ledger.receive(&mut by, TEXT, &messages[3][..19]).unwrap_err();
+        ledger.check(&by).unwrap();
+        ledger.take(0);
+        ledger.check(&by).unwrap_err();
+    }
+
+    #[test]
+    fn what_one_subscriber_has_heard_another_must_have_too() {
+        let (mut ledger, mut by, messages) = ledger();
+        let silent = Subscription { since: Time(0), ..Subscription::new(2, vec![3], false, true) };
+        ledger.check(&silent).unwrap();
+        ledger.receive(&mut by, TEXT, &messages[2]).unwrap();
+        ledger.check(&silent).unwrap_err();
+    }
+
+    #[test]
+    fn who_wants_no_messages_of_its_own_gets_none() {
+        let (mut ledger, _, messages) = ledger();
+        let mut own = Subscription::new(1, vec![3], false, false);
+        own.since = Time(0);
+        ledger.receive(&mut own, TEXT, &messages[0]).unwrap_err();
+        ledger.take(0);
+        ledger.check(&own).unwrap();
+    }
+}
