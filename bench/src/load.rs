@@ -26,6 +26,8 @@ use crate::url::Url;
 
 /// How long a server may take until it accepts the first connection.
 const SERVER_START_MAX: Duration = Duration::from_secs(10);
+/// Connections of a load process: a hard RLIMIT_NOFILE is often 20,000.
+pub(crate) const CONNECTIONS_PER_PROCESS: u32 = 19_000;
 /// What the machine gets to settle before memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Above this a core counts as fully used, in per cent.
@@ -70,7 +72,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) core: Option<usize>,
     /// Most connections of one load process.
-    #[arg(long, default_value_t = 19_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = CONNECTIONS_PER_PROCESS, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections_per_process: u32,
     /// Messages that a load process waits for before it wakes up, in a closed loop. Few: the
     /// server spends its time on waking it. Many: its sockets hold more.
@@ -268,9 +270,9 @@ impl Load {
         if sends && !options.warmup.is_zero() {
             self.progress.set_message("warming up");
             let counts = self.send_for(options.warmup, false)?;
-            if counts.delivered == 0 {
+            if counts.delivered == 0 || counts.has_errors() {
                 report.traffic.counts = counts;
-                report.errors.push("nothing that was published arrived".to_owned());
+                report.errors.push("the warm-up did not arrive whole, nothing was measured".into());
                 return Ok(());
             }
         }

@@ -5,7 +5,9 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod calibration;
+mod chart;
 mod clients;
+mod compare;
 mod failure;
 mod frame;
 mod generator;
@@ -14,6 +16,7 @@ mod load;
 mod log;
 mod memory;
 mod order;
+mod pairs;
 mod payload;
 mod proc;
 mod processes;
@@ -43,6 +46,11 @@ struct Options {
 enum Command {
     /// Put a load on a WebSocket server and measure both.
     Load(Box<load::Options>),
+    /// Compare the latencies of two interval logs. Exit code 1: the second is above the
+    /// tolerance; 2: nothing can be compared.
+    Compare(compare::Options),
+    /// Measure servers against each other in interleaved runs: CPU per delivery.
+    Pairs(pairs::Options),
     /// One process of a load; started by it.
     #[command(name = processes::SUBCOMMAND, hide = true)]
     LoadProcess,
@@ -69,6 +77,8 @@ fn run(command: &Command) -> Outcome<u8> {
             let report = load::run(options)?;
             Ok(u8::from(!report.errors.is_empty()))
         }
+        Command::Compare(options) => compare::run(options).map(|is_within| u8::from(!is_within)),
+        Command::Pairs(options) => pairs::run(options).map(|()| 0),
         Command::LoadProcess => generator::run().map(|()| 0),
     }
 }

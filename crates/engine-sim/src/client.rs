@@ -73,6 +73,12 @@ impl Client {
         self.network.state.borrow_mut().reset(self.link, Side::Client);
     }
 
+    /// True exactly when the socket takes something.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.network.state.borrow_mut().is_writable(self.link, Side::Client)
+    }
+
     /// True exactly when there is something to read, be it the end.
     #[must_use]
     pub fn is_readable(&self) -> bool {

@@ -93,6 +93,9 @@ pub struct SimEngine {
     gone: Vec<ConnectionId>,
     waker: Arc<SimWaker>,
     waits_until: Time,
+    has_told: bool,
+    accepted: u64,
+    closed: u64,
     counts: EngineCounts,
     breaches: Vec<String>,
 }
@@ -123,6 +126,9 @@ impl SimEngine {
             gone: Vec::new(),
             waker: Arc::new(SimWaker(woken)),
             waits_until: Time(0),
+            has_told: false,
+            accepted: 0,
+            closed: 0,
             counts: EngineCounts::default(),
             breaches: Vec::new(),
         }
@@ -135,10 +141,17 @@ impl SimEngine {
         !self.submitted.is_empty() || self.has_news() || !self.sources(&mut state).is_empty()
     }
 
-    /// The deadline of the last wait.
+    /// The deadline of the last wait, if that had nothing to tell and nothing was submitted since:
+    /// then its worker is where it was when it waited.
     #[must_use]
-    pub fn waits_until(&self) -> Time {
-        self.waits_until
+    pub fn waits_until(&self) -> Option<Time> {
+        (!self.has_told && self.submitted.is_empty()).then_some(self.waits_until)
+    }
+
+    /// Connections that were accepted, and that were told to be closed.
+    #[must_use]
+    pub fn accepted_and_closed(&self) -> (u64, u64) {
+        (self.accepted, self.closed)
     }
 
     /// Connections that the engine holds.
@@ -179,11 +192,7 @@ impl SimEngine {
                 Submitted::Send(id, bytes) => self.send(&mut state, id, bytes),
                 Submitted::Offer(frame, targets) => self.offer(&mut state, &frame, &targets),
                 Submitted::Close(id, how) => self.close(&mut state, id, how),
-                Submitted::Wake(member) => {
-                    if let Some(woken) = state.woken.get(usize::from(member.0)) {
-                        woken.store(true, Ordering::Release);
-                    }
-                }
+                Submitted::Wake(member) => state.wake(member),
             }
         }
     }
@@ -368,6 +377,7 @@ impl SimEngine {
             }
             let Some(connection) = self.table.insert(link) else { break };
             state.note(link as u64, "accepted", connection.slot as usize);
+            self.accepted += 1;
             let peer = state.address(link);
             self.told.push(Outcome::Accepted(connection, listener, peer));
         }
@@ -396,6 +406,7 @@ impl SimEngine {
             Phase::Ended => {
                 state.note(connection.link as u64, "closed", slot as usize);
                 self.table.remove(slot);
+                self.closed += 1;
                 self.told.push(Outcome::Closed(id));
                 if self.gone.len() == GONE_MAX {
                     self.gone.remove(0);
@@ -560,9 +571,9 @@ impl Engine for SimEngine {
         self.enter();
         loop {
             self.gather();
-            let told = self.tell(&mut on_completion);
+            self.has_told = self.tell(&mut on_completion);
             let mut state = self.network.state.borrow_mut();
-            if told || state.options.clock == Clock::Driver || state.now >= deadline {
+            if self.has_told || state.options.clock == Clock::Driver || state.now >= deadline {
                 return Ok(());
             }
             let next = state.next().min(deadline);

@@ -74,7 +74,9 @@ pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, 
     let [first, second, ..] = *rest else { return Ok(None) };
     let opcode = first & 0x0F;
     if first & 0xF0 != FIN || ![TEXT, BINARY, CLOSE, PING, PONG].contains(&opcode) {
-        return Err(format!("a frame begins with {first:#04x} {second:#04x}: not what is sent here"));
+        return Err(format!(
+            "a frame begins with {first:#04x} {second:#04x}: not what is sent here"
+        ));
     }
     let (header, length) = match second {
         0..=125 => (2, usize::from(second)),
@@ -82,7 +84,9 @@ pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, 
             Some(length) => (4, usize::from(u16::from_be_bytes([length[0], length[1]]))),
             None => return Ok(None),
         },
-        _ => return Err(format!("a frame is masked or too long: its second byte is {second:#04x}")),
+        _ => {
+            return Err(format!("a frame is masked or too long: its second byte is {second:#04x}"));
+        }
     };
     let Some(payload) = rest.get(header..header + length) else { return Ok(None) };
     *at += header + length;

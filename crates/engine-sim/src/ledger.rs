@@ -79,10 +79,6 @@ impl Ledger {
         payload
     }
 
-    pub(crate) fn published(&self, id: StreamId) -> usize {
-        self.streams[id].messages.len()
-    }
-
     /// The gateway has taken every message of the stream.
     pub(crate) fn take(&mut self, id: StreamId) {
         self.streams[id].taken = true;
@@ -100,7 +96,8 @@ impl Ledger {
             .filter(|(id, _)| *id < self.streams.len())
             .ok_or_else(|| format!("visitor {visitor} has received what nobody sent"))?;
         let stream = &mut self.streams[id];
-        let name = format!("message {number} of stream {id} ({:?}) at visitor {visitor}", stream.to);
+        let name =
+            format!("message {number} of stream {id} ({:?}) at visitor {visitor}", stream.to);
         let message = stream.messages.get(number).ok_or(format!("{name} was not sent"))?;
         if message.opcode != opcode || payload(id, number, message.bytes) != received {
             return Err(format!("{name} is not what was sent"));
@@ -121,8 +118,7 @@ impl Ledger {
     pub(crate) fn check(&self, by: &Subscription) -> Result<(), String> {
         for (id, stream) in self.streams.iter().enumerate().filter(|(_, it)| is_for(by, it)) {
             let must = if stream.taken { stream.messages.len() } else { stream.heard };
-            let next =
-                by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, must));
+            let next = by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, must));
             if next != must {
                 return Err(format!(
                     "visitor {} has not received message {next} of stream {id} ({:?}, by {:?}), \

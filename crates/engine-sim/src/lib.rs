@@ -9,16 +9,23 @@
 mod chance;
 mod client;
 mod engine;
+mod frames;
+mod guest;
+mod history;
+mod ledger;
 mod network;
 mod options;
 mod outcome;
 mod pipe;
+mod scenario;
 mod table;
+mod visitor;
 
 pub use crate::{
     chance::Chance,
     client::{Client, ClientRead},
     engine::SimEngine,
+    history::{Broken, Summary, run},
     network::{Deed, Network},
     options::{Clock, EngineOptions, Faults, NetworkOptions},
 };

@@ -7,10 +7,14 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use mesh::Member;
 use worker::{Failure, Time};
 
 use crate::{
@@ -143,6 +147,12 @@ impl State {
     fn at(&mut self, time: Time, happening: Happening) {
         self.happened += 1;
         self.happenings.insert((time, self.happened), happening);
+    }
+
+    pub(crate) fn wake(&self, member: Member) {
+        if let Some(woken) = self.woken.get(usize::from(member.0)) {
+            woken.store(true, Ordering::Release);
+        }
     }
 
     /// Sees to it that the clock stops at that time.
@@ -424,6 +434,16 @@ impl Network {
         SimEngine::new(self.clone(), member, options)
     }
 
+    /// A further member of the mesh that has no engine: how it learns that it was woken.
+    #[must_use]
+    pub fn guest(&self) -> Arc<AtomicBool> {
+        let mut state = self.state.borrow_mut();
+        let woken = Arc::<AtomicBool>::default();
+        state.listeners.push(Vec::new());
+        state.woken.push(Arc::clone(&woken));
+        woken
+    }
+
     /// A client that has begun to connect to a listener of an engine.
     ///
     /// # Panics
@@ -453,6 +473,11 @@ impl Network {
         let member = *state.chance.one(if open.is_empty() { &all } else { &open });
         drop(state);
         self.connect(member, listener)
+    }
+
+    /// Wakes a member of the mesh.
+    pub fn wake(&self, member: Member) {
+        self.state.borrow().wake(member);
     }
 
     /// The time now.

@@ -22,8 +22,11 @@ pub(crate) struct Scenario {
     pub(crate) connections_max: u32,
     pub(crate) topics: usize,
     pub(crate) network: NetworkOptions,
+    /// Bytes of the messages that visitors send.
+    pub(crate) message_bytes: usize,
     pub(crate) receive_buffer_bytes: usize,
     pub(crate) limits: Limits,
+    pub(crate) held_bytes_max: u64,
     pub(crate) write_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) ping_interval: Option<Duration>,
@@ -46,16 +49,22 @@ impl Scenario {
         let is_calm = chance.of(0.4);
         let milliseconds = |chance: &mut Chance, range| Duration::from_millis(chance.long(range));
         let workers = *chance.one(&[1, 2, 2, 3, 4]);
+        let message_bytes = *chance.one(&[20, 200, MESSAGE_BYTES_MAX as usize]);
+        // Many bytes in many pieces would take too long.
+        let pieces = if message_bytes <= 200 { &[1, 7, 64, 1_024][..] } else { &[64, 1_024] };
+        let limits = limits(is_calm, chance);
         Self {
             seed,
             is_calm,
             workers,
             connections_max: *chance.one(if is_calm { &[64][..] } else { &[3, 8, 20, 64] }),
             topics: chance.number(1..=4),
-            network: network(seed, is_calm, chance),
-            receive_buffer_bytes: *chance.one(&[1, 7, 64, 1024]),
-            limits: limits(is_calm, chance),
-            write_timeout: milliseconds(chance, 500..=10_000),
+            network: network(seed, is_calm, chance, pieces),
+            message_bytes,
+            receive_buffer_bytes: *chance.one(pieces),
+            held_bytes_max: if is_calm { 1 << 30 } else { limits.fanout_bytes_max },
+            limits,
+            write_timeout: milliseconds(chance, if is_calm { 3_000 } else { 500 }..=10_000),
             close_timeout: milliseconds(chance, 200..=5_000),
             ping_interval: chance.of(0.8).then(|| milliseconds(chance, 500..=20_000)),
             pong_timeout: milliseconds(chance, 500..=5_000),
@@ -101,22 +110,25 @@ impl Scenario {
             origins: OriginRule::Any,
             topics_per_connection_max: self.limits.topics_per_connection_max,
             topic_bytes_max: self.limits.topic_bytes_max,
-            held_bytes_max: self.limits.fanout_bytes_max,
+            held_bytes_max: self.held_bytes_max,
             seed: self.seed ^ u64::from(member),
         }
     }
 }
 
-fn network(seed: u64, is_calm: bool, chance: &mut Chance) -> NetworkOptions {
+fn network(seed: u64, is_calm: bool, chance: &mut Chance, pieces: &[usize]) -> NetworkOptions {
     let latency_min = Duration::from_micros(chance.long(10..=1_000));
+    // So wide and short that whoever reads has soon read everything.
+    let buffers = if is_calm { &[40_000][..] } else { &[100, 1_000, 5_000, 40_000] };
+    let latency_us_max = if is_calm { 3_000 } else { 50_000 };
     NetworkOptions {
         seed,
         clock: Clock::Driver,
         latency_min,
-        latency_max: latency_min + Duration::from_micros(chance.long(0..=50_000)),
+        latency_max: latency_min + Duration::from_micros(chance.long(0..=latency_us_max)),
         send_buffer_bytes: *chance.one(&[100, 1_000, 5_000, 40_000]),
-        window_bytes: *chance.one(&[100, 1_000, 5_000, 40_000]),
-        segment_bytes_max: *chance.one(&[1, 50, 1_400, 16_000]),
+        window_bytes: *chance.one(buffers),
+        segment_bytes_max: *chance.one(pieces).max(&10),
         backlog: if is_calm { 4096 } else { *chance.one(&[1, 5, 4096]) },
         faults: if is_calm { Faults::NONE } else { faults(chance) },
     }
@@ -138,7 +150,7 @@ fn faults(chance: &mut Chance) -> Faults {
 }
 
 fn limits(is_calm: bool, chance: &mut Chance) -> Limits {
-    let queue: u64 = if is_calm { 1 << 20 } else { *chance.one(&[5_000, 20_000, 256 << 10]) };
+    let queue: u64 = if is_calm { 16 << 20 } else { *chance.one(&[5_000, 20_000, 256 << 10]) };
     Limits {
         surplus_connections_max: 4,
         message_bytes_max: MESSAGE_BYTES_MAX,

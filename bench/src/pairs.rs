@@ -1,0 +1,228 @@
+//! `ringway-bench pairs`: runs the same load on several servers in turn, A B A B …, because on a
+//! shared machine only ratios between neighbours in time mean anything.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::ProgressBar;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::failure::{Failure, Outcome};
+use crate::load;
+use crate::proc;
+use crate::units;
+use crate::url::Url;
+
+/// How long a server may take to end, and its port to become free.
+const END_MAX: Duration = Duration::from_secs(30);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Measures servers against each other in interleaved runs: CPU per delivery.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Command line of a server, run by sh; at least one, the first is what others are compared
+    /// with.
+    #[arg(long = "server", value_name = "COMMAND", required = true)]
+    servers: Vec<String>,
+    /// URL of each server, in the same order, or one for all.
+    #[arg(long = "url", default_value = "ws://127.0.0.1:9100/ws/bench")]
+    urls: Vec<String>,
+    /// Scenario of every run.
+    #[arg(long, default_value = "fanout")]
+    scenario: String,
+    /// Connections of every run [default: the scenario's].
+    #[arg(long)]
+    connections: Option<u32>,
+    /// Payload bytes of a message [default: the scenario's].
+    #[arg(long, value_parser = units::size)]
+    size: Option<usize>,
+    /// How long each run is measured [default: the scenario's].
+    #[arg(long, value_parser = units::duration)]
+    duration: Option<Duration>,
+    /// Runs of each server.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// CPU of the servers.
+    #[arg(long)]
+    core_server: Option<usize>,
+    /// CPU of the load processes.
+    #[arg(long)]
+    core_load: Option<usize>,
+    /// Messages that a load process waits for before it wakes up.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Measure with a build that has debug assertions, whose figures mean nothing.
+    #[arg(long)]
+    allow_debug: bool,
+}
+
+/// Runs the servers in turn and prints the table.
+pub(crate) fn run(options: &Options) -> Outcome<()> {
+    if options.urls.len() != 1 && options.urls.len() != options.servers.len() {
+        return Err(Failure::usage("give one --url, or one for each --server"));
+    }
+    println!("machine      {}; load average {}", proc::machine(), proc::load_average());
+    let mut figures = vec![Vec::new(); options.servers.len()];
+    for round in 1..=options.pairs {
+        for (number, command) in options.servers.iter().enumerate() {
+            let url = options.urls.get(number).unwrap_or(&options.urls[0]);
+            let figure = run_one(options, command, url)
+                .map_err(|failure| Failure::run(format!("`{command}`: {failure}")))?;
+            println!("round {round:<6} {}: {figure:.2} µs per delivery", name(number));
+            figures[number].push(figure);
+        }
+    }
+    println!("after        load average {}", proc::load_average());
+    table(&options.servers, &figures).iter().for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// One run on one server: CPU microseconds per delivery.
+fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
+    let address = Url::parse(url)?.address;
+    await_free(address)?;
+    let server = Server::start(command, options.core_server)?;
+    let load = load::Options {
+        url: url.to_owned(),
+        scenario: options.scenario.clone(),
+        connections: options.connections,
+        rate: Some(0.0),
+        size: options.size,
+        duration: options.duration,
+        warmup: Duration::from_secs(1),
+        out: None,
+        json: None,
+        pid: vec![server.process.id()],
+        core: options.core_load,
+        connections_per_process: load::CONNECTIONS_PER_PROCESS,
+        batch: options.batch,
+        allow_debug: options.allow_debug,
+    };
+    let report = load::measure(&load, ProgressBar::hidden())?;
+    if let Some(error) = report.errors.first() {
+        return Err(Failure::run(error));
+    }
+    report
+        .traffic
+        .server_us_per_delivery
+        .ok_or_else(|| Failure::usage(format!("`{}` delivers nothing", options.scenario)))
+}
+
+/// Median, least and most of each server, and its median over the first's.
+fn table(servers: &[String], figures: &[Vec<f64>]) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:<4} {:>8} {:>8} {:>8} {:>7}  {}",
+        "", "median", "min", "max", "ratio", "server (CPU µs per delivery)"
+    )];
+    let first = figures.first().map_or(f64::NAN, |figures| median(figures));
+    for (number, (server, figures)) in servers.iter().zip(figures).enumerate() {
+        let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = figures.iter().copied().fold(0.0, f64::max);
+        let median = median(figures);
+        lines.push(format!(
+            "{:<4} {median:>8.2} {least:>8.2} {most:>8.2} {:>7.2}  {server}",
+            name(number),
+            median / first
+        ));
+    }
+    lines
+}
+
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    }
+}
+
+/// A, B, … and numbers behind Z.
+fn name(number: usize) -> String {
+    match u8::try_from(number) {
+        Ok(number) if number < 26 => char::from(b'A' + number).to_string(),
+        _ => number.to_string(),
+    }
+}
+
+/// Waits until `address` can be bound: a ring gives its listener back a while after its exit.
+fn await_free(address: SocketAddr) -> Outcome<()> {
+    let deadline = Instant::now() + END_MAX;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(Failure::run(format!("{address} stays taken: {error}")));
+            }
+            Err(_) => thread::sleep(LOOK_INTERVAL),
+        }
+    }
+}
+
+/// A server under measurement; dropping ends it.
+struct Server {
+    process: Child,
+}
+
+impl Server {
+    /// Starts `command` on `core`. What it prints is dropped.
+    fn start(command: &str, core: Option<usize>) -> Outcome<Server> {
+        let ours = sched_getaffinity(None).map_err(Failure::run)?;
+        if let Some(core) = core {
+            // A new process has the CPUs of the thread that starts it.
+            let mut cpus = CpuSet::new();
+            cpus.set(core);
+            sched_setaffinity(None, &cpus)
+                .map_err(|error| Failure::usage(format!("core {core}: {error}")))?;
+        }
+        let process = Command::new("sh")
+            .args(["-c", &format!("exec {command}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        sched_setaffinity(None, &ours).map_err(Failure::run)?;
+        Ok(Server { process: process? })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself; then there is nothing to do.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + END_MAX;
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.process.kill();
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_medians_and_their_ratio() {
+        let servers = ["one".to_owned(), "two".to_owned()];
+        let lines = table(&servers, &[vec![5.0, 9.0, 4.0], vec![6.0, 8.0, 7.0, 7.0]]);
+        assert_eq!(
+            lines[1].split_whitespace().collect::<Vec<_>>(),
+            ["A", "5.00", "4.00", "9.00", "1.00", "one"]
+        );
+        assert_eq!(
+            lines[2].split_whitespace().collect::<Vec<_>>(),
+            ["B", "7.00", "6.00", "8.00", "1.40", "two"]
+        );
+    }
+}
