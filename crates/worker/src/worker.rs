@@ -127,6 +127,9 @@ impl<H: Handler> Worker<H> {
         if self.is_holding {
             deadline = deadline.min(Time(now.0 + HELD_PERIOD_NS));
         }
+        if let Some(period) = core.age_period() {
+            deadline = deadline.min(now + period);
+        }
         if core.drain.is_some() {
             deadline = deadline.min(now + crate::wheel::TICK);
         }
@@ -525,6 +528,7 @@ impl<H: Handler> Worker<H> {
                 self.core.cut(connection, CloseReason::NoPong);
             }
         }
+        self.core.handle_age();
         self.core.handle_drain(DRAIN_CLOSES_PER_TURN_MAX);
         self.tell_closed(endpoint);
         self.core.fanout.handle_time(now);
