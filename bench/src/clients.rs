@@ -21,7 +21,7 @@ use tungstenite::protocol::frame::coding::{Control, OpCode};
 use crate::frame;
 use crate::order::Plan;
 use crate::payload::{Payload, Stamp, now_ns};
-use crate::ring::{Buffer, Event, Ring, Token};
+use crate::ring::{self, Buffer, Event, Ring, Token};
 use crate::scenario::Traffic;
 
 /// Handshakes in flight in one process.
@@ -457,6 +457,7 @@ impl Clients {
             socket.set_recv_buffer_size(STALLED_RECEIVE_BUFFER_BYTES)?;
         }
         if let Some(source) = source(address, self.plan.first + index) {
+            ring::bind_without_port(socket.as_fd())?;
             socket.bind(&source.into())?;
         }
         Ok(socket)

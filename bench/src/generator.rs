@@ -1,11 +1,11 @@
 //! A load process: takes orders on its standard input, drives its connections on one ring and
 //! one thread, and answers on its standard output.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use socket2::SockAddr;
 
 use crate::calibration::Pairs;
@@ -13,6 +13,7 @@ use crate::clients::{Clients, Found};
 use crate::failure::{Failure, Outcome};
 use crate::frame::HEADER_BYTES_MAX;
 use crate::groups::{Complete, Groups};
+use crate::input::Orders;
 use crate::order::{Counts, Note, Order, Plan, write_line};
 use crate::payload::{Stamp, now_ns};
 use crate::recorder::{Recorder, Tag};
@@ -26,12 +27,8 @@ const INTERVAL_NS: u64 = 1_000_000_000;
 const PROGRESS_NS: u64 = 200_000_000;
 /// The longest wait for a batch in a closed loop: a server that joins messages fills fewer buffers.
 const BATCH_WAIT_NS: u64 = 5_000_000;
-/// How long what was sent may still be under way when a run has ended.
-const GRACE_NS: u64 = 10_000_000_000;
 /// How long no handshake may complete before the rest is given up.
 const STUCK_NS: u64 = 20_000_000_000;
-/// The longest line of orders.
-const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Opening up to a number of connections.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +42,8 @@ struct Opening {
 struct Run {
     started_ns: u64,
     ends_ns: u64,
+    /// How long what was sent may still be under way then.
+    grace_ns: u64,
     /// Publications that were scheduled.
     scheduled: u64,
     /// True exactly while more is to be sent by this process.
@@ -72,7 +71,7 @@ struct Generator {
     found: Vec<Found>,
     complete: Vec<Complete>,
     /// Churn: connections whose end is awaited, with the time their successor was meant to start.
-    leaving: std::collections::HashMap<u32, u64>,
+    leaving: HashMap<u32, u64>,
     pairs: Option<Pairs>,
 }
 
@@ -86,7 +85,7 @@ pub(crate) fn run() -> Outcome<()> {
 }
 
 fn serve() -> Outcome<()> {
-    let mut orders = Orders { partial: Vec::new() };
+    let mut orders = Orders::default();
     let plan: Plan = loop {
         if !orders.read()? {
             return Err(Failure::run("no plan came"));
@@ -144,7 +143,7 @@ impl Generator {
             next_progress_ns: 0,
             found: Vec::new(),
             complete: Vec::new(),
-            leaving: std::collections::HashMap::new(),
+            leaving: HashMap::new(),
             pairs: None,
             plan,
         })
@@ -178,13 +177,14 @@ impl Generator {
                 self.interval_start_ns = now;
                 self.opening = Some(Opening { until, last_progress_ns: now });
             }
-            Order::Run { duration_ns, record } => {
+            Order::Run { duration_ns, grace_ns, record } => {
                 self.counts = Counts::default();
                 self.recorder.clear();
                 self.interval_start_ns = now;
                 self.run = Some(Run {
                     started_ns: now,
                     ends_ns: now + duration_ns,
+                    grace_ns,
                     scheduled: 0,
                     sending: true,
                     finish: None,
@@ -440,11 +440,14 @@ impl Generator {
             None => self.groups.remaining() == 0,
         };
         let is_quiet = self.leaving.is_empty() && self.clients.opening() == 0;
-        if !(is_complete && is_quiet) && now < run.ends_ns + GRACE_NS {
+        if !(is_complete && is_quiet) && now < run.ends_ns + run.grace_ns {
             return Ok(());
         }
         self.counts.missing += self.groups.give_up();
-        self.leaving.clear();
+        if !self.leaving.is_empty() {
+            self.why.get_or_insert_with(|| "a Close was not answered by closing".to_owned());
+            self.counts.lost += self.leaving.drain().count() as u64;
+        }
         self.run = None;
         if run.record {
             self.note_interval(now)?;
@@ -459,33 +462,6 @@ impl Generator {
             return Ok(());
         }
         note(&Note::Interval { start_ns, end_ns: now, histograms })
-    }
-}
-
-/// The lines of the standard input.
-struct Orders {
-    partial: Vec<u8>,
-}
-
-impl Orders {
-    /// Reads what is there, waiting for something; false at the end.
-    fn read(&mut self) -> Outcome<bool> {
-        let mut bytes = [0; 4096];
-        let count = rustix::io::read(io::stdin(), &mut bytes).map_err(io::Error::from)?;
-        self.partial.extend_from_slice(&bytes[..count]);
-        if self.partial.len() > LINE_BYTES_MAX {
-            return Err(Failure::run("an order is too long"));
-        }
-        Ok(count > 0)
-    }
-
-    /// Takes the next whole line.
-    fn next<T: DeserializeOwned>(&mut self) -> Outcome<Option<T>> {
-        let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') else {
-            return Ok(None);
-        };
-        let line: Vec<u8> = self.partial.drain(..=end).collect();
-        serde_json::from_slice(&line).map(Some).map_err(Failure::run)
     }
 }
 

@@ -199,3 +199,91 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::url::Url;
+
+    fn plan(traffic: Traffic, connections: u32, publisher: bool) -> Plan {
+        Plan {
+            url: Url::parse("ws://127.0.0.1:9/").unwrap(),
+            traffic,
+            first: 0,
+            connections,
+            publisher,
+            shared: false,
+            size: 16,
+            rate: 0.0,
+            room_members: 2,
+            stalled_percent: 0.0,
+            batch: 1,
+            core: None,
+        }
+    }
+
+    fn complete(group: u32, sequence: u32, intended_ns: u64) -> Complete {
+        Complete { group, sequence, intended_ns }
+    }
+
+    #[test]
+    fn a_publication_is_complete_when_every_member_has_it() {
+        let mut groups = Groups::new(&plan(Traffic::Fanout, 3, true), |index| index != 1);
+        let mut done = Vec::new();
+        assert_eq!((groups.count(), groups.publisher(0)), (1, Some(3)));
+        assert_eq!(groups.publish(0, 50), 0);
+        assert_eq!(groups.remaining(), 2);
+        assert!(groups.receive(0, (0, 50), 0, &mut done));
+        // The publisher gets its own message and is not waited for.
+        assert!(groups.receive(3, (0, 50), 0, &mut done));
+        assert_eq!(done, []);
+        assert!(groups.receive(2, (0, 50), 0, &mut done));
+        assert_eq!(done, [complete(0, 0, 50)]);
+        assert_eq!(groups.remaining(), 0);
+    }
+
+    #[test]
+    fn a_gap_settles_what_was_missed() {
+        let mut groups = Groups::new(&plan(Traffic::Echo, 1, false), |_| true);
+        let mut done = Vec::new();
+        assert_eq!([0, 1, 2].map(|time| groups.publish(0, time)), [0, 1, 2]);
+        assert!(groups.receive(0, (2, 2), 2, &mut done));
+        assert_eq!(done, [complete(0, 0, 0), complete(0, 1, 1), complete(0, 2, 2)]);
+        assert_eq!((groups.first(0), groups.remaining()), (3, 0));
+    }
+
+    #[test]
+    fn a_lost_member_is_no_longer_waited_for() {
+        let mut groups = Groups::new(&plan(Traffic::Rooms, 4, false), |_| true);
+        let mut done = Vec::new();
+        assert_eq!((groups.count(), groups.publisher(1)), (2, Some(2)));
+        groups.publish(1, 7);
+        assert!(groups.receive(2, (0, 7), 0, &mut done));
+        assert_eq!(groups.lose(3, 0, &mut done), 1);
+        assert_eq!(done, [complete(1, 0, 7)]);
+        groups.publish(1, 8);
+        assert!(groups.receive(2, (1, 8), 0, &mut done));
+        assert_eq!(done[1], complete(1, 1, 8));
+    }
+
+    #[test]
+    fn a_number_that_was_never_sent_is_refused() {
+        let mut groups = Groups::new(&plan(Traffic::Fanout, 2, true), |_| true);
+        assert!(!groups.receive(0, (0, 0), 0, &mut Vec::new()));
+        let mut others = Groups::new(&plan(Traffic::Fanout, 2, false), |_| true);
+        assert!(others.receive(0, (5, 0), 5, &mut Vec::new()));
+        assert!(!others.receive(1, (1 << 20, 0), 1 << 20, &mut Vec::new()));
+        assert_eq!(others.remaining(), 6);
+    }
+
+    #[test]
+    fn giving_up_forgets_what_is_waited_for() {
+        let mut groups = Groups::new(&plan(Traffic::Fanout, 2, true), |_| true);
+        groups.publish(0, 1);
+        groups.publish(0, 2);
+        assert_eq!(groups.give_up(), 4);
+        assert_eq!((groups.first(0), groups.remaining()), (2, 0));
+        assert!(groups.receive(0, (0, 1), 0, &mut Vec::new()));
+        assert_eq!(groups.remaining(), 0);
+    }
+}

@@ -3,19 +3,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::{Failure, Outcome};
 use crate::log::Log;
 use crate::memory::{self, HalfWeights};
 use crate::order::{Counts, Encoded, Note, Order, Plan};
-use crate::payload::{BYTES_MIN, now_ns};
+use crate::payload::now_ns;
+use crate::plan::{Options, plans};
 use crate::proc::{self, Slabs, Tree};
 use crate::processes::Processes;
 use crate::recorder;
@@ -26,62 +25,10 @@ use crate::url::Url;
 
 /// How long a server may take until it accepts the first connection.
 const SERVER_START_MAX: Duration = Duration::from_secs(10);
-/// Connections of a load process: a hard RLIMIT_NOFILE is often 20,000.
-pub(crate) const CONNECTIONS_PER_PROCESS: u32 = 19_000;
 /// What the machine gets to settle before memory is read.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Above this a core counts as fully used, in per cent.
 const BUSY_PERCENT: f64 = 95.0;
-
-/// Puts a load on a WebSocket server and measures both.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Options {
-    /// Where to connect; {i} is the number of the connection, {room} that of its room.
-    #[arg(long)]
-    pub(crate) url: String,
-    /// A built-in scenario (idle, echo, fanout, small-rooms, storm, slow-readers, heartbeat,
-    /// churn) or a scenario file.
-    #[arg(long)]
-    pub(crate) scenario: String,
-    /// Connections in all [default: the scenario's].
-    #[arg(long)]
-    pub(crate) connections: Option<u32>,
-    /// Publications, messages or reconnections per second in all; 0: closed loop [default: the
-    /// scenario's].
-    #[arg(long)]
-    pub(crate) rate: Option<f64>,
-    /// Payload bytes of a message, as 100 or 1KiB, at least 16 [default: the scenario's].
-    #[arg(long, value_parser = units::size)]
-    pub(crate) size: Option<usize>,
-    /// How long to measure, as 500ms, 5s or 2m [default: the scenario's].
-    #[arg(long, value_parser = units::duration)]
-    pub(crate) duration: Option<Duration>,
-    /// How long to send before measuring.
-    #[arg(long, value_parser = units::duration, default_value = "1s")]
-    pub(crate) warmup: Duration,
-    /// Write latencies to this HdrHistogram interval log.
-    #[arg(long, value_name = "FILE.hlog")]
-    pub(crate) out: Option<PathBuf>,
-    /// Write the figures to this JSON file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Measure CPU and memory of this process and its descendants; may be repeated.
-    #[arg(long)]
-    pub(crate) pid: Vec<u32>,
-    /// Run the load processes on this CPU.
-    #[arg(long)]
-    pub(crate) core: Option<usize>,
-    /// Most connections of one load process.
-    #[arg(long, default_value_t = CONNECTIONS_PER_PROCESS, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) connections_per_process: u32,
-    /// Messages that a load process waits for before it wakes up, in a closed loop. Few: the
-    /// server spends its time on waking it. Many: its sockets hold more.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch: u32,
-    /// Measure with a build that has debug assertions, whose figures mean nothing.
-    #[arg(long)]
-    pub(crate) allow_debug: bool,
-}
 
 /// A run under way.
 struct Load {
@@ -269,7 +216,7 @@ impl Load {
         let sends = !matches!(scenario.traffic, Traffic::None | Traffic::Churn);
         if sends && !options.warmup.is_zero() {
             self.progress.set_message("warming up");
-            let counts = self.send_for(options.warmup, false)?;
+            let counts = self.send_for(options.warmup, options.grace, false)?;
             if counts.delivered == 0 || counts.has_errors() {
                 report.traffic.counts = counts;
                 report.errors.push("the warm-up did not arrive whole, nothing was measured".into());
@@ -283,19 +230,20 @@ impl Load {
             return Ok(());
         }
         let watch = self.watch()?;
-        let counts = self.send_for(duration, true)?;
+        let counts = self.send_for(duration, options.grace, true)?;
         let stretch = watch.end(self)?;
         report.traffic = traffic_figures(&counts, &stretch, report.connecting.open);
         Ok(())
     }
 
     /// Lets the processes send for `duration` and waits for the end of what was under way.
-    fn send_for(&mut self, duration: Duration, record: bool) -> Outcome<Counts> {
+    fn send_for(&mut self, duration: Duration, grace: Duration, record: bool) -> Outcome<Counts> {
         let duration_ns = u64::try_from(duration.as_nanos()).map_err(Failure::run)?;
+        let grace_ns = u64::try_from(grace.as_nanos()).map_err(Failure::run)?;
         self.progress.set_length(duration_ns / 1_000_000);
         let started = Instant::now();
         self.have.clear();
-        self.processes.tell_all(Order::Run { duration_ns, record })?;
+        self.processes.tell_all(Order::Run { duration_ns, grace_ns, record })?;
         let mut sum = Counts::default();
         let mut waiting = self.plans.len();
         while waiting > 0 {
@@ -446,55 +394,6 @@ fn traffic_figures(counts: &Counts, stretch: &Stretch, connections: u32) -> Traf
             .map(|cpu| cpu * 1e6 / seconds / f64::from(connections)),
         load_cpu_percent: stretch.load_percent,
     }
-}
-
-/// Divides the run among as many processes as its connections need.
-fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcome<Vec<Plan>> {
-    let connections = options.connections.unwrap_or(scenario.connections);
-    let size =
-        options.size.map_or_else(|| units::size(&scenario.size), Ok).map_err(Failure::Usage)?;
-    let rate = options.rate.unwrap_or(scenario.rate);
-    if connections == 0 || size < BYTES_MIN || !(rate >= 0.0 && rate.is_finite()) {
-        return Err(Failure::usage(format!(
-            "at least 1 connection, {BYTES_MIN} bytes and a rate of 0 or more"
-        )));
-    }
-    let room_members = if url.target.contains("{room}") { scenario.room_members } else { 1 };
-    if scenario.traffic == Traffic::Rooms && room_members == 1 && !url.target.contains("{i}") {
-        return Err(Failure::usage("rooms need {room} or {i} in the URL"));
-    }
-    if scenario.traffic == Traffic::Churn && rate == 0.0 {
-        return Err(Failure::usage("churn needs a rate"));
-    }
-    // A room lies within one process.
-    let most = options.connections_per_process.max(room_members);
-    let most = most - most % room_members;
-    let count = connections.div_ceil(most);
-    let shared = scenario.traffic == Traffic::Fanout && count > 1;
-    let plan = |number: u32| {
-        let first = number * most;
-        let publisher = scenario.traffic == Traffic::Fanout && number == 0;
-        let rate = match scenario.traffic {
-            Traffic::None => 0.0,
-            Traffic::Fanout => rate,
-            _ => rate / f64::from(count),
-        };
-        Plan {
-            url: url.clone(),
-            traffic: scenario.traffic,
-            first,
-            connections: most.min(connections - first),
-            publisher,
-            shared,
-            size,
-            rate,
-            room_members,
-            stalled_percent: scenario.stalled_percent,
-            batch: options.batch,
-            core: options.core,
-        }
-    };
-    Ok((0..count).map(plan).collect())
 }
 
 /// Waits until the server accepts a connection.

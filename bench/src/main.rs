@@ -12,12 +12,14 @@ mod failure;
 mod frame;
 mod generator;
 mod groups;
+mod input;
 mod load;
 mod log;
 mod memory;
 mod order;
 mod pairs;
 mod payload;
+mod plan;
 mod proc;
 mod processes;
 mod recorder;
@@ -45,7 +47,7 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Put a load on a WebSocket server and measure both.
-    Load(Box<load::Options>),
+    Load(Box<plan::Options>),
     /// Compare the latencies of two interval logs. Exit code 1: the second is above the
     /// tolerance; 2: nothing can be compared.
     Compare(compare::Options),

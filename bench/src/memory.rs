@@ -16,6 +16,10 @@ pub(crate) const PAIRS: u32 = 8000;
 /// Caches of which only the end that connects has an object: it takes a port.
 const CLIENT_ONLY: [&str; 2] = ["tcp_bind_bucket", "tcp_bind2_bucket"];
 
+/// Caches that are none of a connection's: looking at a process's descriptors in /proc makes an
+/// inode for each, in the hundred thousands.
+const OTHERS: [&str; 1] = ["proc_inode_cache"];
+
 /// A cache below this many bytes per connection is not named in the report.
 const NAMED_BYTES_MIN: f64 = 4.0;
 
@@ -71,7 +75,7 @@ pub(crate) fn server_half(
     connections: u32,
 ) -> SlabFigures {
     let mut figures = SlabFigures::default();
-    for (cache, bytes) in growth {
+    for (cache, bytes) in growth.iter().filter(|(cache, _)| !OTHERS.contains(&cache.as_str())) {
         let all = per(*bytes, connections);
         let client = client.0.get(cache).copied().unwrap_or(0.0).min(all);
         figures.client_bytes_per_connection += client;
@@ -102,7 +106,12 @@ mod tests {
         let opened = growth(&[("TCP", 32_000_000), ("tcp_bind_bucket", 1_024_000)]);
         let armed = growth(&[("io_kiocb", 2_048_000)]);
         let weights = HalfWeights::new(&opened, &armed);
-        let all = growth(&[("TCP", 40_000), ("tcp_bind_bucket", 1280), ("io_kiocb", 5120)]);
+        let all = growth(&[
+            ("TCP", 40_000),
+            ("tcp_bind_bucket", 1280),
+            ("io_kiocb", 5120),
+            ("proc_inode_cache", 9),
+        ]);
         let figures = server_half(&all, &weights, 10);
         assert!((figures.server_bytes_per_connection - (2000.0 + 256.0)).abs() < 1e-6);
         assert!((figures.client_bytes_per_connection - (2000.0 + 128.0 + 256.0)).abs() < 1e-6);

@@ -44,8 +44,9 @@ impl Plan {
 pub(crate) enum Order {
     /// Open connections until this many have been tried; answered by [`Note::Opened`].
     Open { clients: u32 },
-    /// Send for this long, then wait for what is under way; answered by [`Note::Done`].
-    Run { duration_ns: u64, record: bool },
+    /// Send for this long, then wait for what is under way, at most for the grace; answered by
+    /// [`Note::Done`].
+    Run { duration_ns: u64, grace_ns: u64, record: bool },
     /// Shared group: everybody has the last publication, send the next.
     Publish,
     /// Shared group: this many publications were sent since the start; finish when all arrived.

@@ -1,8 +1,10 @@
 //! `ringway-bench pairs`: runs the same load on several servers in turn, A B A B …, because on a
 //! shared machine only ratios between neighbours in time mean anything.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,15 +12,19 @@ use clap::Args;
 use indicatif::ProgressBar;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use socket2::{Domain, Socket, Type};
 
 use crate::failure::{Failure, Outcome};
 use crate::load;
+use crate::plan;
 use crate::proc;
 use crate::units;
 use crate::url::Url;
 
-/// How long a server may take to end, and its port to become free.
+/// How long a server may take to end.
 const END_MAX: Duration = Duration::from_secs(30);
+/// How long its port may take to become free: TIME_WAIT lasts a minute.
+const FREE_MAX: Duration = Duration::from_secs(90);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Measures servers against each other in interleaved runs: CPU per delivery.
@@ -86,7 +92,7 @@ fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
     let address = Url::parse(url)?.address;
     await_free(address)?;
     let server = Server::start(command, options.core_server)?;
-    let load = load::Options {
+    let load = plan::Options {
         url: url.to_owned(),
         scenario: options.scenario.clone(),
         connections: options.connections,
@@ -94,15 +100,18 @@ fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
         size: options.size,
         duration: options.duration,
         warmup: Duration::from_secs(1),
+        grace: Duration::from_secs(10),
         out: None,
         json: None,
         pid: vec![server.process.id()],
         core: options.core_load,
-        connections_per_process: load::CONNECTIONS_PER_PROCESS,
+        connections_per_process: plan::CONNECTIONS_PER_PROCESS,
         batch: options.batch,
         allow_debug: options.allow_debug,
     };
-    let report = load::measure(&load, ProgressBar::hidden())?;
+    let report = load::measure(&load, ProgressBar::hidden()).map_err(|failure| {
+        Failure::run(format!("{failure}; the server said: {}", server.last_words()))
+    })?;
     if let Some(error) = report.errors.first() {
         return Err(Failure::run(error));
     }
@@ -151,12 +160,14 @@ fn name(number: usize) -> String {
     }
 }
 
-/// Waits until `address` can be bound: a ring gives its listener back a while after its exit.
+/// Waits until `address` can be bound without SO_REUSEADDR or SO_REUSEPORT, so that every server
+/// can: sockets of the last one may outlive it for a while, and a ring gives its listener back late.
 fn await_free(address: SocketAddr) -> Outcome<()> {
-    let deadline = Instant::now() + END_MAX;
+    let deadline = Instant::now() + FREE_MAX;
     loop {
-        match TcpListener::bind(address) {
-            Ok(_) => return Ok(()),
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        match socket.bind(&address.into()) {
+            Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => {
                 return Err(Failure::run(format!("{address} stays taken: {error}")));
             }
@@ -168,10 +179,13 @@ fn await_free(address: SocketAddr) -> Outcome<()> {
 /// A server under measurement; dropping ends it.
 struct Server {
     process: Child,
+    /// The last line of its standard error.
+    words: Arc<Mutex<String>>,
 }
 
 impl Server {
-    /// Starts `command` on `core`. What it prints is dropped.
+    /// Starts `command` on `core`. What it prints is dropped, but for the last line of its
+    /// errors.
     fn start(command: &str, core: Option<usize>) -> Outcome<Server> {
         let ours = sched_getaffinity(None).map_err(Failure::run)?;
         if let Some(core) = core {
@@ -185,10 +199,29 @@ impl Server {
             .args(["-c", &format!("exec {command}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn();
         sched_setaffinity(None, &ours).map_err(Failure::run)?;
-        Ok(Server { process: process? })
+        let mut process = process?;
+        let words = Arc::new(Mutex::new(String::new()));
+        if let Some(errors) = process.stderr.take() {
+            let words = Arc::clone(&words);
+            thread::spawn(move || keep_last(errors, &words));
+        }
+        Ok(Server { process, words })
+    }
+
+    fn last_words(&self) -> String {
+        self.words.lock().map_or_else(|_| String::new(), |words| words.trim().to_owned())
+    }
+}
+
+/// Keeps the last line of `errors`, of which a server may write any number.
+fn keep_last(errors: impl Read, words: &Mutex<String>) {
+    for line in BufReader::new(errors).lines().map_while(Result::ok) {
+        if let Ok(mut words) = words.lock() {
+            *words = line;
+        }
     }
 }
 

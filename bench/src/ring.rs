@@ -1,5 +1,5 @@
 //! The ring of a load process, and the only unsafe code of this crate: entries that point at
-//! memory, and that memory. Receives are multishot into a pool of provided buffers; a send owns
+//! memory, that memory, and one socket option that no safe crate sets. Receives are multishot into a pool of provided buffers; a send owns
 //! its bytes until it completes.
 //!
 //! A ring is made once for a process and never dropped, so nothing here is freed while the
@@ -18,7 +18,7 @@ use socket2::SockAddr;
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 16_384;
 /// Buffers of the pool; a power of two, because the kernel masks the ring's indices.
-const BUFFERS: u16 = 1024;
+const BUFFERS: u16 = 4096;
 /// Sends at once: their index has 24 bits in an entry's user data.
 const SENDS_MAX: usize = 1 << 24;
 const GROUP: u16 = 0;
@@ -86,6 +86,26 @@ struct Send {
     bytes: Vec<u8>,
     /// Bytes that the kernel has taken.
     sent: usize,
+}
+
+/// Lets `socket` be bound to an address and get its port only when it connects
+/// (IP_BIND_ADDRESS_NO_PORT, ip(7)). A port that bind chose is closed to every connect of the
+/// machine that is not bound, whatever its address.
+pub(crate) fn bind_without_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+    // SAFETY: the pointer is that of a live integer of the length given, which the kernel reads
+    // before the call returns; the descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// See the module.
