@@ -141,6 +141,12 @@ impl SimEngine {
         !self.submitted.is_empty() || self.has_news() || !self.sources(&mut state).is_empty()
     }
 
+    /// True exactly when something was submitted that the next wait hands over.
+    #[must_use]
+    pub fn has_submitted(&self) -> bool {
+        !self.submitted.is_empty()
+    }
+
     /// The deadline of the last wait, if that had nothing to tell and nothing was submitted since:
     /// then its worker is where it was when it waited.
     #[must_use]

@@ -99,8 +99,16 @@ impl Ledger {
         let name =
             format!("message {number} of stream {id} ({:?}) at visitor {visitor}", stream.to);
         let message = stream.messages.get(number).ok_or(format!("{name} was not sent"))?;
-        if message.opcode != opcode || payload(id, number, message.bytes) != received {
-            return Err(format!("{name} is not what was sent"));
+        let sent = payload(id, number, message.bytes);
+        if message.opcode != opcode || sent != received {
+            let same = sent.iter().zip(received).take_while(|(sent, got)| sent == got).count();
+            return Err(format!(
+                "{name} is not what was sent: opcode {} became {opcode}, {} bytes became {}, of \
+                 which {same} are the same",
+                message.opcode,
+                sent.len(),
+                received.len()
+            ));
         }
         if !is_for(by, stream) {
             return Err(format!("{name} is not for it"));

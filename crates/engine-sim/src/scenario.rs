@@ -168,7 +168,7 @@ fn limits(is_calm: bool, chance: &mut Chance) -> Limits {
         fanout_targets_max: *chance.one(&[1, 2, 5, 64]),
         coalesce_bytes_max: *chance.one(&[1, 500, 16 << 10]),
         mesh_letters_max: *chance.one(&[1, 2, 8, 32]),
-        linger_bytes_max: *chance.one(&[2_000, 256 << 10]),
+        linger_bytes_max: if is_calm { 256 << 10 } else { *chance.one(&[2_000, 256 << 10]) },
         ..Limits::default()
     }
 }

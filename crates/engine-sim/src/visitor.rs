@@ -220,7 +220,8 @@ impl Visitor {
             let taken = socket.write(&self.unsent);
             self.unsent.drain(..taken);
         }
-        if self.has_said_goodbye && self.end.is_some() {
+        // The echo of its Close comes behind everything that it had sent before.
+        if self.has_said_goodbye && self.end == Some(End::Closed(Some(1000))) {
             ledger.take(self.stream);
         }
         Ok(())
