@@ -134,3 +134,28 @@ fn workers_do_not_take_signals() {
     }
     assert_eq!(workers, 2);
 }
+
+#[test]
+fn a_worker_without_connections_takes_letters_while_another_drains() {
+    // More messages than a queue between two workers holds, from a client of only one of them.
+    const MESSAGES: usize = 1_500;
+    let mut gateway = Gateway::start(&["--workers", "2", "--drain", "10m"]);
+    let mut client = gateway.open("/ws/room");
+    gateway.signal(Signal::TERM);
+    let mut http = gateway.http();
+    while !http.get("/readyz").text().contains("draining") {}
+    for number in 0..MESSAGES {
+        client.send(Message::text(number.to_string())).unwrap();
+        assert_eq!(client.read().unwrap(), Message::text(number.to_string()));
+    }
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_connection_that_has_its_age_is_closed_as_moving() {
+    let gateway = Gateway::start(&["--connection-age-max", "200ms"]);
+    let mut client = gateway.open("/ws/room");
+    let Message::Close(Some(close)) = client.read().unwrap() else { panic!("no Close frame") };
+    assert_eq!((close.code, close.reason.as_str()), (CloseCode::Restart, "moving"));
+}

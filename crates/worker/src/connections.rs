@@ -57,6 +57,8 @@ pub(crate) struct Connection {
     pub(crate) heard: Tick,
     /// When the ping was sent that `awaiting_pong` is about.
     pub(crate) pinged: Tick,
+    /// The same in microseconds of the worker's time, as far as they fit: how long a pong takes.
+    pub(crate) pinged_us: u32,
     /// The end of what the state waits for, if `has_deadline`.
     pub(crate) deadline: Tick,
     /// When the wheel will look here next, if `is_in_wheel`.
@@ -75,6 +77,10 @@ pub(crate) struct Connection {
     pub(crate) is_unwritable: bool,
     /// True exactly when its handler has paused it.
     pub(crate) is_paused: bool,
+    /// True exactly when the peer's FIN came while it was paused.
+    pub(crate) has_finished: bool,
+    /// True exactly when messages were cut from its queue: none that has not begun may follow.
+    pub(crate) is_truncated: bool,
     pub(crate) decoder: Decoder,
     /// An incomplete request head, or what a paused connection sent.
     pub(crate) held: Option<Held>,
@@ -114,6 +120,7 @@ impl Connection {
             generation: 0,
             heard: Tick(0),
             pinged: Tick(0),
+            pinged_us: 0,
             deadline: Tick(0),
             look: Tick(0),
             state: State::Free,
@@ -124,6 +131,8 @@ impl Connection {
             is_sending: false,
             is_unwritable: false,
             is_paused: false,
+            has_finished: false,
+            is_truncated: false,
             decoder: Decoder::default(),
             held: None,
             queue: None,

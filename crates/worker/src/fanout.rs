@@ -152,9 +152,11 @@ impl Fanout {
         Some(job.publications)
     }
 
-    /// Whether a turn would find something to submit.
-    pub(crate) fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty()
+    /// Whether a turn would find something to submit or to finish. A job whose members are all busy
+    /// is over without anything being decided by the engine.
+    pub(crate) fn has_work(&self) -> bool {
+        let is_over = self.finishing.front().is_some_and(|(last, _)| *last <= self.decided);
+        is_over || !self.jobs.is_empty()
     }
 
     /// Targets submitted and not decided.

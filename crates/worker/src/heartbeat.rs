@@ -64,6 +64,7 @@ impl Heartbeat {
     pub(crate) fn poll_pings(
         &mut self,
         now: Tick,
+        now_us: u32,
         connections: &mut Connections,
         targets_max: usize,
         targets: &mut Vec<Slot>,
@@ -78,6 +79,7 @@ impl Heartbeat {
             if is_due {
                 record.awaiting_pong = true;
                 record.pinged = now;
+                record.pinged_us = now_us;
                 targets.push(Slot::try_from(self.next).expect("slots are numbers of 32 bits"));
             }
             self.next += 1;

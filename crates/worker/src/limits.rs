@@ -167,6 +167,12 @@ impl Limits {
         };
         at_least("submission_entries", self.submission_entries.into(), 8)?;
         at_least("completion_entries", self.completion_entries.into(), 16)?;
+        if self.completion_entries < self.submission_entries {
+            return Err(LimitError(format!(
+                "completion_entries is {}, and must be at least submission_entries, {}",
+                self.completion_entries, self.submission_entries
+            )));
+        }
         at_least("receive_buffers", self.receive_buffers.into(), 4)?;
         at_least("receive_buffer_bytes", self.receive_buffer_bytes.into(), 64)?;
         at_least("accepts_armed_max", self.accepts_armed_max.into(), 1)?;

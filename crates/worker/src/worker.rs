@@ -109,7 +109,7 @@ impl<H: Handler> Worker<H> {
         let core = &self.core;
         let has_work = !core.outbox.is_empty()
             || !core.resumed.is_empty()
-            || core.fanout.has_jobs()
+            || core.fanout.has_work()
             || core.fanout.in_flight() > 0
             || core.heartbeat.as_ref().is_some_and(crate::heartbeat::Heartbeat::has_pings)
             || core.is_drain_behind();
@@ -144,7 +144,7 @@ impl<H: Handler> Worker<H> {
             }
             Completion::StoppedAccepting { .. } => self.core.listeners_open -= 1,
             Completion::Received { connection, outcome } => {
-                if self.core.record_of(connection).is_some() {
+                if self.core.connections.get(connection).is_some() {
                     self.handle_received(endpoint, connection, outcome);
                 }
             }
@@ -155,7 +155,7 @@ impl<H: Handler> Worker<H> {
             }
             Completion::Offered { targets } => self.core.fanout.handle_offered(targets),
             Completion::Closed { connection } => {
-                if self.core.record_of(connection).is_some() {
+                if self.core.connections.get(connection).is_some() {
                     self.core.connections.remove(connection);
                 }
             }
@@ -196,7 +196,7 @@ impl<H: Handler> Worker<H> {
         connection: ConnectionId,
         bytes: &mut [u8],
     ) {
-        let Some(record) = self.core.record_of(connection) else { return };
+        let Some(record) = self.core.connections.get(connection) else { return };
         match (record.state, record.farewell) {
             (State::Handshaking, _) => self.handle_head(endpoint, connection, bytes),
             (State::Open, _) if record.is_paused => self.hold(connection, bytes),
@@ -401,7 +401,7 @@ impl<H: Handler> Worker<H> {
     ) -> bool {
         let message_bytes_max = self.core.options.limits.message_bytes_max as usize;
         loop {
-            let state = self.core.record_of(connection).map(|it| (it.state, it.is_paused));
+            let state = self.core.connections.get(connection).map(|it| (it.state, it.is_paused));
             match state {
                 Some((State::Open, false) | (State::Closing, _)) => {}
                 Some((State::Open, true)) => return false,
@@ -490,19 +490,23 @@ impl<H: Handler> Worker<H> {
     /// Lets resumed connections go on with what they had sent.
     fn go_on(&mut self, endpoint: &mut Endpoint<H::Letter>) {
         for connection in mem::take(&mut self.core.resumed) {
-            let is_paused = self.core.record_of(connection).is_some_and(|it| it.is_paused);
+            let is_paused = self.core.connections.get(connection).is_some_and(|it| it.is_paused);
             if !is_paused {
                 continue;
             }
             if let Some(mut held) = self.core.release_held(connection) {
                 self.decode(endpoint, connection, &mut held);
             }
-            let goes_on = self.core.record_of(connection).is_some_and(|it| {
-                !it.is_paused && matches!(it.state, State::Open | State::Closing)
-            });
-            if goes_on {
-                let receive = Operation::Receive { connection };
-                self.core.outbox.push(Outgoing::Operation(receive));
+            if let Some(record) = self.core.connections.get(connection)
+                && !record.is_paused
+                && matches!(record.state, State::Open | State::Closing)
+            {
+                if record.has_finished {
+                    self.core.handle_finished(connection);
+                } else {
+                    let receive = Operation::Receive { connection };
+                    self.core.outbox.push(Outgoing::Operation(receive));
+                }
             }
             self.tell_closed(endpoint);
         }
@@ -569,10 +573,10 @@ impl<H: Handler> Worker<H> {
 
     fn submit_pings(&mut self) {
         let Self { core, targets, .. } = self;
-        let tick = core.tick();
+        let (tick, now_us) = (core.tick(), core.now_us());
         let Core { heartbeat: Some(heartbeat), connections, options, .. } = core else { return };
         let targets_max = options.limits.fanout_targets_max as usize;
-        heartbeat.poll_pings(tick, connections, targets_max, targets);
+        heartbeat.poll_pings(tick, now_us, connections, targets_max, targets);
     }
 
     /// Offers a chunk of the jobs whose turn it is.

@@ -25,7 +25,7 @@ pub(super) struct Totals {
 }
 
 /// What one worker has counted since its start, and how it stood when it last reported.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct WorkerTotals {
     /// Connections that became open.
     pub(super) opened: u64,
@@ -95,7 +95,7 @@ impl Totals {
     /// Nothing counted yet.
     pub(super) fn new(workers: usize, now: Instant) -> Self {
         Self {
-            workers: vec![WorkerTotals::new(); workers],
+            workers: vec![WorkerTotals::default(); workers],
             stages: Stages::new(),
             publications_refused: 0,
             started_at: now,
@@ -136,23 +136,6 @@ impl Totals {
 }
 
 impl WorkerTotals {
-    fn new() -> Self {
-        Self {
-            opened: 0,
-            closed: [0; CloseReason::ALL.len()],
-            refused: [0; RefusalReason::ALL.len()],
-            messages_received: 0,
-            messages_delivered: 0,
-            messages_dropped: 0,
-            received_bytes: 0,
-            sent_bytes: 0,
-            publications_refused: 0,
-            gauges: Gauges::default(),
-            engine: EngineCounts::default(),
-            reported_at: None,
-        }
-    }
-
     fn add(&mut self, report: &Report, now: Instant) {
         self.opened += report.opened;
         for (total, count) in self.closed.iter_mut().zip(report.closed) {

@@ -1,0 +1,173 @@
+//! A worker against an engine that is a list: what it submits can be looked at, what completes is
+//! put in, and time passes only when told.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod rig;
+
+use std::time::Duration;
+
+use rig::{Rig, text};
+use ringway_worker::{Closing, Stage};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_publication_behind_one_whose_only_subscriber_is_busy_waits_for_nothing() {
+    let mut rig = Rig::new(|_| ());
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.receive(client, &text("one"));
+    rig.settle();
+    rig.receive(client, &[text("two"), text("three")].concat());
+    rig.settle();
+    assert_eq!(rig.report().gauges.fanout_publications, 0, "all of it is queued");
+    rig.takes(client, None);
+    rig.settle();
+    assert_eq!(rig.sent(client), b"\x81\x03one\x81\x03two\x81\x05three");
+}
+
+#[test]
+fn a_slow_consumer_gets_what_it_has_begun_then_1013_and_nothing_between() {
+    let mut rig = Rig::new(|options| {
+        options.limits.message_bytes_max = 100;
+        options.limits.send_queue_bytes_max = 114 + 64;
+    });
+    let client = rig.connect();
+    let long = "x".repeat(100);
+    rig.takes(client, Some(10));
+    rig.receive(client, &text(&long));
+    rig.settle();
+    for _ in 0..4 {
+        rig.receive(client, &text(&long));
+        rig.settle();
+    }
+    rig.takes(client, None);
+    rig.settle();
+    let expected = [&b"\x81\x64"[..], long.as_bytes(), b"\x88\x0f\x03\xf5slow consumer"].concat();
+    assert_eq!(rig.sent(client), expected);
+    assert_eq!(rig.handler().closed, ["slow_consumer"]);
+    assert!(rig.closes(client).is_empty(), "the peer's Close is awaited");
+    rig.receive(client, &[0x88, 0x80, 0, 0, 0, 0]);
+    rig.settle();
+    assert_eq!(rig.closes(client), [Closing::Finish]);
+}
+
+#[test]
+fn nothing_follows_a_message_that_was_cut_from_a_slow_consumers_queue() {
+    let mut rig = Rig::new(|options| {
+        options.limits.message_bytes_max = 100;
+        options.limits.send_queue_bytes_max = 114;
+    });
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    // Two audiences: both frames are offered before the first is refused.
+    rig.publish_to(&[0, 1], &"x".repeat(100));
+    rig.settle();
+    rig.takes(client, None);
+    rig.settle();
+    assert_eq!(rig.sent(client), b"\x88\x0f\x03\xf5slow consumer");
+    let report = rig.report();
+    assert_eq!((report.messages_dropped, report.gauges.send_queue_bytes), (2, 0));
+}
+
+#[test]
+fn what_a_paused_publisher_sent_before_its_fin_is_handled() {
+    let mut rig = Rig::new(|_| ());
+    let client = rig.connect();
+    rig.receive(client, &[text("pause"), text("behind")].concat());
+    rig.finish(client);
+    rig.settle();
+    assert_eq!(rig.handler().messages, ["pause"]);
+    rig.resume(client);
+    rig.settle();
+    assert_eq!(rig.handler().messages, ["pause", "behind"]);
+    assert_eq!(rig.handler().closed, ["peer_gone"]);
+    assert_eq!(rig.report().gauges.partial_bytes, 0);
+}
+
+#[test]
+fn a_pong_is_timed_in_microseconds() {
+    let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 25));
+    let client = rig.connect();
+    while !rig.sent(client).ends_with(b"\x89\x00") {
+        rig.pass(SECOND);
+    }
+    rig.pass(3 * MS);
+    rig.receive(client, &[0x8A, 0x80, 0, 0, 0, 0]);
+    rig.settle();
+    let pings = rig.report().stage(Stage::Ping).clone();
+    assert_eq!(pings.len(), 1);
+    assert!((2_900_000..3_100_000).contains(&pings.max()), "{} ns", pings.max());
+}
+
+#[test]
+fn a_ping_without_an_answer_ends_in_a_reset() {
+    let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 25));
+    let client = rig.connect();
+    (0..34).for_each(|_| rig.pass(SECOND));
+    assert!(rig.closes(client).is_empty(), "26 s at most to the ping, and 10 s more");
+    (0..4).for_each(|_| rig.pass(SECOND));
+    assert_eq!(rig.closes(client), [Closing::Abort]);
+    assert_eq!(rig.handler().closed, ["no_pong"]);
+}
+
+#[test]
+fn a_worker_that_stood_still_blames_nobody() {
+    let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 25));
+    let client = rig.connect();
+    while !rig.sent(client).ends_with(b"\x89\x00") {
+        rig.pass(SECOND);
+    }
+    rig.stall(SECOND * 40);
+    rig.settle();
+    assert!(rig.closes(client).is_empty());
+    rig.receive(client, &[0x8A, 0x80, 0, 0, 0, 0]);
+    (0..12).for_each(|_| rig.pass(SECOND));
+    assert!(rig.closes(client).is_empty());
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_reset_at_the_write_timeout() {
+    let mut rig = Rig::new(|_| ());
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.receive(client, &text("one"));
+    rig.settle();
+    (0..9).for_each(|_| rig.pass(SECOND));
+    assert!(rig.closes(client).is_empty());
+    (0..2).for_each(|_| rig.pass(SECOND));
+    assert_eq!(rig.closes(client), [Closing::Abort]);
+    assert_eq!(rig.handler().closed, ["stalled"]);
+}
+
+#[test]
+fn a_connection_moves_on_within_a_tenth_of_its_greatest_age() {
+    let mut rig = Rig::new(|options| options.connection_age_max = Some(SECOND * 100));
+    let client = rig.connect();
+    (0..89).for_each(|_| rig.pass(SECOND));
+    assert!(rig.handler().closed.is_empty());
+    (0..26).for_each(|_| rig.pass(SECOND));
+    assert_eq!(rig.handler().closed, ["moving"]);
+    assert!(rig.sent(client).ends_with(b"\x88\x08\x03\xf4moving"));
+}
+
+#[test]
+fn a_message_during_a_large_fan_out_is_handled_before_the_third_chunk_behind_it() {
+    let mut rig = Rig::new(|options| options.connections_max = 1_100);
+    let clients: Vec<_> = (0..1_000).map(|_| rig.connect()).collect();
+    rig.receive(clients[0], &text("to all"));
+    rig.turn();
+    rig.turn();
+    let offered = rig.offered();
+    assert!(offered < 1_000, "the job is under way");
+    rig.receive(clients[1], &text("meanwhile"));
+    while rig.handler().messages.len() < 2 {
+        rig.turn();
+    }
+    assert!(rig.offered() - offered <= 2 * 64, "at most two chunks went before it");
+    rig.settle();
+    assert_eq!(rig.sent(clients[999]), b"\x81\x06to all\x81\x09meanwhile");
+}

@@ -1,0 +1,397 @@
+//! The engine, the handler and the clients of these tests.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mesh::{Endpoint, Member};
+use ringway_worker::{
+    Actions, Answer, Audience, Chunk, CloseReason, Closing, Completion, ConnectionId, Engine,
+    EngineCounts, Flow, Handler, HandlerCounts, Limits, ListenerId, OFFER_TARGETS_MAX, Operation,
+    Options, Publication, Readiness, Reception, Report, Slot, SlotSet, SlowConsumer, Taken, Time,
+    Waker, Worker,
+};
+use wire::{DataOpcode, Message, Request};
+
+/// A client's masked text frame. The mask is zero, so the payload stays as it is.
+pub(crate) fn text(payload: &str) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], payload.as_bytes()].concat()
+}
+
+/// What tests tell a worker through the mesh.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    Report(Box<Report>),
+    Resume(ConnectionId),
+    Publish(Vec<u64>, String),
+}
+
+/// Everyone is in every audience, and what one says is for all.
+#[derive(Debug, Default)]
+pub(crate) struct Everyone {
+    members: SlotSet,
+    pub(crate) messages: Vec<String>,
+    pub(crate) closed: Vec<&'static str>,
+}
+
+impl Handler for Everyone {
+    type Letter = Letter;
+    type Admission = ();
+
+    fn on_request(&mut self, _: &Request, _: SocketAddr, _: Readiness) -> Answer<()> {
+        Answer::Upgrade { subprotocol: None, admission: () }
+    }
+
+    fn on_open(&mut self, _: &mut Actions<'_, Letter>, connection: ConnectionId, (): ()) {
+        assert!(self.members.insert(connection.slot));
+    }
+
+    fn admission(&self, _: ConnectionId) {}
+
+    fn purpose(&self, _: ConnectionId) -> String {
+        String::new()
+    }
+
+    fn on_message(
+        &mut self,
+        actions: &mut Actions<'_, Letter>,
+        _: ConnectionId,
+        message: Message<'_>,
+    ) -> Flow {
+        let text = String::from_utf8(message.payload.to_vec()).unwrap();
+        let flow = if text == "pause" { Flow::Pause } else { Flow::Continue };
+        publish(actions, 0, &text);
+        self.messages.push(text);
+        flow
+    }
+
+    fn on_close(
+        &mut self,
+        _: &mut Actions<'_, Letter>,
+        connection: ConnectionId,
+        reason: CloseReason,
+    ) {
+        assert!(self.members.remove(connection.slot));
+        self.closed.push(reason.label());
+    }
+
+    fn on_letter(&mut self, actions: &mut Actions<'_, Letter>, from: Member, letter: Letter) {
+        match letter {
+            Letter::Report(empty) => {
+                let report = actions.swap_report(empty, HandlerCounts::default());
+                actions.post(from, Letter::Report(report)).unwrap();
+            }
+            Letter::Resume(connection) => actions.resume(connection),
+            Letter::Publish(audiences, text) => {
+                audiences.into_iter().for_each(|audience| publish(actions, audience, &text));
+            }
+        }
+    }
+
+    fn poll_held(&mut self, _: &mut Actions<'_, Letter>) -> bool {
+        false
+    }
+
+    fn fill(&self, _: Audience, from: Slot, busy: &SlotSet, chunk: &mut Chunk) -> Option<Slot> {
+        let mut next = self.members.next(from);
+        while let Some(slot) = next {
+            if chunk.room() == 0 {
+                return next;
+            }
+            let list = if busy.contains(slot) { &mut chunk.busy } else { &mut chunk.targets };
+            list.push(slot);
+            next = self.members.next(slot + 1);
+        }
+        None
+    }
+}
+
+fn publish(actions: &mut Actions<'_, Letter>, audience: u64, text: &str) {
+    let (opcode, payload) = (DataOpcode::Text, text.as_bytes());
+    let publication = Publication::new(None, opcode, payload, None, actions.now());
+    actions.publish(Audience(audience), Arc::new(publication));
+}
+
+#[derive(Debug)]
+enum Event {
+    Accepted(ConnectionId),
+    Bytes(ConnectionId, Vec<u8>),
+    Finished(ConnectionId),
+    Sent(ConnectionId, Taken),
+    Refused(ConnectionId, Taken),
+    Writable(ConnectionId),
+    Offered(u32),
+    Closed(ConnectionId),
+}
+
+#[derive(Debug, Default)]
+struct Socket {
+    /// How many more bytes it takes; `None`: all.
+    takes: Option<usize>,
+    is_refusing: bool,
+    sent: Vec<u8>,
+    closes: Vec<Closing>,
+}
+
+/// An engine that does at once what it is asked, and says so at the next wait.
+#[derive(Debug, Default)]
+struct ListEngine {
+    now: u64,
+    /// Refusals and sends before everything else.
+    first: VecDeque<Event>,
+    events: VecDeque<Event>,
+    sockets: BTreeMap<Slot, Socket>,
+    offered: usize,
+    /// Until when the worker would have waited, when it last found nothing.
+    parked_until: Option<Time>,
+}
+
+#[derive(Debug)]
+struct NoWaker;
+
+impl Waker for NoWaker {
+    fn wake(&self) {}
+}
+
+impl ListEngine {
+    fn send(&mut self, slot: Slot, bytes: Bytes) -> Taken {
+        let socket = self.sockets.get_mut(&slot).unwrap();
+        let takes = if socket.is_refusing { 0 } else { socket.takes.unwrap_or(usize::MAX) };
+        let taken = takes.min(bytes.len());
+        socket.sent.extend_from_slice(&bytes[..taken]);
+        socket.takes = socket.takes.map(|takes| takes - taken.min(takes));
+        socket.is_refusing = taken < bytes.len();
+        Taken { bytes, taken }
+    }
+
+    fn id(slot: Slot) -> ConnectionId {
+        ConnectionId { slot, generation: 1 }
+    }
+}
+
+impl Engine for ListEngine {
+    fn now(&self) -> Time {
+        Time(self.now)
+    }
+
+    fn submit(&mut self, operation: Operation<'_>) {
+        match operation {
+            Operation::Send { connection, bytes } => {
+                let taken = self.send(connection.slot, bytes);
+                self.first.push_back(Event::Sent(connection, taken));
+            }
+            Operation::Offer { frame, targets } => {
+                assert!(targets.len() <= OFFER_TARGETS_MAX);
+                for &slot in targets {
+                    let taken = self.send(slot, frame.clone());
+                    if taken.taken < frame.len() {
+                        self.first.push_back(Event::Refused(Self::id(slot), taken));
+                    }
+                }
+                self.offered += targets.len();
+                self.events.push_back(Event::Offered(u32::try_from(targets.len()).unwrap()));
+            }
+            Operation::Close { connection, how } => {
+                self.sockets.get_mut(&connection.slot).unwrap().closes.push(how);
+                if how != Closing::Linger {
+                    self.events.push_back(Event::Closed(connection));
+                }
+            }
+            Operation::Accept { .. }
+            | Operation::StopAccepting { .. }
+            | Operation::Receive { .. }
+            | Operation::StopReceiving { .. }
+            | Operation::Wake { .. } => {}
+        }
+    }
+
+    fn wait(
+        &mut self,
+        deadline: Time,
+        mut on_completion: impl FnMut(Time, Completion<'_>),
+    ) -> Result<(), io::Error> {
+        let now = Time(self.now);
+        let events: Vec<_> = self.first.drain(..).chain(self.events.drain(..)).collect();
+        self.parked_until = (events.is_empty() && deadline > now).then_some(deadline);
+        for mut event in events {
+            on_completion(
+                now,
+                match event {
+                    Event::Accepted(connection) => Completion::Accepted {
+                        connection,
+                        listener: ListenerId(0),
+                        peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+                    },
+                    Event::Bytes(connection, ref mut bytes) => {
+                        Completion::Received { connection, outcome: Reception::Bytes(bytes) }
+                    }
+                    Event::Finished(connection) => {
+                        Completion::Received { connection, outcome: Reception::Finished }
+                    }
+                    Event::Sent(connection, taken) => {
+                        Completion::Sent { connection, outcome: Ok(taken) }
+                    }
+                    Event::Refused(connection, taken) => {
+                        Completion::Refused { connection, outcome: Ok(taken) }
+                    }
+                    Event::Writable(connection) => Completion::Writable { connection },
+                    Event::Offered(targets) => Completion::Offered { targets },
+                    Event::Closed(connection) => Completion::Closed { connection },
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        Arc::new(NoWaker)
+    }
+
+    fn counts(&self) -> EngineCounts {
+        EngineCounts::default()
+    }
+}
+
+/// One worker, its engine, and the guest that asks for reports.
+pub(crate) struct Rig {
+    worker: Worker<Everyone>,
+    engine: ListEngine,
+    endpoint: Endpoint<Letter>,
+    guest: Endpoint<Letter>,
+}
+
+impl Rig {
+    pub(crate) fn new(change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options {
+            connections_max: 10,
+            listeners: 1,
+            handshake_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            ping_interval: None,
+            pong_timeout: Duration::from_secs(10),
+            coalesce_delay: Duration::ZERO,
+            connection_age_max: None,
+            slow_consumer: SlowConsumer::Close,
+            limits: Limits::default(),
+            seed: 7,
+        };
+        change(&mut options);
+        let [endpoint, guest] = mesh::join(2, |_, _| 8).try_into().unwrap();
+        let engine = ListEngine { now: 1, ..ListEngine::default() };
+        let worker = Worker::new(options, Everyone::default(), Member(0), Time(1));
+        Self { worker, engine, endpoint, guest }
+    }
+
+    /// A client that was answered with 101.
+    pub(crate) fn connect(&mut self) -> Slot {
+        const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let slot = Slot::try_from(self.engine.sockets.len()).unwrap();
+        self.engine.sockets.insert(slot, Socket::default());
+        self.engine.events.push_back(Event::Accepted(ListEngine::id(slot)));
+        self.receive(slot, HEAD);
+        self.settle();
+        let socket = self.engine.sockets.get_mut(&slot).unwrap();
+        assert!(socket.sent.starts_with(b"HTTP/1.1 101 "));
+        socket.sent.clear();
+        slot
+    }
+
+    /// From now on the client's socket takes so many bytes; `None`: all.
+    pub(crate) fn takes(&mut self, slot: Slot, takes: Option<usize>) {
+        let socket = self.engine.sockets.get_mut(&slot).unwrap();
+        socket.takes = takes;
+        if takes != Some(0) && std::mem::take(&mut socket.is_refusing) {
+            self.engine.events.push_back(Event::Writable(ListEngine::id(slot)));
+        }
+    }
+
+    pub(crate) fn receive(&mut self, slot: Slot, bytes: &[u8]) {
+        self.engine.events.push_back(Event::Bytes(ListEngine::id(slot), bytes.to_vec()));
+    }
+
+    pub(crate) fn finish(&mut self, slot: Slot) {
+        self.engine.events.push_back(Event::Finished(ListEngine::id(slot)));
+    }
+
+    pub(crate) fn resume(&mut self, slot: Slot) {
+        self.guest.post(Member(0), Letter::Resume(ListEngine::id(slot)), 0).unwrap();
+    }
+
+    pub(crate) fn publish_to(&mut self, audiences: &[u64], text: &str) {
+        let letter = Letter::Publish(audiences.to_vec(), text.to_owned());
+        self.guest.post(Member(0), letter, 0).unwrap();
+    }
+
+    pub(crate) fn turn(&mut self) {
+        self.worker.turn(&mut self.engine, &mut self.endpoint).unwrap();
+    }
+
+    /// Turns until the worker would wait.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.turn();
+            if self.engine.parked_until.is_some() {
+                return;
+            }
+        }
+        panic!("it never waits");
+    }
+
+    /// Lets time pass, waking the worker when it wants to be.
+    pub(crate) fn pass(&mut self, span: Duration) {
+        let end = Time(self.engine.now) + span;
+        loop {
+            self.settle();
+            let until = self.engine.parked_until.unwrap();
+            if until > end {
+                break;
+            }
+            self.engine.now = until.0;
+        }
+        self.engine.now = end.0;
+        self.settle();
+    }
+
+    /// Lets time pass without the worker being run.
+    pub(crate) fn stall(&mut self, span: Duration) {
+        self.engine.now = (Time(self.engine.now) + span).0;
+    }
+
+    /// Everything that was sent to the client behind its 101.
+    pub(crate) fn sent(&self, slot: Slot) -> &[u8] {
+        &self.engine.sockets[&slot].sent
+    }
+
+    pub(crate) fn closes(&self, slot: Slot) -> &[Closing] {
+        &self.engine.sockets[&slot].closes
+    }
+
+    /// Targets of all offers so far.
+    pub(crate) fn offered(&self) -> usize {
+        self.engine.offered
+    }
+
+    pub(crate) fn handler(&self) -> &Everyone {
+        self.worker.handler()
+    }
+
+    /// What was counted since the last report, as it stands when the letter is taken.
+    pub(crate) fn report(&mut self) -> Report {
+        self.guest.post(Member(0), Letter::Report(Box::default()), 0).unwrap();
+        self.turn();
+        match self.guest.take().map(|delivery| delivery.letter) {
+            Some(Letter::Report(report)) => *report,
+            other => panic!("{other:?}"),
+        }
+    }
+}
