@@ -101,6 +101,14 @@ fn load(url: &str, name: &str, arguments: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), serde_json::from_slice(&json).unwrap())
 }
 
+/// The 20 subscribers have everything, and so has the publisher, which this server sends to as
+/// well; but nobody waits for its copy of the last publication.
+fn assert_delivered_to_21(report: &Value) {
+    let published = report["traffic"]["published"].as_u64().unwrap();
+    let delivered = report["traffic"]["delivered"].as_u64().unwrap();
+    assert!((published * 21 - 1..=published * 21).contains(&delivered), "{report}");
+}
+
 #[test]
 fn a_closed_fan_out_delivers_every_publication_to_everybody() {
     let arguments = ["--scenario", "fanout", "--connections", "20"];
@@ -108,8 +116,7 @@ fn a_closed_fan_out_delivers_every_publication_to_everybody() {
     assert_eq!(code, Some(0), "{report}");
     let published = report["traffic"]["published"].as_u64().unwrap();
     assert!(published > 0);
-    // 20 subscribers, and the publisher, which this server sends to as well.
-    assert_eq!(report["traffic"]["delivered"].as_u64().unwrap(), published * 21);
+    assert_delivered_to_21(&report);
     assert_eq!(report["latency"]["last"]["count"].as_u64().unwrap(), published);
     assert_eq!(report["latency"]["handshake"]["count"].as_u64().unwrap(), 21);
 }
@@ -123,7 +130,7 @@ fn several_processes_share_one_topic() {
         assert_eq!(code, Some(0), "{report}");
         let published = report["traffic"]["published"].as_u64().unwrap();
         assert_eq!(report["processes"], 3);
-        assert_eq!(report["traffic"]["delivered"].as_u64().unwrap(), published * 21);
+        assert_delivered_to_21(&report);
         assert_eq!(report["latency"]["last"]["count"].as_u64().unwrap(), published);
     }
 }
