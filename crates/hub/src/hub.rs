@@ -53,6 +53,14 @@ impl Hub {
             options,
         }
     }
+
+    /// Forgets every connection, as its worker does, and keeps what belongs to none: what is held
+    /// and what is asked. Listings begin anew, for topics will stand in other places.
+    pub fn forget(&mut self) {
+        self.topics = Topics::new(self.options.seed);
+        self.connections = Connections::default();
+        self.listings.iter_mut().for_each(Listing::restart);
+    }
 }
 
 impl Handler for Hub {

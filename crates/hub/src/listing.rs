@@ -31,6 +31,12 @@ impl Listing {
         Self { from, question, next: 0, page: BTreeMap::new() }
     }
 
+    /// Forgets what it has visited.
+    pub(crate) fn restart(&mut self) {
+        self.next = 0;
+        self.page.clear();
+    }
+
     /// Visits the next topics. `true` exactly when it has visited all.
     pub(crate) fn advance(&mut self, topics: &Topics) -> bool {
         match &self.question.inquiry {

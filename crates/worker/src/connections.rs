@@ -171,6 +171,22 @@ impl Connections {
         }
     }
 
+    /// An empty table that has grown as far as this one.
+    pub(crate) fn succeed(&self) -> Self {
+        let mut table = Self::new(self.records.capacity());
+        table.records.resize(self.records.len(), Connection::free());
+        table.identities.clone_from(&self.identities);
+        table
+    }
+
+    /// Every connection, in slot order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        (0..)
+            .zip(&self.records)
+            .filter(|(_, record)| record.state != State::Free)
+            .map(|(slot, record)| ConnectionId { slot, generation: record.generation })
+    }
+
     /// The only way in: a connection begins in its slot.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 //! What is to go to the engine gathers in an outbox, in order, until the turn hands it over.
 
 mod ending;
+mod moving;
 mod sending;
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Something for the engine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Outgoing {
     Operation(Operation<'static>),
     /// A frame for one connection, as an offer: nothing more is heard of it when it is taken.

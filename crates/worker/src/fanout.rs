@@ -178,6 +178,38 @@ impl Fanout {
         self.bytes
     }
 
+    /// The frames of what has been published to the audiences of a connection and has not come to
+    /// it, and how many messages they are. `is_member` says whether it belongs to an audience.
+    pub(crate) fn owed(
+        &self,
+        connection: ConnectionId,
+        mut is_member: impl FnMut(Audience) -> bool,
+    ) -> Vec<(Bytes, u32)> {
+        let mut owed = Vec::new();
+        let coming = self.jobs.iter().filter(|job| job.cursor <= connection.slot);
+        for job in coming.filter(|job| is_member(job.audience)) {
+            owed.push(match job.exception(connection) {
+                Some((_, frame, messages)) => (frame.clone(), *messages),
+                None => (job.frame.clone(), job.messages()),
+            });
+        }
+        for (audience, waiting) in &self.waiting {
+            if !waiting.publications.is_empty() && is_member(*audience) {
+                let its = |it: &&Arc<Publication>| it.excluded(self.member) != Some(connection);
+                owed.extend(
+                    waiting.publications.iter().filter(its).map(|it| (it.frame().clone(), 1)),
+                );
+            }
+        }
+        owed.retain(|(_, messages)| *messages > 0);
+        owed
+    }
+
+    /// One without publications, for the same worker.
+    pub(crate) fn succeed(&self) -> Self {
+        Self::new(self.member, self.delay, self.joined_bytes_max)
+    }
+
     fn start_waiting(&mut self, audience: Audience) {
         let waiting =
             self.waiting.get_mut(&audience).expect("an audience stays while publications wait");

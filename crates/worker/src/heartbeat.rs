@@ -111,6 +111,11 @@ impl Heartbeat {
         }
     }
 
+    /// Someone who was pinged by another worker is looked after like those pinged now.
+    pub(crate) fn watch(&mut self, now: Tick, slot: Slot) {
+        self.trail.push_back((now, slot as usize, slot as usize + 1));
+    }
+
     /// Whether pings wait to be sent.
     pub(crate) fn has_pings(&self) -> bool {
         self.next < self.end

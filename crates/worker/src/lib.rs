@@ -19,6 +19,7 @@ mod limits;
 mod operation;
 mod options;
 mod publication;
+mod record;
 mod send_queue;
 mod slots;
 mod stats;
@@ -35,6 +36,7 @@ pub use crate::{
     },
     options::{Options, SlowConsumer},
     publication::Publication,
+    record::Record,
     slots::SlotSet,
     stats::{CloseReason, ClosedConnection, Gauges, RefusalReason, Report, Stage, StageHistogram},
     worker::{Worker, run},

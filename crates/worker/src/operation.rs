@@ -52,7 +52,7 @@ pub enum Closing {
 }
 
 /// What a worker asks of its engine. None of them fails by itself: completions tell.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are what their types say")]
 pub enum Operation<'a> {
     /// Accept connections from the listener until told to stop; each completes as `Accepted`.

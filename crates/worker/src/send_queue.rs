@@ -154,6 +154,12 @@ impl SendQueue {
         self.in_flight.map(|sent| sent.queued).or(queued)
     }
 
+    /// When each part of it was queued.
+    pub(crate) fn times_mut(&mut self) -> impl Iterator<Item = &mut Tick> {
+        let in_flight = self.in_flight.iter_mut().map(|sent| &mut sent.queued);
+        self.frames.iter_mut().map(|frame| &mut frame.queued).chain(in_flight)
+    }
+
     /// Whether nothing is left to be sent, nor in flight.
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty() && self.in_flight.is_none()

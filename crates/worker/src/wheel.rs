@@ -55,6 +55,11 @@ impl Wheel {
         Self { buckets: vec![Vec::new(); BUCKETS as usize], next: Tick(0), entries: 0 }
     }
 
+    /// An empty wheel at a moment other than the start.
+    pub(crate) fn starting_at(now: Tick) -> Self {
+        Self { next: now, ..Self::new() }
+    }
+
     /// Asks for a look at the connection at `due`, or earlier where that is beyond the wheel.
     /// Returns when it will be.
     pub(crate) fn insert(&mut self, connection: ConnectionId, due: Tick) -> Tick {

@@ -2,6 +2,8 @@
 //! in, time passes, and then everything that follows is handed to the engine as one batch: wakes
 //! first, then replies and closes, then a chunk of pings and fan-out.
 
+mod moving;
+
 use std::{io, mem, net::SocketAddr};
 
 use mesh::Endpoint;
@@ -81,18 +83,9 @@ impl<H: Handler> Worker<H> {
         if !is_parked {
             deadline = Time(0);
         }
-        let mut is_first = true;
-        engine.wait(deadline, |now, completion| {
-            if mem::take(&mut is_first) {
-                self.core.begin_turn(now, deadline);
-            }
-            self.handle(endpoint, completion);
-        })?;
+        self.wait(engine, endpoint, deadline)?;
         if is_parked {
             endpoint.unpark();
-        }
-        if is_first {
-            self.core.begin_turn(engine.now(), deadline);
         }
         self.take_letters(endpoint);
         self.go_on(endpoint);
@@ -101,6 +94,26 @@ impl<H: Handler> Worker<H> {
         self.core.end_input(engine.now());
         self.submit(engine, endpoint);
         self.core.end_turn(engine.now());
+        Ok(())
+    }
+
+    /// Waits until the deadline, and handles what has completed.
+    fn wait<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        endpoint: &mut Endpoint<H::Letter>,
+        deadline: Time,
+    ) -> io::Result<()> {
+        let mut is_first = true;
+        engine.wait(deadline, |now, completion| {
+            if mem::take(&mut is_first) {
+                self.core.begin_turn(now, deadline);
+            }
+            self.handle(endpoint, completion);
+        })?;
+        if is_first {
+            self.core.begin_turn(engine.now(), deadline);
+        }
         Ok(())
     }
 

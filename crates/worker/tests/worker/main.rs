@@ -157,6 +157,7 @@ fn a_connection_moves_on_within_a_tenth_of_its_greatest_age() {
 #[test]
 fn a_message_during_a_large_fan_out_is_handled_before_the_third_chunk_behind_it() {
     let mut rig = Rig::new(|options| options.connections_max = 1_100);
+    rig.keep_whole();
     let clients: Vec<_> = (0..1_000).map(|_| rig.connect()).collect();
     rig.receive(clients[0], &text("to all"));
     rig.turn();
@@ -170,4 +171,44 @@ fn a_message_during_a_large_fan_out_is_handled_before_the_third_chunk_behind_it(
     assert!(rig.offered() - offered <= 2 * 64, "at most two chunks went before it");
     rig.settle();
     assert_eq!(rig.sent(clients[999]), b"\x81\x06to all\x81\x09meanwhile");
+}
+
+#[test]
+fn what_comes_byte_by_byte_is_put_together() {
+    let mut rig = Rig::new(|_| ());
+    let client = rig.connect();
+    let fragments = [&[0x01, 0x82, 0, 0, 0, 0][..], b"he", &[0x80, 0x83, 0, 0, 0, 0], b"llo"];
+    let ping = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+    let bytes = [&fragments[..2].concat()[..], &ping, &fragments[2..].concat()].concat();
+    for byte in bytes {
+        rig.receive(client, &[byte]);
+        rig.turn();
+    }
+    rig.settle();
+    assert_eq!(rig.sent(client), b"\x8A\x02hi\x81\x05hello");
+    let report = rig.report();
+    assert_eq!((report.gauges.partial_bytes, report.messages_received), (0, 1));
+}
+
+#[test]
+fn everyone_gets_every_publication_once_in_order_whoever_is_slow() {
+    let mut rig = Rig::new(|options| options.connections_max = 200);
+    let clients: Vec<_> = (0..200).map(|_| rig.connect()).collect();
+    rig.takes(clients[150], Some(3));
+    let mut expected = Vec::new();
+    for number in 10..20 {
+        rig.publish_to(&[0], &number.to_string());
+        rig.turn();
+        expected.extend([b"\x81\x02", number.to_string().as_bytes()].concat());
+    }
+    rig.settle();
+    assert_eq!(rig.sent(clients[150]), b"\x81\x021");
+    assert!(rig.report().gauges.send_queue_bytes > 0);
+    rig.takes(clients[150], None);
+    rig.settle();
+    for client in clients {
+        assert_eq!(rig.sent(client), expected);
+    }
+    let report = rig.report();
+    assert_eq!((report.gauges.send_queue_bytes, report.gauges.fanout_publications), (0, 0));
 }

@@ -1,4 +1,5 @@
-//! The engine, the handler and the clients of these tests.
+//! The engine, the handler and the clients of these tests. In the crate `moved` every connection
+//! is exported and imported after each turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -265,6 +266,8 @@ pub(crate) struct Rig {
     engine: ListEngine,
     endpoint: Endpoint<Letter>,
     guest: Endpoint<Letter>,
+    /// True exactly when the worker is taken apart after each turn.
+    is_moved: bool,
 }
 
 impl Rig {
@@ -287,7 +290,13 @@ impl Rig {
         let [endpoint, guest] = mesh::join(2, |_, _| 8).try_into().unwrap();
         let engine = ListEngine { now: 1, ..ListEngine::default() };
         let worker = Worker::new(options, Everyone::default(), Member(0), Time(1));
-        Self { worker, engine, endpoint, guest }
+        let is_moved = env!("CARGO_CRATE_NAME") == "moved";
+        Self { worker, engine, endpoint, guest, is_moved }
+    }
+
+    /// The worker stays whole: what it does a chunk at a time is done at once when it is moved.
+    pub(crate) fn keep_whole(&mut self) {
+        self.is_moved = false;
     }
 
     /// A client that was answered with 101.
@@ -334,6 +343,22 @@ impl Rig {
 
     pub(crate) fn turn(&mut self) {
         self.worker.turn(&mut self.engine, &mut self.endpoint).unwrap();
+        if self.is_moved {
+            self.move_connections();
+        }
+    }
+
+    /// Takes the worker apart and puts another together of what came out.
+    fn move_connections(&mut self) {
+        let Self { worker, engine, endpoint, .. } = self;
+        let nothing_completed = engine.first.is_empty() && engine.events.is_empty();
+        let parked_until = engine.parked_until.filter(|_| nothing_completed);
+        worker.settle(engine, endpoint).unwrap();
+        engine.parked_until = parked_until;
+        let records: Vec<_> =
+            worker.connections().map(|connection| worker.export(connection).unwrap()).collect();
+        worker.forget(|everyone| everyone.members = SlotSet::new());
+        records.into_iter().for_each(|record| self.worker.import(&mut self.endpoint, record));
     }
 
     /// Turns until the worker would wait.

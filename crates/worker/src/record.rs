@@ -1,0 +1,33 @@
+//! A connection as plain data: all that its worker, the decoder and the handler know of it, and
+//! nothing of the kernel's. A worker can be taken apart into such records and put together again,
+//! and no client can tell.
+
+use bytes::Bytes;
+
+use crate::{
+    connections::{Connection, Identity},
+    core::Outgoing,
+    operation::ConnectionId,
+    wheel::Tick,
+};
+
+/// All that is known of one connection.
+#[derive(Debug, Clone)]
+pub struct Record<A> {
+    /// Which connection of its engine this is. Another engine will have given it another place.
+    pub connection: ConnectionId,
+    /// What the handler knows of it; `None` unless it is open.
+    pub(crate) admission: Option<A>,
+    pub(crate) state: Connection,
+    pub(crate) identity: Identity,
+    /// The moments on its peer's clock and in its worker's microseconds at which it was exported:
+    /// all others are told from there, so that no peer is blamed for the time between.
+    pub(crate) exported: Tick,
+    pub(crate) exported_us: u32,
+    /// What the engine has not been given yet, in order.
+    pub(crate) outgoing: Vec<Outgoing>,
+    /// Publications whose jobs had not come to it: frames and the messages in them.
+    pub(crate) owed: Vec<(Bytes, u32)>,
+    /// True exactly when its handler has let it go on and it has not gone on yet.
+    pub(crate) is_resumed: bool,
+}
