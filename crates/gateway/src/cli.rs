@@ -178,7 +178,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "25s")]
     pub(crate) ping_interval: Span,
 
-    /// Any byte must come within this of a ping.
+    /// Any byte must come within this of a ping; at most 60m.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(crate) pong_timeout: Span,
 

@@ -317,10 +317,18 @@ impl Configuration {
             ("pong-timeout", Some(serve.pong_timeout).filter(|_| pings)),
             ("connection-age-max", serve.connection_age_max),
         ];
-        match positive.iter().find(|(_, span)| span.is_some_and(|span| span.0.is_zero())) {
-            Some((flag, _)) => Err(format!("--{flag} must be longer than 0")),
-            None => Ok(()),
+        if let Some((flag, _)) =
+            positive.iter().find(|(_, span)| span.is_some_and(|span| span.0.is_zero()))
+        {
+            return Err(format!("--{flag} must be longer than 0"));
         }
+        if serve.pong_timeout.0 > worker::PONG_TIMEOUT_MAX {
+            return Err(format!(
+                "--pong-timeout may be at most {}m",
+                worker::PONG_TIMEOUT_MAX.as_secs() / 60
+            ));
+        }
+        Ok(())
     }
 
     fn check_lists(&self) -> Result<(), String> {
@@ -539,6 +547,7 @@ mod tests {
     #[test]
     fn no_pings_need_no_pong() {
         assert_eq!(error("", &["--pong-timeout", "0"]), "--pong-timeout must be longer than 0");
+        assert_eq!(error("", &["--pong-timeout", "61m"]), "--pong-timeout may be at most 60m");
         let flags = ["--ping-interval", "0", "--pong-timeout", "0"];
         assert!(configure("", &flags).is_ok());
         assert_eq!(error("", &["--write-timeout", "0"]), "--write-timeout must be longer than 0");

@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use worker::{Chunk, Slot, SlotSet};
 
 use crate::{
-    connections::{Connection, Connections},
+    connections::{Connections, Purpose},
     subscribers::Subscribers,
     topics::Topics,
 };
@@ -176,7 +176,7 @@ fn subscribe_all(shape: usize, count: u32) {
         let group = slot / members;
         let names = (0..topics_each).map(|number| format!("{number:06}/{group:09}"));
         let indexes: Vec<_> = names.map(|name| topics.subscribe(&name, slot)).collect();
-        connections.insert(slot, Connection::subscriber(1, true, &indexes));
+        connections.insert(slot, Purpose::Subscriber { topics: &indexes, own: true });
     }
     let bytes = resident_bytes() - before;
     println!("{count} {} {} {bytes}", topics.len(), topics.subscriptions());

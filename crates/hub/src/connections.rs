@@ -1,7 +1,8 @@
-//! What the hub knows of each open connection, by slot: 16 bytes, and more only for one with
-//! several topics.
+//! What the hub knows of each open connection, by slot: 8 bytes, and more only for one with several
+//! topics.
 
-use worker::{ConnectionId, Slot, SlotSet};
+use slab::Slab;
+use worker::{Slot, SlotSet};
 
 use crate::topics::TopicIndex;
 
@@ -9,32 +10,34 @@ use crate::topics::TopicIndex;
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     /// Grown to the highest slot that was ever open.
-    records: Vec<Connection>,
+    records: Vec<Record>,
+    several: Slab<Box<[TopicIndex]>>,
     open: SlotSet,
 }
 
 /// One connection.
-#[derive(Debug, Default)]
-pub(crate) enum Connection {
+#[derive(Debug, Default, Clone, Copy)]
+enum Record {
     /// Nobody is there.
     #[default]
     Vacant,
     /// Its messages go back to it.
-    Echo { generation: u32 },
+    Echo,
     /// A subscriber of one topic.
-    Single { generation: u32, own: bool, topic: TopicIndex },
-    /// A subscriber of several.
-    Several(Box<Several>),
+    Single { own: bool, topic: TopicIndex },
+    /// A subscriber of several, which stand at this place of their own table.
+    Several { own: bool, place: u32 },
 }
 
-const _: () = assert!(size_of::<Connection>() == 16, "there may be a million");
+const _: () = assert!(size_of::<Record>() == 8, "there may be a million");
 
-/// A subscriber of several topics, in the order in which it named them.
-#[derive(Debug)]
-pub(crate) struct Several {
-    generation: u32,
-    own: bool,
-    topics: Box<[TopicIndex]>,
+/// What a connection is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose<'a> {
+    /// Its messages go back to it.
+    Echo,
+    /// Its topics in the order in which it named them, and whether it gets its own messages.
+    Subscriber { topics: &'a [TopicIndex], own: bool },
 }
 
 impl Connections {
@@ -43,60 +46,50 @@ impl Connections {
         &self.open
     }
 
-    pub(crate) fn get(&self, slot: Slot) -> &Connection {
-        self.records.get(slot as usize).unwrap_or(&Connection::Vacant)
+    /// What the connection in a slot is there for.
+    ///
+    /// # Panics
+    /// Nobody is there.
+    pub(crate) fn get(&self, slot: Slot) -> Purpose<'_> {
+        match &self.records[slot as usize] {
+            Record::Vacant => panic!("slot {slot} is not open"),
+            Record::Echo => Purpose::Echo,
+            Record::Single { own, topic } => {
+                Purpose::Subscriber { topics: std::slice::from_ref(topic), own: *own }
+            }
+            Record::Several { own, place } => {
+                Purpose::Subscriber { topics: &self.several[*place as usize], own: *own }
+            }
+        }
     }
 
-    /// Whether this very connection is open, and not another one in its slot.
-    pub(crate) fn is_open(&self, connection: ConnectionId) -> bool {
-        let generation = match self.get(connection.slot) {
-            Connection::Vacant => return false,
-            Connection::Echo { generation } | Connection::Single { generation, .. } => *generation,
-            Connection::Several(several) => several.generation,
+    pub(crate) fn insert(&mut self, slot: Slot, purpose: Purpose<'_>) {
+        let record = match purpose {
+            Purpose::Echo => Record::Echo,
+            Purpose::Subscriber { topics: &[topic], own } => Record::Single { own, topic },
+            Purpose::Subscriber { topics, own } => {
+                let place = u32::try_from(self.several.insert(topics.into()))
+                    .expect("no more places than slots");
+                Record::Several { own, place }
+            }
         };
-        generation == connection.generation
-    }
-
-    pub(crate) fn insert(&mut self, slot: Slot, connection: Connection) {
         let index = slot as usize;
         if index >= self.records.len() {
-            self.records.resize_with(index + 1, Connection::default);
+            self.records.resize(index + 1, Record::Vacant);
         }
-        self.records[index] = connection;
+        self.records[index] = record;
         self.open.insert(slot);
     }
 
-    /// Takes out what is known of a slot.
-    pub(crate) fn remove(&mut self, slot: Slot) -> Connection {
+    /// Takes a connection out of its slot; its topics are shown to `leave`.
+    pub(crate) fn remove(&mut self, slot: Slot, mut leave: impl FnMut(TopicIndex)) {
         self.open.remove(slot);
-        self.records.get_mut(slot as usize).map(std::mem::take).unwrap_or_default()
-    }
-}
-
-impl Connection {
-    /// A subscriber of at least one topic.
-    pub(crate) fn subscriber(generation: u32, own: bool, topics: &[TopicIndex]) -> Self {
-        match *topics {
-            [topic] => Self::Single { generation, own, topic },
-            _ => Self::Several(Box::new(Several { generation, own, topics: topics.into() })),
-        }
-    }
-
-    /// Its topics; none of an echo.
-    pub(crate) fn topics(&self) -> &[TopicIndex] {
-        match self {
-            Self::Vacant | Self::Echo { .. } => &[],
-            Self::Single { topic, .. } => std::slice::from_ref(topic),
-            Self::Several(several) => &several.topics,
-        }
-    }
-
-    /// Whether it gets its own messages.
-    pub(crate) fn own(&self) -> bool {
-        match self {
-            Self::Vacant | Self::Echo { .. } => true,
-            Self::Single { own, .. } => *own,
-            Self::Several(several) => several.own,
+        match std::mem::take(&mut self.records[slot as usize]) {
+            Record::Vacant | Record::Echo => {}
+            Record::Single { topic, .. } => leave(topic),
+            Record::Several { place, .. } => {
+                self.several.remove(place as usize).into_iter().for_each(leave);
+            }
         }
     }
 }
@@ -107,31 +100,27 @@ mod tests {
     use crate::topics::Topics;
 
     #[test]
-    fn a_connection_is_open_until_it_is_removed_and_is_not_its_successor() {
-        let mut connections = Connections::default();
-        let id = |generation| ConnectionId { slot: 70, generation };
-        assert!(!connections.is_open(id(0)));
-        connections.insert(70, Connection::Echo { generation: 4 });
-        assert!(connections.is_open(id(4)));
-        assert!(!connections.is_open(id(5)));
-        assert!(!connections.is_open(ConnectionId { slot: 69, generation: 0 }));
-        assert_eq!(connections.open().iter().collect::<Vec<_>>(), [70]);
-        connections.remove(70);
-        assert!(!connections.is_open(id(4)));
-        connections.insert(70, Connection::Echo { generation: 5 });
-        assert!(!connections.is_open(id(4)));
-        assert!(connections.is_open(id(5)));
-    }
-
-    #[test]
-    fn topics_keep_the_order_in_which_they_were_named() {
+    fn what_is_put_into_a_slot_comes_out_again() {
         let mut topics = Topics::new(0);
         let [a, b] = ["a", "b"].map(|name| topics.subscribe(name, 0));
-        let single = Connection::subscriber(1, false, &[b]);
-        assert!(matches!(single, Connection::Single { .. }));
-        assert_eq!((single.topics(), single.own()), (&[b][..], false));
-        let several = Connection::subscriber(1, true, &[b, a]);
-        assert_eq!((several.topics(), several.own()), (&[b, a][..], true));
-        assert_eq!(Connection::Vacant.topics(), []);
+        let mut connections = Connections::default();
+        let purposes = [
+            (70, Purpose::Echo),
+            (3, Purpose::Subscriber { topics: &[b], own: false }),
+            (4, Purpose::Subscriber { topics: &[b, a], own: true }),
+        ];
+        for (slot, purpose) in purposes {
+            connections.insert(slot, purpose);
+        }
+        for (slot, purpose) in purposes {
+            assert_eq!(connections.get(slot), purpose);
+        }
+        assert_eq!(connections.open().iter().collect::<Vec<_>>(), [3, 4, 70]);
+        let mut left = Vec::new();
+        for (slot, _) in purposes {
+            connections.remove(slot, |topic| left.push(topic));
+        }
+        assert_eq!(left, [b, b, a]);
+        assert_eq!((connections.open().len(), connections.several.len()), (0, 0));
     }
 }

@@ -12,7 +12,7 @@ use worker::{
 };
 
 use crate::{
-    connections::{Connection, Connections},
+    connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
     letter::{Batch, Letter, Question, Receipt},
     listing::Listing,
@@ -86,21 +86,21 @@ impl Handler for Hub {
     }
 
     fn admission(&self, connection: ConnectionId) -> Admission {
-        let record = self.connections.get(connection.slot);
-        if matches!(record, Connection::Echo { .. }) {
-            return Admission::Echo;
+        match self.connections.get(connection.slot) {
+            Purpose::Echo => Admission::Echo,
+            Purpose::Subscriber { topics, own } => {
+                let topics = topics.iter().map(|topic| self.topics.name(*topic).into());
+                Admission::Subscribe { topics: topics.collect(), own }
+            }
         }
-        let topics = record.topics().iter().map(|topic| self.topics.name(*topic).into());
-        Admission::Subscribe { topics: topics.collect(), own: record.own() }
     }
 
     fn purpose(&self, connection: ConnectionId) -> String {
-        let record = self.connections.get(connection.slot);
-        if matches!(record, Connection::Echo { .. }) {
+        let Purpose::Subscriber { topics, .. } = self.connections.get(connection.slot) else {
             return "/echo".to_owned();
-        }
+        };
         let mut purpose = String::new();
-        for topic in record.topics() {
+        for topic in topics {
             let separator = if purpose.is_empty() { "" } else { ", " };
             let name = self.topics.name(*topic);
             if purpose.len() + separator.len() + name.len() > PURPOSE_BYTES_MAX {
@@ -122,8 +122,9 @@ impl Handler for Hub {
         connection: ConnectionId,
         message: Message<'_>,
     ) -> Flow {
-        let record = self.connections.get(connection.slot);
-        let Some(&topic) = record.topics().first() else {
+        let Purpose::Subscriber { topics: &[topic, ..], own } =
+            self.connections.get(connection.slot)
+        else {
             actions.send(connection, wire::encode_message(message.opcode, message.payload));
             return Flow::Continue;
         };
@@ -135,7 +136,7 @@ impl Handler for Hub {
             Some(self.topics.name(topic).into()),
             message.opcode,
             message.payload,
-            (!record.own()).then(|| (actions.member(), connection)),
+            (!own).then(|| (actions.member(), connection)),
             actions.now(),
         ));
         // Behind those that are held, or none of them would ever find room.
@@ -197,23 +198,21 @@ impl Handler for Hub {
 
 impl Hub {
     fn open(&mut self, connection: ConnectionId, admission: &Admission) {
-        let ConnectionId { slot, generation } = connection;
-        let record = match admission {
-            Admission::Echo => Connection::Echo { generation },
+        let slot = connection.slot;
+        match admission {
+            Admission::Echo => self.connections.insert(slot, Purpose::Echo),
             Admission::Subscribe { topics, own } => {
                 let topics: Vec<_> =
                     topics.iter().map(|name| self.topics.subscribe(name, slot)).collect();
-                Connection::subscriber(generation, *own, &topics)
+                let purpose = Purpose::Subscriber { topics: &topics, own: *own };
+                self.connections.insert(slot, purpose);
             }
-        };
-        self.connections.insert(slot, record);
+        }
     }
 
     fn close(&mut self, connection: ConnectionId) {
-        let record = self.connections.remove(connection.slot);
-        for &topic in record.topics() {
-            self.topics.unsubscribe(topic, connection.slot);
-        }
+        let Self { connections, topics, .. } = self;
+        connections.remove(connection.slot, |topic| topics.unsubscribe(topic, connection.slot));
     }
 
     fn counts(&self) -> HandlerCounts {
@@ -289,9 +288,7 @@ impl Hub {
             let Some(held) = self.held_publications.pop() else { return };
             self.post_to_workers(actions, &held.publication);
             self.publish_here(actions, &held.publication);
-            if self.connections.is_open(held.publisher) {
-                actions.resume(held.publisher);
-            }
+            actions.resume(held.publisher);
         }
     }
 

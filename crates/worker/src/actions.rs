@@ -77,7 +77,7 @@ impl<L> Actions<'_, L> {
         self.core.close(connection, reason);
     }
 
-    /// Lets a connection go on whose message was answered with `Flow::Pause`.
+    /// Lets a connection go on whose message was answered with `Flow::Pause`, if it is still there.
     pub fn resume(&mut self, connection: ConnectionId) {
         self.core.resume(connection);
     }

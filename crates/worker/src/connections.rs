@@ -1,4 +1,4 @@
-//! The connection table: a record of at most a cache line that reads and refusals touch, and apart
+//! The connection table: a record of at most 48 bytes that reads and refusals touch, and apart
 //! from it the address that they do not. Both grow with the highest slot ever used, so a table
 //! sized for a million costs nothing until they come.
 //!
@@ -14,14 +14,19 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use wire::Decoder;
 
 use crate::{
-    operation::{ConnectionId, Slot, Time},
+    operation::{ConnectionId, Slot},
     send_queue::SendQueue,
     slots::SlotSet,
     wheel::Tick,
 };
 
-/// Bytes kept for later. Seldom there, so that one pointer in the record must do.
-pub(crate) type Held = Box<Vec<u8>>;
+/// What waits on a connection's account. Seldom there, so that one pointer in the record must do.
+#[derive(Debug, Clone, Default)]
+struct Backlog {
+    /// An incomplete request head, or what a paused connection sent.
+    held: Vec<u8>,
+    queue: SendQueue,
+}
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +60,9 @@ pub(crate) struct Connection {
     pub(crate) generation: u32,
     /// When a byte was last heard.
     pub(crate) heard: Tick,
-    /// When the ping was sent that `awaiting_pong` is about.
-    pub(crate) pinged: Tick,
-    /// The same in microseconds of the worker's time, as far as they fit: how long a pong takes.
-    pub(crate) pinged_us: u32,
+    /// When what is timed began: the handshake, or the ping that `awaiting_pong` is about. In
+    /// microseconds of the worker's time, as far as they fit.
+    pub(crate) timed_us: u32,
     /// The end of what the state waits for, if `has_deadline`.
     pub(crate) deadline: Tick,
     /// When the wheel will look here next, if `is_in_wheel`.
@@ -82,24 +86,22 @@ pub(crate) struct Connection {
     /// True exactly when messages were cut from its queue: none that has not begun may follow.
     pub(crate) is_truncated: bool,
     pub(crate) decoder: Decoder,
-    /// An incomplete request head, or what a paused connection sent.
-    pub(crate) held: Option<Held>,
-    pub(crate) queue: Option<Box<SendQueue>>,
+    backlog: Option<Box<Backlog>>,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 64, "a read touches one cache line");
+const _: () = assert!(size_of::<Connection>() <= 48, "there may be a million");
 
 /// What is known of a connection and seldom looked at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Identity {
     address: Ipv6Addr,
     port: u16,
-    pub(crate) accepted: Time,
+    pub(crate) accepted: Tick,
     /// Bytes read and thrown away since the connection began to close.
     pub(crate) discarded: u32,
 }
 
-const _: () = assert!(size_of::<Identity>() <= 32);
+const _: () = assert!(size_of::<Identity>() <= 28, "there may be a million");
 
 /// All connections of a worker.
 #[derive(Debug)]
@@ -119,8 +121,7 @@ impl Connection {
         Self {
             generation: 0,
             heard: Tick(0),
-            pinged: Tick(0),
-            pinged_us: 0,
+            timed_us: 0,
             deadline: Tick(0),
             look: Tick(0),
             state: State::Free,
@@ -134,19 +135,52 @@ impl Connection {
             has_finished: false,
             is_truncated: false,
             decoder: Decoder::default(),
-            held: None,
-            queue: None,
+            backlog: None,
         }
     }
 
     /// Whether something must leave before an offer could.
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_sending || self.is_unwritable || self.queue.is_some()
+        self.is_sending || self.is_unwritable || self.queue().is_some()
+    }
+
+    /// What its socket has not taken, if there is anything.
+    pub(crate) fn queue(&self) -> Option<&SendQueue> {
+        self.backlog.as_ref().map(|backlog| &backlog.queue).filter(|queue| !queue.is_empty())
+    }
+
+    /// Changes the queue, making and unmaking it.
+    pub(crate) fn with_queue<R>(&mut self, change: impl FnOnce(&mut SendQueue) -> R) -> R {
+        let result = change(&mut self.backlog.get_or_insert_default().queue);
+        self.drop_empty_backlog();
+        result
+    }
+
+    /// Bytes kept for later: of an incomplete request head, or of what a paused connection sent.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.held.len())
+    }
+
+    /// Keeps bytes for later, behind those that are kept already.
+    pub(crate) fn hold(&mut self, bytes: &[u8]) {
+        self.backlog.get_or_insert_default().held.extend_from_slice(bytes);
+        self.drop_empty_backlog();
+    }
+
+    /// Gives up what was kept, if there is anything.
+    pub(crate) fn take_held(&mut self) -> Option<Vec<u8>> {
+        let held = std::mem::take(&mut self.backlog.as_mut()?.held);
+        self.drop_empty_backlog();
+        (!held.is_empty()).then_some(held)
+    }
+
+    fn drop_empty_backlog(&mut self) {
+        self.backlog.take_if(|backlog| backlog.held.is_empty() && backlog.queue.is_empty());
     }
 }
 
 impl Identity {
-    pub(crate) fn new(peer: SocketAddr, accepted: Time) -> Self {
+    pub(crate) fn new(peer: SocketAddr, accepted: Tick) -> Self {
         let address = match peer.ip() {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
@@ -272,7 +306,7 @@ impl Connections {
     /// Keeps `busy` and `queued` true after a change to what is on its way to the connection.
     pub(crate) fn update_sending(&mut self, slot: Slot) {
         let record = &self.records[slot as usize];
-        let (is_busy, has_queue) = (record.is_busy(), record.queue.is_some());
+        let (is_busy, has_queue) = (record.is_busy(), record.queue().is_some());
         if is_busy {
             self.busy.insert(slot);
         } else {
@@ -319,14 +353,14 @@ mod tests {
     fn an_address_survives_being_stored() {
         for text in ["127.0.0.1:80", "[2001:db8::7]:65535", "[::1]:1"] {
             let peer: SocketAddr = text.parse().unwrap();
-            assert_eq!(Identity::new(peer, Time(0)).peer(), peer);
+            assert_eq!(Identity::new(peer, Tick(0)).peer(), peer);
         }
     }
 
     #[test]
     fn a_slot_that_was_used_again_does_not_answer_to_its_old_name() {
         let mut connections = Connections::new(4);
-        let identity = Identity::new("127.0.0.1:80".parse().unwrap(), Time(0));
+        let identity = Identity::new("127.0.0.1:80".parse().unwrap(), Tick(0));
         let old = ConnectionId { slot: 2, generation: 0 };
         let new = ConnectionId { slot: 2, generation: 1 };
         connections.insert(old, identity, Tick(0));

@@ -6,7 +6,7 @@ mod ending;
 mod moving;
 mod sending;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::Member;
@@ -123,10 +123,10 @@ impl Core {
         Tick::at(self.now.since(self.started).saturating_sub(self.late))
     }
 
-    /// Microseconds since the start, as far as they fit: they wrap after 71 minutes.
+    /// The peers' clock in microseconds, as far as they fit: they wrap after 71 minutes.
     #[expect(clippy::cast_possible_truncation, reason = "only differences are looked at")]
     pub(crate) fn now_us(&self) -> u32 {
-        self.now.since(self.started).as_micros() as u32
+        self.now.since(self.started).saturating_sub(self.late).as_micros() as u32
     }
 
     /// A batch was collected at `now`, by a wait that was to end at `deadline`.
@@ -163,9 +163,9 @@ impl Core {
 
     // Beginning.
 
-    pub(crate) fn accept(&mut self, connection: ConnectionId, identity: Identity) {
-        let tick = self.tick();
-        self.connections.insert(connection, identity, tick);
+    pub(crate) fn accept(&mut self, connection: ConnectionId, peer: SocketAddr) {
+        let (tick, now_us) = (self.tick(), self.now_us());
+        self.connections.insert(connection, Identity::new(peer, tick), tick).timed_us = now_us;
         self.handshakes += 1;
         self.set_deadline(connection, self.options.handshake_timeout);
         self.outbox.push(Outgoing::Operation(Operation::Receive { connection }));
@@ -173,14 +173,15 @@ impl Core {
 
     /// The upgrade is accepted: its 101 leaves before anything else.
     pub(crate) fn open(&mut self, connection: ConnectionId, response: Bytes) {
-        let accepted = self.connections.identity(connection.slot).accepted;
-        self.report.record(Stage::Handshake, self.now.since(accepted));
+        let now_us = self.now_us();
         self.report.opened += 1;
         self.handshakes -= 1;
         self.connections.count_open();
         if let Some(record) = self.connections.get_mut(connection) {
             record.state = State::Open;
             record.has_deadline = false;
+            let us = now_us.wrapping_sub(record.timed_us);
+            self.report.record(Stage::Handshake, Duration::from_micros(us.into()));
         }
         self.send_alone(connection, response);
     }
@@ -193,7 +194,7 @@ impl Core {
     }
 
     fn set_write_deadline(&mut self, connection: ConnectionId) {
-        let oldest = self.connections.get(connection).and_then(|it| it.queue.as_ref()?.oldest());
+        let oldest = self.connections.get(connection).and_then(|it| it.queue()?.oldest());
         if let Some(oldest) = oldest {
             self.set_deadline_at(connection, oldest.after(self.options.write_timeout));
         }
@@ -248,7 +249,7 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.heard = tick;
         if std::mem::take(&mut record.awaiting_pong) {
-            let us = now_us.wrapping_sub(record.pinged_us);
+            let us = now_us.wrapping_sub(record.timed_us);
             self.report.record(Stage::Ping, Duration::from_micros(us.into()));
         }
     }
@@ -336,7 +337,7 @@ impl Core {
         self.age_next = slots.min(from + slots.div_ceil(8));
         for slot in from..self.age_next {
             let slot = Slot::try_from(slot).expect("slots are numbers of 32 bits");
-            let age = self.now.since(self.connections.identity(slot).accepted);
+            let age = tick.since(self.connections.identity(slot).accepted);
             if let Some(connection) = self.connections.id_at(slot)
                 && age >= age_max.mul_f64(0.9)
                 && age >= age_max.mul_f64(0.9 + 0.2 * self.share(connection))

@@ -10,6 +10,10 @@ use crate::{
     wheel::Tick,
 };
 
+/// The longest that a pong may take: pings are timed in microseconds of 32 bits, which wrap after
+/// 71 minutes.
+pub const PONG_TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// The cursor and its trail.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
@@ -78,8 +82,7 @@ impl Heartbeat {
                 && now.since(record.heard) >= self.interval / 2;
             if is_due {
                 record.awaiting_pong = true;
-                record.pinged = now;
-                record.pinged_us = now_us;
+                record.timed_us = now_us;
                 targets.push(Slot::try_from(self.next).expect("slots are numbers of 32 bits"));
             }
             self.next += 1;
@@ -93,6 +96,7 @@ impl Heartbeat {
     pub(crate) fn poll_unanswered(
         &mut self,
         now: Tick,
+        now_us: u32,
         connections: &Connections,
         unanswered: &mut Vec<Slot>,
     ) {
@@ -101,11 +105,12 @@ impl Heartbeat {
                 return;
             }
             self.trail.pop_front();
+            let waited = |since: u32| Duration::from_micros(now_us.wrapping_sub(since).into());
             unanswered.extend((from..to).filter_map(|slot| {
                 let record = connections.record(slot);
                 let is_late = record.state == State::Open
                     && record.awaiting_pong
-                    && now.since(record.pinged) >= self.pong_timeout;
+                    && waited(record.timed_us) >= self.pong_timeout;
                 is_late.then(|| Slot::try_from(slot).expect("slots are numbers of 32 bits"))
             }));
         }

@@ -29,6 +29,7 @@ mod worker;
 pub use crate::{
     actions::Actions,
     handler::{Answer, Audience, Chunk, Flow, Handler, HandlerCounts, Readiness, Response},
+    heartbeat::PONG_TIMEOUT_MAX,
     limits::{FRAME_HEADER_BYTES_MAX, LimitError, Limits},
     operation::{
         Closing, Completion, ConnectionId, Engine, EngineCounts, Failure, ListenerId,

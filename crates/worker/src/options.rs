@@ -26,7 +26,7 @@ pub struct Options {
     pub close_timeout: Duration,
     /// Each connection is pinged once in this time unless it was heard; `None`: no pings.
     pub ping_interval: Option<Duration>,
-    /// Any byte must come within this of a ping.
+    /// Any byte must come within this of a ping, at most [`crate::PONG_TIMEOUT_MAX`].
     pub pong_timeout: Duration,
     /// A topic's publications may wait this long to leave together.
     pub coalesce_delay: Duration,

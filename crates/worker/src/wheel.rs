@@ -86,7 +86,8 @@ impl Wheel {
             if !bucket.is_empty() {
                 self.entries -= bucket.len();
                 looks.append(bucket);
-                bucket.shrink_to(64);
+                // A storm of handshakes would leave each bucket as large as its worst moment.
+                bucket.shrink_to(8);
                 return Some(tick);
             }
         }

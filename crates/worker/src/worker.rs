@@ -11,7 +11,7 @@ use wire::{CloseCode, CloseFrame, Decoder, Event, Input, NoUpgrade, Request, Vio
 
 use crate::{
     actions::Actions,
-    connections::{Farewell, Held, Identity, State},
+    connections::{Farewell, State},
     core::{Core, Outgoing},
     handler::{Answer, Chunk, Flow, Handler, Readiness},
     operation::{Completion, ConnectionId, Engine, Operation, Reception, Slot, Time},
@@ -152,8 +152,7 @@ impl<H: Handler> Worker<H> {
     fn handle(&mut self, endpoint: &mut Endpoint<H::Letter>, completion: Completion<'_>) {
         match completion {
             Completion::Accepted { connection, peer, .. } => {
-                let accepted = self.core.now();
-                self.core.accept(connection, Identity::new(peer, accepted));
+                self.core.accept(connection, peer);
             }
             Completion::StoppedAccepting { .. } => self.core.listeners_open -= 1,
             Completion::Received { connection, outcome } => {
@@ -235,7 +234,7 @@ impl<H: Handler> Worker<H> {
         }
         self.core.partial_bytes += bytes.len();
         if let Some(record) = self.core.connections.get_mut(connection) {
-            record.held.get_or_insert_default().extend_from_slice(bytes);
+            record.hold(bytes);
         }
     }
 
@@ -253,7 +252,7 @@ impl<H: Handler> Worker<H> {
         bytes: &mut [u8],
     ) {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
-        let Some(mut held) = record.held.take() else {
+        let Some(mut held) = record.take_held() else {
             return match wire::parse_request(bytes) {
                 Ok(Some((request, length))) => {
                     self.handle_request(
@@ -264,7 +263,7 @@ impl<H: Handler> Worker<H> {
                         &mut bytes[length..],
                     );
                 }
-                Ok(None) => self.hold_head(connection, bytes.to_vec().into()),
+                Ok(None) => self.hold_head(connection, bytes),
                 Err(bad) => self.refuse_malformed(connection, bad.0),
             };
         };
@@ -277,22 +276,22 @@ impl<H: Handler> Worker<H> {
             Ok(Some((request, length))) => {
                 self.handle_request(endpoint, connection, &request, length, &mut held[length..]);
             }
-            Ok(None) => self.hold_head(connection, held),
+            Ok(None) => self.hold_head(connection, &held),
             Err(bad) => self.refuse_malformed(connection, bad.0),
         }
     }
 
-    fn hold_head(&mut self, connection: ConnectionId, held: Held) {
+    fn hold_head(&mut self, connection: ConnectionId, head: &[u8]) {
         let limits = &self.core.options.limits;
-        if held.len() > limits.handshake_bytes_max as usize {
+        if head.len() > limits.handshake_bytes_max as usize {
             return self.refuse_large_head(connection);
         }
-        if (self.core.head_bytes + held.len()) as u64 > limits.handshake_total_bytes_max {
+        if (self.core.head_bytes + head.len()) as u64 > limits.handshake_total_bytes_max {
             return self.refuse_unready(connection, RefusalReason::Full);
         }
-        self.core.head_bytes += held.len();
+        self.core.head_bytes += head.len();
         if let Some(record) = self.core.connections.get_mut(connection) {
-            record.held = Some(held);
+            record.hold(head);
         }
     }
 
@@ -535,7 +534,8 @@ impl<H: Handler> Worker<H> {
         if let Some(mut heartbeat) = self.core.heartbeat.take() {
             heartbeat.handle_time(tick, self.core.connections.slots_used());
             let mut unanswered = Vec::new();
-            heartbeat.poll_unanswered(tick, &self.core.connections, &mut unanswered);
+            let now_us = self.core.now_us();
+            heartbeat.poll_unanswered(tick, now_us, &self.core.connections, &mut unanswered);
             self.core.heartbeat = Some(heartbeat);
             for connection in unanswered
                 .into_iter()

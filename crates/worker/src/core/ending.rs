@@ -6,7 +6,7 @@ use wire::CloseFrame;
 
 use super::{Core, Outgoing};
 use crate::{
-    connections::{Farewell, Held, State},
+    connections::{Connection, Farewell, State},
     operation::{Closing, ConnectionId, Failure, Operation},
     stats::{CloseReason, ClosedConnection, RefusalReason},
 };
@@ -91,7 +91,7 @@ impl Core {
             return;
         }
         record.farewell = Farewell::Finish;
-        if record.queue.is_none() && !record.is_sending {
+        if record.queue().is_none() && !record.is_sending {
             self.terminate(connection, Closing::Finish);
         }
     }
@@ -101,7 +101,7 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         if record.state == State::Closing && record.farewell == Farewell::AwaitClose {
             record.farewell = Farewell::Linger;
-            if record.queue.is_none() && !record.is_sending {
+            if record.queue().is_none() && !record.is_sending {
                 self.handle_last_words_sent(connection);
             }
         }
@@ -163,18 +163,18 @@ impl Core {
 
     pub(super) fn leave_handshake(&mut self, connection: ConnectionId) {
         self.handshakes -= 1;
-        if let Some(held) = self.connections.get_mut(connection).and_then(|it| it.held.take()) {
+        if let Some(held) = self.connections.get_mut(connection).and_then(Connection::take_held) {
             self.head_bytes -= held.len();
         }
     }
 
     /// Gives up what a paused connection has sent.
-    pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<Held> {
+    pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<Vec<u8>> {
         let record = self.connections.get_mut(connection)?;
         if std::mem::take(&mut record.is_paused) {
             self.paused -= 1;
         }
-        let held = record.held.take()?;
+        let held = record.take_held()?;
         self.partial_bytes -= held.len();
         Some(held)
     }
@@ -187,10 +187,9 @@ impl Core {
         record.is_sending = false;
         record.is_unwritable = false;
         self.partial_bytes -= std::mem::take(&mut record.decoder).buffered_bytes();
-        if let Some(queue) = record.queue.take() {
-            self.send_queue_bytes -= queue.bytes();
-            self.count_dropped(queue.messages());
-        }
+        let queue = record.with_queue(std::mem::take);
+        self.send_queue_bytes -= queue.bytes();
+        self.count_dropped(queue.messages());
         self.connections.update_sending(connection.slot);
         self.outbox.push(Outgoing::Operation(Operation::Close { connection, how }));
     }

@@ -4,6 +4,7 @@ use super::{Core, Outgoing};
 use crate::{
     connections::{Connection, Identity, State},
     operation::{ConnectionId, Operation},
+    send_queue::SendQueue,
     wheel::{Tick, Wheel},
 };
 
@@ -42,11 +43,13 @@ impl Core {
     ) {
         let tick = self.tick();
         let record = self.connections.insert(connection, identity, tick);
-        *record = Connection { generation: connection.generation, is_in_wheel: false, ..state };
-        let held = record.held.as_ref().map_or(0, |held| held.len());
+        *record = state;
+        record.generation = connection.generation;
+        record.is_in_wheel = false;
+        let held = record.held_bytes();
         let (state, is_paused) = (record.state, record.is_paused);
         self.partial_bytes += record.decoder.buffered_bytes();
-        self.send_queue_bytes += record.queue.as_ref().map_or(0, |queue| queue.bytes());
+        self.send_queue_bytes += record.queue().map_or(0, SendQueue::bytes);
         match state {
             State::Handshaking => {
                 self.handshakes += 1;
@@ -73,12 +76,9 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let shift = |then: &mut Tick| then.0 = then.0.wrapping_add(tick.0).wrapping_sub(exported.0);
         shift(&mut record.heard);
-        shift(&mut record.pinged);
         shift(&mut record.deadline);
-        if let Some(queue) = &mut record.queue {
-            queue.times_mut().for_each(shift);
-        }
-        record.pinged_us = record.pinged_us.wrapping_add(now_us).wrapping_sub(exported_us);
+        record.with_queue(|queue| queue.times_mut().for_each(shift));
+        record.timed_us = record.timed_us.wrapping_add(now_us).wrapping_sub(exported_us);
         let (deadline, has_deadline) = (record.deadline, record.has_deadline);
         let awaiting_pong = record.awaiting_pong;
         if has_deadline {

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Core, Outgoing};
 use crate::{
-    connections::{Farewell, State},
+    connections::{Connection, Farewell, State},
     operation::{Closing, ConnectionId, Failure, Operation, Slot, Taken},
     send_queue::{InFlight, SendQueue},
     stats::CloseReason,
@@ -47,7 +47,7 @@ impl Core {
     /// Queues frames for a connection that is busy.
     pub(crate) fn enqueue(&mut self, connection: ConnectionId, frames: Bytes, messages: u32) {
         let (charge, tick) = (self.frame_charge(), self.tick());
-        let is_first = self.connections.get(connection).is_some_and(|it| it.queue.is_none());
+        let is_first = self.connections.get(connection).is_some_and(|it| it.queue().is_none());
         self.with_queue(connection, |queue| queue.push(frames, messages, tick, charge));
         if is_first {
             self.set_deadline(connection, self.options.write_timeout);
@@ -81,7 +81,7 @@ impl Core {
         let (bytes_max, charge) =
             (self.options.limits.send_bytes_max as usize, self.frame_charge());
         let Some(record) = self.connections.get(connection) else { return };
-        if record.is_sending || record.is_unwritable || record.queue.is_none() {
+        if record.is_sending || record.is_unwritable || record.queue().is_none() {
             return;
         }
         if let Some(bytes) =
@@ -176,10 +176,10 @@ impl Core {
         self.flush(connection);
         let Some(record) = self.connections.get_mut(connection) else { return };
         match record.state {
-            State::Open if record.queue.is_none() => record.has_deadline = false,
+            State::Open if record.queue().is_none() => record.has_deadline = false,
             State::Open => self.set_write_deadline(connection),
             State::Closing => {
-                let is_said = record.queue.is_none() && !record.is_sending;
+                let is_said = record.queue().is_none() && !record.is_sending;
                 self.set_deadline(connection, self.options.close_timeout);
                 if is_said {
                     self.handle_last_words_sent(connection);
@@ -208,13 +208,12 @@ impl Core {
         change: impl FnOnce(&mut SendQueue) -> R,
     ) -> Option<R> {
         let record = self.connections.get_mut(connection)?;
-        let mut queue = record.queue.take().unwrap_or_default();
-        self.send_queue_bytes -= queue.bytes();
-        let result = change(&mut queue);
-        self.send_queue_bytes += queue.bytes();
-        if !queue.is_empty() {
-            record.queue = Some(queue);
-        }
+        let (before, after, result) = record.with_queue(|queue| {
+            let before = queue.bytes();
+            let result = change(queue);
+            (before, queue.bytes(), result)
+        });
+        self.send_queue_bytes = self.send_queue_bytes + after - before;
         self.connections.update_sending(connection.slot);
         Some(result)
     }
@@ -225,7 +224,7 @@ impl Core {
 
     /// Holds the bounds of a connection's queue and of all queues.
     pub(super) fn check_queue(&mut self, connection: ConnectionId) {
-        let Some(queue) = self.connections.get(connection).and_then(|it| it.queue.as_ref()) else {
+        let Some(queue) = self.connections.get(connection).and_then(Connection::queue) else {
             return;
         };
         if queue.bytes() as u64 > self.options.limits.send_queue_bytes_max {
@@ -241,7 +240,7 @@ impl Core {
     pub(super) fn worst_debtor(&self) -> Option<ConnectionId> {
         let tick = self.tick();
         let debt = |slot: Slot| {
-            let queue = self.connections.record(slot as usize).queue.as_ref()?;
+            let queue = self.connections.record(slot as usize).queue()?;
             let age = queue.oldest().map_or(0, |oldest| tick.since(oldest).as_millis());
             Some((queue.bytes() as u128 * (age + 1), slot))
         };
