@@ -1,4 +1,4 @@
-//! The connection table: a record of at most 48 bytes that reads and refusals touch, and apart
+//! The connection table: a record of at most 40 bytes that reads and refusals touch, and apart
 //! from it the address that they do not. Both grow with the highest slot ever used, so a table
 //! sized for a million costs nothing until they come.
 //!
@@ -9,8 +9,12 @@
 //!                    └──gone, cut───────┴───────────────────────────────────────┘
 //! ```
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    mem,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
+use bitflags::bitflags;
 use wire::Decoder;
 
 use crate::{
@@ -54,42 +58,50 @@ pub(crate) enum Farewell {
     Linger,
 }
 
+bitflags! {
+    /// What is true of a connection at a moment.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Flags: u8 {
+        /// `deadline` means something.
+        const DEADLINE = 1;
+        /// The wheel has an entry for `look`.
+        const IN_WHEEL = 1 << 1;
+        /// A ping was sent and no byte was heard since.
+        const AWAITING_PONG = 1 << 2;
+        /// A `Send` was submitted and not completed.
+        const SENDING = 1 << 3;
+        /// The socket refused bytes and has not become writable since.
+        const UNWRITABLE = 1 << 4;
+        /// Its handler has paused it.
+        const PAUSED = 1 << 5;
+        /// The peer's FIN came while it was paused.
+        const FINISHED = 1 << 6;
+        /// Messages were cut from its queue: none that has not begun may follow.
+        const TRUNCATED = 1 << 7;
+    }
+}
+
 /// A connection as reads and refusals see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) generation: u32,
     /// When a byte was last heard.
     pub(crate) heard: Tick,
-    /// When what is timed began: the handshake, or the ping that `awaiting_pong` is about. In
+    /// When what is timed began: the handshake, or the ping that `Flags::AWAITING_PONG` is about. In
     /// microseconds of the worker's time, as far as they fit.
     pub(crate) timed_us: u32,
-    /// The end of what the state waits for, if `has_deadline`.
+    /// The end of what the state waits for, if `Flags::DEADLINE`.
     pub(crate) deadline: Tick,
-    /// When the wheel will look here next, if `is_in_wheel`.
+    /// When the wheel will look here next, if `Flags::IN_WHEEL`.
     pub(crate) look: Tick,
     pub(crate) state: State,
     pub(crate) farewell: Farewell,
-    /// True exactly when `deadline` means something.
-    pub(crate) has_deadline: bool,
-    /// True exactly when the wheel has an entry for `look`.
-    pub(crate) is_in_wheel: bool,
-    /// True exactly when a ping was sent and no byte was heard since.
-    pub(crate) awaiting_pong: bool,
-    /// True exactly when a `Send` was submitted and not completed.
-    pub(crate) is_sending: bool,
-    /// True exactly when the socket refused bytes and has not become writable since.
-    pub(crate) is_unwritable: bool,
-    /// True exactly when its handler has paused it.
-    pub(crate) is_paused: bool,
-    /// True exactly when the peer's FIN came while it was paused.
-    pub(crate) has_finished: bool,
-    /// True exactly when messages were cut from its queue: none that has not begun may follow.
-    pub(crate) is_truncated: bool,
+    pub(crate) flags: Flags,
     pub(crate) decoder: Decoder,
     backlog: Option<Box<Backlog>>,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 48, "there may be a million");
+const _: () = assert!(size_of::<Connection>() <= 40, "there may be a million");
 
 /// What is known of a connection and seldom looked at.
 #[derive(Debug, Clone, Copy)]
@@ -126,22 +138,32 @@ impl Connection {
             look: Tick(0),
             state: State::Free,
             farewell: Farewell::Finish,
-            has_deadline: false,
-            is_in_wheel: false,
-            awaiting_pong: false,
-            is_sending: false,
-            is_unwritable: false,
-            is_paused: false,
-            has_finished: false,
-            is_truncated: false,
+            flags: Flags::empty(),
             decoder: Decoder::default(),
             backlog: None,
         }
     }
 
+    /// Whether these flags are raised.
+    pub(crate) fn has(&self, flags: Flags) -> bool {
+        self.flags.contains(flags)
+    }
+
+    /// Raises a flag; `true` exactly when it was not raised.
+    pub(crate) fn raise(&mut self, flag: Flags) -> bool {
+        let raised = self.flags | flag;
+        !mem::replace(&mut self.flags, raised).contains(flag)
+    }
+
+    /// Lowers a flag; `true` exactly when it was raised.
+    pub(crate) fn lower(&mut self, flag: Flags) -> bool {
+        let lowered = self.flags - flag;
+        mem::replace(&mut self.flags, lowered).contains(flag)
+    }
+
     /// Whether something must leave before an offer could.
     pub(crate) fn is_busy(&self) -> bool {
-        self.is_sending || self.is_unwritable || self.queue().is_some()
+        self.flags.intersects(Flags::SENDING | Flags::UNWRITABLE) || self.queue().is_some()
     }
 
     /// What its socket has not taken, if there is anything.
@@ -169,7 +191,7 @@ impl Connection {
 
     /// Gives up what was kept, if there is anything.
     pub(crate) fn take_held(&mut self) -> Option<Vec<u8>> {
-        let held = std::mem::take(&mut self.backlog.as_mut()?.held);
+        let held = mem::take(&mut self.backlog.as_mut()?.held);
         self.drop_empty_backlog();
         (!held.is_empty()).then_some(held)
     }

@@ -13,7 +13,7 @@ use mesh::Member;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    connections::{Connections, Identity, State},
+    connections::{Connections, Flags, Identity, State},
     fanout::Fanout,
     handler::{Audience, Readiness},
     heartbeat::Heartbeat,
@@ -179,7 +179,7 @@ impl Core {
         self.connections.count_open();
         if let Some(record) = self.connections.get_mut(connection) {
             record.state = State::Open;
-            record.has_deadline = false;
+            record.flags.remove(Flags::DEADLINE);
             let us = now_us.wrapping_sub(record.timed_us);
             self.report.record(Stage::Handshake, Duration::from_micros(us.into()));
         }
@@ -203,10 +203,10 @@ impl Core {
     fn set_deadline_at(&mut self, connection: ConnectionId, deadline: Tick) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.deadline = deadline;
-        record.has_deadline = true;
-        if !record.is_in_wheel || deadline.is_before(record.look) {
+        record.flags.insert(Flags::DEADLINE);
+        if !record.has(Flags::IN_WHEEL) || deadline.is_before(record.look) {
             record.look = self.wheel.insert(connection, deadline);
-            record.is_in_wheel = true;
+            record.flags.insert(Flags::IN_WHEEL);
         }
     }
 
@@ -214,18 +214,18 @@ impl Core {
     pub(crate) fn handle_look(&mut self, connection: ConnectionId, look: Tick) {
         let tick = self.tick();
         let Some(record) = self.connections.get_mut(connection) else { return };
-        if !record.is_in_wheel || record.look != look {
+        if !record.has(Flags::IN_WHEEL) || record.look != look {
             return;
         }
-        record.is_in_wheel = false;
-        if !record.has_deadline {
+        record.flags.remove(Flags::IN_WHEEL);
+        if !record.has(Flags::DEADLINE) {
             return;
         }
         if tick.is_before(record.deadline) {
             let deadline = record.deadline;
             return self.set_deadline_at(connection, deadline);
         }
-        record.has_deadline = false;
+        record.flags.remove(Flags::DEADLINE);
         match record.state {
             State::Handshaking => self.refuse_with(
                 connection,
@@ -248,7 +248,7 @@ impl Core {
         let (tick, now_us) = (self.tick(), self.now_us());
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.heard = tick;
-        if std::mem::take(&mut record.awaiting_pong) {
+        if record.lower(Flags::AWAITING_PONG) {
             let us = now_us.wrapping_sub(record.timed_us);
             self.report.record(Stage::Ping, Duration::from_micros(us.into()));
         }

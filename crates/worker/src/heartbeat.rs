@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    connections::{Connections, State},
+    connections::{Connections, Flags, State},
     operation::Slot,
     wheel::Tick,
 };
@@ -77,11 +77,11 @@ impl Heartbeat {
         while self.next < self.end && targets.len() < targets_max {
             let record = connections.record_mut(self.next);
             let is_due = record.state == State::Open
-                && !record.awaiting_pong
+                && !record.has(Flags::AWAITING_PONG)
                 && !record.is_busy()
                 && now.since(record.heard) >= self.interval / 2;
             if is_due {
-                record.awaiting_pong = true;
+                record.flags.insert(Flags::AWAITING_PONG);
                 record.timed_us = now_us;
                 targets.push(Slot::try_from(self.next).expect("slots are numbers of 32 bits"));
             }
@@ -109,7 +109,7 @@ impl Heartbeat {
             unanswered.extend((from..to).filter_map(|slot| {
                 let record = connections.record(slot);
                 let is_late = record.state == State::Open
-                    && record.awaiting_pong
+                    && record.has(Flags::AWAITING_PONG)
                     && waited(record.timed_us) >= self.pong_timeout;
                 is_late.then(|| Slot::try_from(slot).expect("slots are numbers of 32 bits"))
             }));

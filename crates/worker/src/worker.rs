@@ -11,7 +11,7 @@ use wire::{CloseCode, CloseFrame, Decoder, Event, Input, NoUpgrade, Request, Vio
 
 use crate::{
     actions::Actions,
-    connections::{Farewell, State},
+    connections::{Farewell, Flags, State},
     core::{Core, Outgoing},
     handler::{Answer, Chunk, Flow, Handler, Readiness},
     operation::{Completion, ConnectionId, Engine, Operation, Reception, Slot, Time},
@@ -211,7 +211,7 @@ impl<H: Handler> Worker<H> {
         let Some(record) = self.core.connections.get(connection) else { return };
         match (record.state, record.farewell) {
             (State::Handshaking, _) => self.handle_head(endpoint, connection, bytes),
-            (State::Open, _) if record.is_paused => self.hold(connection, bytes),
+            (State::Open, _) if record.has(Flags::PAUSED) => self.hold(connection, bytes),
             (State::Open, _) => self.decode(endpoint, connection, bytes),
             (State::Closing, farewell) => {
                 let identity = self.core.connections.identity_mut(connection.slot);
@@ -392,7 +392,7 @@ impl<H: Handler> Worker<H> {
             return;
         }
         record.decoder = decoder;
-        let is_paused = record.is_paused;
+        let is_paused = record.has(Flags::PAUSED);
         self.core.partial_bytes = self.core.partial_bytes + after - before;
         if is_paused && !input.rest().is_empty() {
             self.hold(connection, input.rest());
@@ -413,7 +413,8 @@ impl<H: Handler> Worker<H> {
     ) -> bool {
         let message_bytes_max = self.core.options.limits.message_bytes_max as usize;
         loop {
-            let state = self.core.connections.get(connection).map(|it| (it.state, it.is_paused));
+            let state =
+                self.core.connections.get(connection).map(|it| (it.state, it.has(Flags::PAUSED)));
             match state {
                 Some((State::Open, false) | (State::Closing, _)) => {}
                 Some((State::Open, true)) => return false,
@@ -451,7 +452,7 @@ impl<H: Handler> Worker<H> {
 
     fn pause(&mut self, connection: ConnectionId) {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
-        if record.state != State::Open || mem::replace(&mut record.is_paused, true) {
+        if record.state != State::Open || !record.raise(Flags::PAUSED) {
             return;
         }
         self.core.paused += 1;
@@ -502,7 +503,8 @@ impl<H: Handler> Worker<H> {
     /// Lets resumed connections go on with what they had sent.
     fn go_on(&mut self, endpoint: &mut Endpoint<H::Letter>) {
         for connection in mem::take(&mut self.core.resumed) {
-            let is_paused = self.core.connections.get(connection).is_some_and(|it| it.is_paused);
+            let is_paused =
+                self.core.connections.get(connection).is_some_and(|it| it.has(Flags::PAUSED));
             if !is_paused {
                 continue;
             }
@@ -510,10 +512,10 @@ impl<H: Handler> Worker<H> {
                 self.decode(endpoint, connection, &mut held);
             }
             if let Some(record) = self.core.connections.get(connection)
-                && !record.is_paused
+                && !record.has(Flags::PAUSED)
                 && matches!(record.state, State::Open | State::Closing)
             {
-                if record.has_finished {
+                if record.has(Flags::FINISHED) {
                     self.core.handle_finished(connection);
                 } else {
                     let receive = Operation::Receive { connection };

@@ -6,7 +6,7 @@ use wire::CloseFrame;
 
 use super::{Core, Outgoing};
 use crate::{
-    connections::{Connection, Farewell, State},
+    connections::{Connection, Farewell, Flags, State},
     operation::{Closing, ConnectionId, Failure, Operation},
     stats::{CloseReason, ClosedConnection, RefusalReason},
 };
@@ -38,7 +38,7 @@ impl Core {
             let lost = self.with_queue(connection, |queue| queue.truncate(charge)).unwrap_or(0);
             self.count_dropped(lost);
             if let Some(record) = self.connections.get_mut(connection) {
-                record.is_truncated = true;
+                record.flags.insert(Flags::TRUNCATED);
             }
         }
         self.say_last_words(connection, farewell, words);
@@ -91,7 +91,7 @@ impl Core {
             return;
         }
         record.farewell = Farewell::Finish;
-        if record.queue().is_none() && !record.is_sending {
+        if record.queue().is_none() && !record.has(Flags::SENDING) {
             self.terminate(connection, Closing::Finish);
         }
     }
@@ -101,7 +101,7 @@ impl Core {
         let Some(record) = self.connections.get_mut(connection) else { return };
         if record.state == State::Closing && record.farewell == Farewell::AwaitClose {
             record.farewell = Farewell::Linger;
-            if record.queue().is_none() && !record.is_sending {
+            if record.queue().is_none() && !record.has(Flags::SENDING) {
                 self.handle_last_words_sent(connection);
             }
         }
@@ -117,7 +117,7 @@ impl Core {
                 self.terminate(connection, Closing::Finish);
             }
             // What it sent before is still to be handled.
-            State::Open if record.is_paused => record.has_finished = true,
+            State::Open if record.has(Flags::PAUSED) => record.flags.insert(Flags::FINISHED),
             State::Open => {
                 self.leave_open(connection, CloseReason::PeerGone);
                 self.terminate(connection, Closing::Finish);
@@ -171,7 +171,7 @@ impl Core {
     /// Gives up what a paused connection has sent.
     pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<Vec<u8>> {
         let record = self.connections.get_mut(connection)?;
-        if std::mem::take(&mut record.is_paused) {
+        if record.lower(Flags::PAUSED) {
             self.paused -= 1;
         }
         let held = record.take_held()?;
@@ -183,9 +183,9 @@ impl Core {
     pub(super) fn terminate(&mut self, connection: ConnectionId, how: Closing) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.state = State::Terminating;
-        record.has_deadline = false;
-        record.is_sending = false;
-        record.is_unwritable = false;
+        record.flags.remove(Flags::DEADLINE);
+        record.flags.remove(Flags::SENDING);
+        record.flags.remove(Flags::UNWRITABLE);
         self.partial_bytes -= std::mem::take(&mut record.decoder).buffered_bytes();
         let queue = record.with_queue(std::mem::take);
         self.send_queue_bytes -= queue.bytes();

@@ -2,7 +2,7 @@
 
 use super::{Core, Outgoing};
 use crate::{
-    connections::{Connection, Identity, State},
+    connections::{Connection, Flags, Identity, State},
     operation::{ConnectionId, Operation},
     send_queue::SendQueue,
     wheel::{Tick, Wheel},
@@ -45,9 +45,9 @@ impl Core {
         let record = self.connections.insert(connection, identity, tick);
         *record = state;
         record.generation = connection.generation;
-        record.is_in_wheel = false;
+        record.flags.remove(Flags::IN_WHEEL);
         let held = record.held_bytes();
-        let (state, is_paused) = (record.state, record.is_paused);
+        let (state, is_paused) = (record.state, record.has(Flags::PAUSED));
         self.partial_bytes += record.decoder.buffered_bytes();
         self.send_queue_bytes += record.queue().map_or(0, SendQueue::bytes);
         match state {
@@ -79,8 +79,8 @@ impl Core {
         shift(&mut record.deadline);
         record.with_queue(|queue| queue.times_mut().for_each(shift));
         record.timed_us = record.timed_us.wrapping_add(now_us).wrapping_sub(exported_us);
-        let (deadline, has_deadline) = (record.deadline, record.has_deadline);
-        let awaiting_pong = record.awaiting_pong;
+        let (deadline, has_deadline) = (record.deadline, record.has(Flags::DEADLINE));
+        let awaiting_pong = record.has(Flags::AWAITING_PONG);
         if has_deadline {
             self.set_deadline_at(connection, deadline);
         }

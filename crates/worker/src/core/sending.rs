@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Core, Outgoing};
 use crate::{
-    connections::{Connection, Farewell, State},
+    connections::{Connection, Farewell, Flags, State},
     operation::{Closing, ConnectionId, Failure, Operation, Slot, Taken},
     send_queue::{InFlight, SendQueue},
     stats::CloseReason,
@@ -81,14 +81,14 @@ impl Core {
         let (bytes_max, charge) =
             (self.options.limits.send_bytes_max as usize, self.frame_charge());
         let Some(record) = self.connections.get(connection) else { return };
-        if record.is_sending || record.is_unwritable || record.queue().is_none() {
+        if record.has(Flags::SENDING) || record.has(Flags::UNWRITABLE) || record.queue().is_none() {
             return;
         }
         if let Some(bytes) =
             self.with_queue(connection, |queue| queue.poll_send(bytes_max, charge)).flatten()
         {
             if let Some(record) = self.connections.get_mut(connection) {
-                record.is_sending = true;
+                record.flags.insert(Flags::SENDING);
             }
             self.outbox.push(Outgoing::Operation(Operation::Send { connection, bytes }));
         }
@@ -101,10 +101,10 @@ impl Core {
         outcome: Result<Taken, Failure>,
     ) {
         let Some(record) = self.connections.get_mut(connection) else { return };
-        if !record.is_sending {
+        if !record.has(Flags::SENDING) {
             return;
         }
-        record.is_sending = false;
+        record.flags.remove(Flags::SENDING);
         let sent = self.with_queue(connection, SendQueue::complete_send).flatten();
         match (outcome, sent) {
             (Err(failure), _) => self.fail(connection, failure),
@@ -135,11 +135,11 @@ impl Core {
                 let as_sent = InFlight::unqueued(0, messages, self.tick());
                 self.report.sent_bytes += taken.taken as u64;
                 if let Some(record) = self.connections.get_mut(connection)
-                    && record.is_truncated
+                    && record.has(Flags::TRUNCATED)
                     && taken.taken == 0
                 {
                     // A message before it in the same batch was cut, and this has not begun either.
-                    record.is_unwritable = true;
+                    record.flags.insert(Flags::UNWRITABLE);
                     return self.count_dropped(messages.into());
                 }
                 self.put_back(connection, taken, as_sent);
@@ -152,7 +152,7 @@ impl Core {
         if record.state == State::Terminating {
             return;
         }
-        record.is_unwritable = true;
+        record.flags.insert(Flags::UNWRITABLE);
         let is_open = record.state == State::Open;
         let (charge, made_way) = (self.frame_charge(), taken.taken > 0);
         self.with_queue(connection, |queue| queue.push_rest(taken, as_sent, charge));
@@ -166,7 +166,7 @@ impl Core {
 
     pub(crate) fn handle_writable(&mut self, connection: ConnectionId) {
         let Some(record) = self.connections.get_mut(connection) else { return };
-        record.is_unwritable = false;
+        record.flags.remove(Flags::UNWRITABLE);
         self.handle_progress(connection);
     }
 
@@ -176,10 +176,10 @@ impl Core {
         self.flush(connection);
         let Some(record) = self.connections.get_mut(connection) else { return };
         match record.state {
-            State::Open if record.queue().is_none() => record.has_deadline = false,
+            State::Open if record.queue().is_none() => record.flags.remove(Flags::DEADLINE),
             State::Open => self.set_write_deadline(connection),
             State::Closing => {
-                let is_said = record.queue().is_none() && !record.is_sending;
+                let is_said = record.queue().is_none() && !record.has(Flags::SENDING);
                 self.set_deadline(connection, self.options.close_timeout);
                 if is_said {
                     self.handle_last_words_sent(connection);
