@@ -12,7 +12,7 @@ use crate::{
     engine::RingEngine,
     queue::Entry,
     sends,
-    slots::Phase,
+    slots::{Flags, Phase},
     tag::{Kind, Tag},
 };
 
@@ -37,7 +37,7 @@ impl RingEngine {
         match (how, state.phase) {
             (Closing::Finish, Phase::Open) => self.end(slot),
             // Nothing is left to read: the FIN of a CLOSE does no harm.
-            (Closing::Linger, Phase::Open) if state.ended => self.end(slot),
+            (Closing::Linger, Phase::Open) if state.has(Flags::ENDED) => self.end(slot),
             (Closing::Linger, Phase::Open) => self.linger(connection),
             (Closing::Abort, Phase::Open | Phase::Lingering | Phase::Ending) => self.abort(slot),
             // The CLOSE is on its way already, or the close that was asked for before goes on.
@@ -49,7 +49,7 @@ impl RingEngine {
     fn linger(&mut self, connection: ConnectionId) {
         let Some(state) = self.slots.open_mut(connection) else { return };
         state.phase = Phase::Lingering;
-        state.wanted = true;
+        state.flags.insert(Flags::WANTED);
         self.list_to_arm(connection.slot);
         self.shutdowns.waiting.push_back(connection);
     }
@@ -64,7 +64,7 @@ impl RingEngine {
             let Some(state) = state.filter(|state| state.phase == Phase::Lingering) else {
                 continue;
             };
-            state.shutdown = true;
+            state.flags.insert(Flags::SHUTDOWN);
             let tag = state.tag(Kind::Shutdown, slot);
             self.shutdowns.in_flight += 1;
             self.push(&Entry::shutdown(slot, tag));
@@ -78,7 +78,7 @@ impl RingEngine {
             self.counts.completions_stale += 1;
             return;
         };
-        state.shutdown = false;
+        state.flags.remove(Flags::SHUTDOWN);
         if result < 0 && state.phase == Phase::Lingering {
             self.end(tag.slot);
         } else {
@@ -101,8 +101,8 @@ impl RingEngine {
         self.cancel_armed(slot);
         let Some(state) = self.slots.slot_mut(slot) else { return };
         state.phase = Phase::Ending;
-        state.wanted = false;
-        if state.write_poll {
+        state.flags.remove(Flags::WANTED);
+        if state.has(Flags::WRITE_POLL) {
             let tag = state.tag(Kind::WritePoll, slot);
             self.push(&Entry::cancel(tag));
         }
@@ -111,10 +111,12 @@ impl RingEngine {
 
     /// Resets the connection. What is armed completes by that.
     fn abort(&mut self, slot: Slot) {
-        let Some(state) = self.slots.slot_mut(slot).filter(|state| !state.abort) else { return };
+        let Some(state) = self.slots.slot_mut(slot).filter(|state| !state.has(Flags::ABORT)) else {
+            return;
+        };
         state.phase = Phase::Ending;
-        state.wanted = false;
-        state.abort = true;
+        state.flags.remove(Flags::WANTED);
+        state.flags.insert(Flags::ABORT);
         let tag = state.tag(Kind::Abort, slot);
         self.push(&sends::abort(slot, tag));
     }
@@ -125,7 +127,7 @@ impl RingEngine {
             self.counts.completions_stale += 1;
             return;
         };
-        state.abort = false;
+        state.flags.remove(Flags::ABORT);
         if result < 0 {
             self.end(tag.slot);
         } else {

@@ -9,7 +9,7 @@ use crate::{
     engine::RingEngine,
     queue::Entry,
     sends::FrameMark,
-    slots::Phase,
+    slots::{Flags, Phase},
     tag::{Kind, Tag},
 };
 
@@ -75,7 +75,7 @@ impl RingEngine {
     /// If an earlier send was refused and the worker does not know yet, this one is refused, whole
     /// and behind it.
     fn refuse_behind(&mut self, slot: Slot, sent: bool, bytes: &Bytes) -> bool {
-        let refused = self.slots.slot_mut(slot).is_some_and(|state| state.refused);
+        let refused = self.slots.slot_mut(slot).is_some_and(|state| state.has(Flags::REFUSED));
         if refused {
             let connection = self.slots.connection(slot);
             let bytes = bytes.clone();
@@ -105,7 +105,9 @@ impl RingEngine {
         };
         let whole = usize::try_from(result).is_ok_and(|taken| taken >= bytes.len());
         let sent = tag.kind == Kind::Send;
-        state.refused |= !whole;
+        if !whole {
+            state.flags.insert(Flags::REFUSED);
+        }
         if sent || !whole {
             let bytes = bytes.clone();
             let connection = self.slots.connection(tag.slot);
@@ -122,7 +124,7 @@ impl RingEngine {
         while let Some(decided) = self.decided.pop_front() {
             let Decided { connection, sent, bytes, result } = decided;
             let Some(state) = self.slots.open_mut(connection) else { continue };
-            state.refused = false;
+            state.flags.remove(Flags::REFUSED);
             let outcome = outcome(bytes, result);
             if outcome.as_ref().is_ok_and(|taken| taken.taken < taken.bytes.len()) {
                 self.poll_writable(connection.slot);
@@ -143,10 +145,11 @@ impl RingEngine {
 
     /// Waits for the socket to take bytes again; completes once, as `Writable`.
     fn poll_writable(&mut self, slot: Slot) {
-        let Some(state) = self.slots.slot_mut(slot).filter(|state| !state.write_poll) else {
+        let Some(state) = self.slots.slot_mut(slot).filter(|state| !state.has(Flags::WRITE_POLL))
+        else {
             return;
         };
-        state.write_poll = true;
+        state.flags.insert(Flags::WRITE_POLL);
         let tag = state.tag(Kind::WritePoll, slot);
         self.push(&Entry::poll(slot, libc::POLLOUT, tag));
     }
@@ -162,7 +165,7 @@ impl RingEngine {
             self.counts.completions_stale += 1;
             return;
         };
-        state.write_poll = false;
+        state.flags.remove(Flags::WRITE_POLL);
         let open = state.phase == Phase::Open;
         let connection = self.slots.connection(tag.slot);
         if open {

@@ -17,7 +17,7 @@ use crate::{
     engine::RingEngine,
     offer::failure,
     queue::Entry,
-    slots::{Armed, Phase, SlotState},
+    slots::{Armed, Flags, Phase, SlotState},
     tag::{Kind, Tag},
 };
 
@@ -75,16 +75,17 @@ impl Receptions {
 
 impl RingEngine {
     pub(crate) fn receive(&mut self, connection: ConnectionId) {
-        let Some(state) = self.slots.open_mut(connection).filter(|state| !state.ended) else {
+        let Some(state) = self.slots.open_mut(connection).filter(|state| !state.has(Flags::ENDED))
+        else {
             return;
         };
-        state.wanted = true;
+        state.flags.insert(Flags::WANTED);
         self.list_to_arm(connection.slot);
     }
 
     pub(crate) fn stop_receiving(&mut self, connection: ConnectionId) {
         if let Some(state) = self.slots.open_mut(connection) {
-            state.wanted = false;
+            state.flags.remove(Flags::WANTED);
             self.cancel_armed(connection.slot);
         }
     }
@@ -93,8 +94,8 @@ impl RingEngine {
     /// completion lists it.
     pub(crate) fn list_to_arm(&mut self, slot: Slot) {
         let Some(state) = self.slots.slot_mut(slot) else { return };
-        if state.wanted && !state.listed && state.armed == Armed::Nothing {
-            state.listed = true;
+        if state.has(Flags::WANTED) && !state.has(Flags::LISTED) && state.armed == Armed::Nothing {
+            state.flags.insert(Flags::LISTED);
             self.receptions.to_arm.push(slot);
         }
     }
@@ -102,10 +103,10 @@ impl RingEngine {
     /// Cancels what is armed and can wait. A one-shot receive ends by itself.
     pub(crate) fn cancel_armed(&mut self, slot: Slot) {
         let Some(state) = self.slots.slot_mut(slot) else { return };
-        if state.cancelling || !matches!(state.armed, Armed::Poll | Armed::Multishot) {
+        if state.has(Flags::CANCELLING) || !matches!(state.armed, Armed::Poll | Armed::Multishot) {
             return;
         }
-        state.cancelling = true;
+        state.flags.insert(Flags::CANCELLING);
         if let Some(tag) = state.armed_tag(slot) {
             self.push(&Entry::cancel(tag));
         }
@@ -116,14 +117,15 @@ impl RingEngine {
         let mut list = std::mem::take(&mut self.receptions.to_arm);
         for slot in list.drain(..) {
             let Some(state) = self.slots.slot_mut(slot) else { continue };
-            state.listed = false;
-            let receives = matches!(state.phase, Phase::Open | Phase::Lingering) && state.wanted;
+            state.flags.remove(Flags::LISTED);
+            let receives =
+                matches!(state.phase, Phase::Open | Phase::Lingering) && state.has(Flags::WANTED);
             if !receives || state.armed != Armed::Nothing {
                 continue;
             }
             if self.receptions.promotes(state, self.counts.multishots, now) {
                 self.arm_multishot(slot);
-            } else if state.more {
+            } else if state.has(Flags::MORE) {
                 state.receives_in_row = 0;
                 self.arm_receive(slot);
             } else {
@@ -139,7 +141,7 @@ impl RingEngine {
     fn arm_receive(&mut self, slot: Slot) {
         let Some(state) = self.slots.slot_mut(slot) else { return };
         state.armed = Armed::Receive;
-        state.more = false;
+        state.flags.remove(Flags::MORE);
         state.receives_in_row += 1;
         let tag = state.tag(Kind::Receive, slot);
         self.push(&Entry::receive(slot, tag));
@@ -148,8 +150,8 @@ impl RingEngine {
     fn arm_multishot(&mut self, slot: Slot) {
         let Some(state) = self.slots.slot_mut(slot) else { return };
         state.armed = Armed::Multishot;
-        if !state.multishot_listed {
-            state.multishot_listed = true;
+        if !state.has(Flags::MULTISHOT_LISTED) {
+            state.flags.insert(Flags::MULTISHOT_LISTED);
             self.receptions.multishots.push(slot);
         }
         let tag = state.tag(Kind::Multishot, slot);
@@ -164,8 +166,8 @@ impl RingEngine {
             return;
         };
         state.armed = Armed::Nothing;
-        state.cancelling = false;
-        if !state.wanted {
+        state.flags.remove(Flags::CANCELLING);
+        if !state.has(Flags::WANTED) {
             self.close_if_idle(tag.slot);
         } else if result == -libc::ECANCELED {
             self.list_to_arm(tag.slot);
@@ -198,9 +200,9 @@ impl RingEngine {
                 self.counts.multishots -= 1;
             }
             state.armed = Armed::Nothing;
-            state.cancelling = false;
+            state.flags.remove(Flags::CANCELLING);
         }
-        state.more = cqueue::sock_nonempty(flags);
+        state.flags.set(Flags::MORE, cqueue::sock_nonempty(flags));
         match (usize::try_from(result), buffer) {
             (Ok(length), Some(buffer)) if length > 0 => {
                 self.deliver_bytes(now, tag.slot, buffer, length, on_completion);
@@ -232,15 +234,15 @@ impl RingEngine {
             // Bytes are there and no buffer was: the others are given theirs back first.
             libc::ENOBUFS => {
                 self.counts.receive_buffers_exhausted += 1;
-                state.more = true;
+                state.flags.insert(Flags::MORE);
                 state.receives_in_row = RECEIVES_IN_ROW_MAX;
                 return;
             }
             0 => Reception::Finished,
             errno => Reception::Failed(failure(errno)),
         };
-        state.ended = true;
-        state.wanted = false;
+        state.flags.insert(Flags::ENDED);
+        state.flags.remove(Flags::WANTED);
         match state.phase {
             Phase::Open => on_completion(now, Completion::Received { connection, outcome }),
             Phase::Lingering => self.end(slot),
@@ -281,10 +283,11 @@ impl RingEngine {
         if state.armed != Armed::Nothing {
             return;
         }
-        let at_once = state.more
+        let at_once = state.has(Flags::MORE)
             && state.receives_in_row < RECEIVES_IN_ROW_MAX
             && !self.receptions.promotes(state, self.counts.multishots, now);
-        let receives = matches!(state.phase, Phase::Open | Phase::Lingering) && state.wanted;
+        let receives =
+            matches!(state.phase, Phase::Open | Phase::Lingering) && state.has(Flags::WANTED);
         if !receives {
             self.close_if_idle(slot);
         } else if at_once {
@@ -316,7 +319,7 @@ impl RingEngine {
             };
             let Some(state) = self.slots.slot_mut(slot) else { return };
             if state.armed != Armed::Multishot {
-                state.multishot_listed = false;
+                state.flags.remove(Flags::MULTISHOT_LISTED);
                 self.receptions.multishots.swap_remove(index);
                 continue;
             }

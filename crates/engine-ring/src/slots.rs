@@ -17,6 +17,7 @@
 //! submitted only when nothing of the connection is in flight: as long as something is armed, the
 //! kernel keeps the socket open behind it.
 
+use bitflags::bitflags;
 use worker::{ConnectionId, Slot, Time};
 
 use crate::tag::{Kind, Tag};
@@ -64,6 +65,33 @@ impl Armed {
     }
 }
 
+bitflags! {
+    /// What is true of a slot at a moment.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Flags: u16 {
+        /// A cancellation of what is armed was submitted.
+        const CANCELLING = 1;
+        /// Bytes are to be received: the worker asked, or the engine lingers.
+        const WANTED = 1 << 1;
+        /// The stream has ended or failed: nothing is left to receive.
+        const ENDED = 1 << 2;
+        /// The slot is on the list of those to arm.
+        const LISTED = 1 << 3;
+        /// More bytes are there, so that no poll is needed before the next receive.
+        const MORE = 1 << 4;
+        /// The slot is on the list of multishots.
+        const MULTISHOT_LISTED = 1 << 5;
+        /// A send was refused, or cut short, and the worker has not been told.
+        const REFUSED = 1 << 6;
+        /// The poll for writability is armed.
+        const WRITE_POLL = 1 << 7;
+        /// A SHUTDOWN is in flight.
+        const SHUTDOWN = 1 << 8;
+        /// The CONNECT that resets the connection is in flight.
+        const ABORT = 1 << 9;
+    }
+}
+
 /// What the engine knows of one slot. Everything else about a connection is the worker's.
 #[derive(Debug, Default)]
 pub(crate) struct SlotState {
@@ -81,32 +109,19 @@ pub(crate) struct SlotState {
     pub(crate) receives_in_row: u8,
     pub(crate) phase: Phase,
     pub(crate) armed: Armed,
-    /// True exactly when a cancellation of what is armed was submitted.
-    pub(crate) cancelling: bool,
-    /// True exactly when bytes are to be received: the worker asked, or the engine lingers.
-    pub(crate) wanted: bool,
-    /// True exactly when the stream has ended or failed: nothing is left to receive.
-    pub(crate) ended: bool,
-    /// True exactly when the slot is on the list of those to arm.
-    pub(crate) listed: bool,
-    /// True exactly when more bytes are there, so that no poll is needed before the next receive.
-    pub(crate) more: bool,
-    /// True exactly when the slot is on the list of multishots.
-    pub(crate) multishot_listed: bool,
-    /// True exactly when a send was refused, or cut short, and the worker has not been told.
-    pub(crate) refused: bool,
-    /// True exactly when the poll for writability is armed.
-    pub(crate) write_poll: bool,
-    /// True exactly when a SHUTDOWN is in flight.
-    pub(crate) shutdown: bool,
-    /// True exactly when the CONNECT that resets the connection is in flight.
-    pub(crate) abort: bool,
+    pub(crate) flags: Flags,
 }
 
 impl SlotState {
+    /// Whether this flag is raised.
+    pub(crate) fn has(&self, flag: Flags) -> bool {
+        self.flags.contains(flag)
+    }
+
     /// True exactly when the kernel holds an entry of this connection.
     pub(crate) fn in_flight(&self) -> bool {
-        self.armed != Armed::Nothing || self.write_poll || self.shutdown || self.abort
+        self.armed != Armed::Nothing
+            || self.flags.intersects(Flags::WRITE_POLL | Flags::SHUTDOWN | Flags::ABORT)
     }
 
     /// The tag of an entry for this connection.
@@ -213,8 +228,7 @@ impl Slots {
         // The lists that a slot may be on are tidied when they are next walked.
         *state = SlotState {
             generation: state.generation.wrapping_add(1),
-            listed: state.listed,
-            multishot_listed: state.multishot_listed,
+            flags: state.flags & (Flags::LISTED | Flags::MULTISHOT_LISTED),
             ..SlotState::default()
         };
         self.put_back(slot);
@@ -290,6 +304,6 @@ mod tests {
     /// A million of them must fit a small machine.
     #[test]
     fn a_slot_takes_thirty_two_bytes() {
-        assert!(size_of::<SlotState>() <= 32, "{} bytes", size_of::<SlotState>());
+        assert!(size_of::<SlotState>() <= 20, "{} bytes", size_of::<SlotState>());
     }
 }
