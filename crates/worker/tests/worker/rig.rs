@@ -301,18 +301,28 @@ impl Rig {
 
     /// A client that was answered with 101.
     pub(crate) fn connect(&mut self) -> Slot {
+        self.connect_all(1)[0]
+    }
+
+    /// So many clients that were answered with 101.
+    pub(crate) fn connect_all(&mut self, count: u32) -> Vec<Slot> {
         const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        let slot = Slot::try_from(self.engine.sockets.len()).unwrap();
-        self.engine.sockets.insert(slot, Socket::default());
-        self.engine.events.push_back(Event::Accepted(ListEngine::id(slot)));
-        self.receive(slot, HEAD);
+        let first = Slot::try_from(self.engine.sockets.len()).unwrap();
+        let slots: Vec<_> = (first..first + count).collect();
+        for &slot in &slots {
+            self.engine.sockets.insert(slot, Socket::default());
+            self.engine.events.push_back(Event::Accepted(ListEngine::id(slot)));
+            self.receive(slot, HEAD);
+        }
         self.settle();
-        let socket = self.engine.sockets.get_mut(&slot).unwrap();
-        assert!(socket.sent.starts_with(b"HTTP/1.1 101 "));
-        socket.sent.clear();
-        slot
+        for slot in &slots {
+            let socket = self.engine.sockets.get_mut(slot).unwrap();
+            assert!(socket.sent.starts_with(b"HTTP/1.1 101 "));
+            socket.sent.clear();
+        }
+        slots
     }
 
     /// From now on the client's socket takes so many bytes; `None`: all.
