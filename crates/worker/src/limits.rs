@@ -31,7 +31,7 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Bytes of all incomplete messages of a worker, and of what paused publishers have sent.
     pub partial_total_bytes_max: u64,
-    /// Bytes queued for one connection, the charge per frame included.
+    /// Bytes queued for one connection, and the charge of every frame but one.
     pub send_queue_bytes_max: u64,
     /// *Process.* Bytes queued for all connections.
     pub send_queue_total_bytes_max: u64,

@@ -227,7 +227,9 @@ impl Core {
         let Some(queue) = self.connections.get(connection).and_then(Connection::queue) else {
             return;
         };
-        if queue.bytes() as u64 > self.options.limits.send_queue_bytes_max {
+        // Without the charge of one frame: the smallest bound takes one message of the greatest size.
+        let bytes = queue.bytes().saturating_sub(self.frame_charge());
+        if bytes as u64 > self.options.limits.send_queue_bytes_max {
             self.close(connection, CloseReason::SlowConsumer);
         }
         while self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max {

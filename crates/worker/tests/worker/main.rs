@@ -59,6 +59,24 @@ fn a_slow_consumer_gets_what_it_has_begun_then_1013_and_nothing_between() {
 }
 
 #[test]
+fn the_smallest_send_queue_takes_one_message_of_the_greatest_size() {
+    let mut rig = Rig::new(|options| {
+        options.limits.message_bytes_max = 100;
+        options.limits.send_queue_bytes_max = 114;
+        options.limits.check().unwrap();
+    });
+    let client = rig.connect();
+    let long = "x".repeat(100);
+    rig.takes(client, Some(0));
+    rig.receive(client, &text(&long));
+    rig.settle();
+    assert!(rig.handler().closed.is_empty(), "it is queued");
+    rig.takes(client, None);
+    rig.settle();
+    assert_eq!(rig.sent(client), [b"\x81\x64", long.as_bytes()].concat());
+}
+
+#[test]
 fn nothing_follows_a_message_that_was_cut_from_a_slow_consumers_queue() {
     let mut rig = Rig::new(|options| {
         options.limits.message_bytes_max = 100;
@@ -66,14 +84,15 @@ fn nothing_follows_a_message_that_was_cut_from_a_slow_consumers_queue() {
     });
     let client = rig.connect();
     rig.takes(client, Some(0));
-    // Two audiences: both frames are offered before the first is refused.
-    rig.publish_to(&[0, 1], &"x".repeat(100));
+    // Three audiences: all frames are offered before the first is refused. The first is queued, the
+    // second is too much.
+    rig.publish_to(&[0, 1, 2], &"x".repeat(100));
     rig.settle();
     rig.takes(client, None);
     rig.settle();
     assert_eq!(rig.sent(client), b"\x88\x0f\x03\xf5slow consumer");
     let report = rig.report();
-    assert_eq!((report.messages_dropped, report.gauges.send_queue_bytes), (2, 0));
+    assert_eq!((report.messages_dropped, report.gauges.send_queue_bytes), (3, 0));
 }
 
 #[test]
