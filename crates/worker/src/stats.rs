@@ -2,7 +2,7 @@
 //! each stage takes. A [`Report`] holds what was counted since the last one was taken; the control
 //! thread adds reports up.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{mem, net::SocketAddr, time::Duration};
 
 use hdrhistogram::Histogram;
 use wire::{CloseCode, StatusCode};
@@ -267,8 +267,8 @@ pub struct Report {
     pub gauges: Gauges,
     /// What the engine has counted since its start.
     pub engine: EngineCounts,
-    /// One histogram a [`Stage`].
-    pub stages: [StageHistogram; Stage::ALL.len()],
+    /// One histogram a [`Stage`], by its number.
+    stages: Box<[StageHistogram]>,
 }
 
 /// A connection that was closed otherwise than by its peer's wish.
@@ -319,6 +319,19 @@ impl Report {
             Histogram::new_with_bounds(1_000, 60_000_000_000, 2)
                 .expect("the bounds are a factor of two apart and the digits at most five")
         };
+        Self::empty(Stage::ALL.iter().map(|_| histogram()).collect(), Vec::new())
+    }
+
+    /// Empties it without giving its memory back.
+    pub fn reset(&mut self) {
+        let (mut stages, mut closes) = (mem::take(&mut self.stages), mem::take(&mut self.closes));
+        stages.iter_mut().for_each(Histogram::reset);
+        closes.clear();
+        *self = Self::empty(stages, closes);
+    }
+
+    /// A report of nothing, in memory that is there.
+    fn empty(stages: Box<[StageHistogram]>, closes: Vec<ClosedConnection>) -> Self {
         Self {
             opened: 0,
             closed: [0; CloseReason::ALL.len()],
@@ -329,31 +342,12 @@ impl Report {
             received_bytes: 0,
             sent_bytes: 0,
             publications_refused: 0,
-            closes: Vec::new(),
+            closes,
             closes_unlogged: [0; CloseReason::ALL.len()],
             gauges: Gauges::default(),
             engine: EngineCounts::default(),
-            stages: std::array::from_fn(|_| histogram()),
+            stages,
         }
-    }
-
-    /// Empties it without giving its memory back.
-    pub fn reset(&mut self) {
-        let stages = &mut self.stages;
-        stages.iter_mut().for_each(Histogram::reset);
-        self.opened = 0;
-        self.closed = [0; CloseReason::ALL.len()];
-        self.refused = [0; RefusalReason::ALL.len()];
-        self.messages_received = 0;
-        self.messages_delivered = 0;
-        self.messages_dropped = 0;
-        self.received_bytes = 0;
-        self.sent_bytes = 0;
-        self.publications_refused = 0;
-        self.closes.clear();
-        self.closes_unlogged = [0; CloseReason::ALL.len()];
-        self.gauges = Gauges::default();
-        self.engine = EngineCounts::default();
     }
 
     /// Counts one passage through a stage.
@@ -377,5 +371,30 @@ impl Report {
 impl Default for Report {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_was_emptied_holds_nothing_and_counts_again() {
+        let mut report = Report::new();
+        report.opened = 1;
+        report.closed[CloseReason::Reset as usize] = 2;
+        report.engine.enters = 3;
+        report.record(Stage::Turn, Duration::from_millis(4));
+        report.closes.push(ClosedConnection {
+            connection: ConnectionId { slot: 5, generation: 6 },
+            peer: SocketAddr::from(([127, 0, 0, 1], 7)),
+            purpose: "a topic".to_owned(),
+            reason: CloseReason::Reset,
+        });
+        report.reset();
+        assert_eq!((report.opened, report.closed, report.engine.enters), (0, [0; 22], 0));
+        assert_eq!((report.closes.len(), report.stage(Stage::Turn).len()), (0, 0));
+        report.record(Stage::Ping, Duration::from_millis(4));
+        assert_eq!(report.stage(Stage::Ping).len(), 1);
     }
 }

@@ -87,6 +87,7 @@ impl<H: Handler> Worker<H> {
         if is_parked {
             endpoint.unpark();
         }
+        self.core.report.engine = engine.counts();
         self.take_letters(endpoint);
         self.go_on(endpoint);
         self.is_holding = self.handler.poll_held(&mut Actions { core: &mut self.core, endpoint });

@@ -150,6 +150,7 @@ struct ListEngine {
     events: VecDeque<Event>,
     sockets: BTreeMap<Slot, Socket>,
     offered: usize,
+    waits: u64,
     /// Until when the worker would have waited, when it last found nothing.
     parked_until: Option<Time>,
 }
@@ -218,6 +219,7 @@ impl Engine for ListEngine {
         deadline: Time,
         mut on_completion: impl FnMut(Time, Completion<'_>),
     ) -> Result<(), io::Error> {
+        self.waits += 1;
         let now = Time(self.now);
         let events: Vec<_> = self.first.drain(..).chain(self.events.drain(..)).collect();
         self.parked_until = (events.is_empty() && deadline > now).then_some(deadline);
@@ -256,7 +258,7 @@ impl Engine for ListEngine {
     }
 
     fn counts(&self) -> EngineCounts {
-        EngineCounts::default()
+        EngineCounts { enters: self.waits, ..EngineCounts::default() }
     }
 }
 
