@@ -39,6 +39,9 @@ pub use crate::{
     publication::Publication,
     record::Record,
     slots::SlotSet,
-    stats::{CloseReason, ClosedConnection, Gauges, RefusalReason, Report, Stage, StageHistogram},
+    stats::{
+        CloseReason, ClosedConnection, DropReason, Gauges, RefusalReason, Report, Stage,
+        StageHistogram,
+    },
     worker::{Worker, run},
 };

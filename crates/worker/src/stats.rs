@@ -126,6 +126,39 @@ impl CloseReason {
     }
 }
 
+/// Why messages that were queued for a connection never left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// The connection's queue was over its bound: it was cut behind the message that had begun.
+    SlowConsumer,
+    /// The worker's share of the process's budget was over: the worst debtor was reset.
+    OverBudget,
+    /// The socket took nothing for the write timeout, or for the close timeout of a closing one.
+    Stalled,
+    /// The connection was reset for a missing pong.
+    NoPong,
+    /// The peer had left, or the socket had failed.
+    Gone,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::SlowConsumer, Self::OverBudget, Self::Stalled, Self::NoPong, Self::Gone];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "slow_consumer",
+            Self::OverBudget => "over_budget",
+            Self::Stalled => "stalled",
+            Self::NoPong => "no_pong",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 /// Why a connection never became open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is named after its label")]
@@ -251,8 +284,8 @@ pub struct Report {
     pub messages_received: u64,
     /// Messages offered to subscribers or queued for them, less those dropped.
     pub messages_delivered: u64,
-    /// Messages thrown away with a slow connection's queue.
-    pub messages_dropped: u64,
+    /// Messages that were queued and never left, by [`DropReason`].
+    pub messages_dropped: [u64; DropReason::ALL.len()],
     /// Bytes received.
     pub received_bytes: u64,
     /// Bytes handed to the kernel.
@@ -338,7 +371,7 @@ impl Report {
             refused: [0; RefusalReason::ALL.len()],
             messages_received: 0,
             messages_delivered: 0,
-            messages_dropped: 0,
+            messages_dropped: [0; DropReason::ALL.len()],
             received_bytes: 0,
             sent_bytes: 0,
             publications_refused: 0,

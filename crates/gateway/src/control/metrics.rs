@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use prometheus::{TEXT_FORMAT, TextEncoder};
-use worker::{CloseReason, RefusalReason, Stage};
+use worker::{CloseReason, DropReason, RefusalReason, Stage};
 
 use self::families::Families;
 use super::{Control, Record, error::Refusal, totals::WorkerTotals};
@@ -178,10 +178,12 @@ fn add_counters(families: &mut Families, record: &Record) {
         let count = totals.sum(|worker| worker.refused[reason as usize]);
         refused.sample(&[("reason", reason.label())], count as f64);
     }
-    let mut dropped = families
-        .counter("ringway_messages_dropped_total", "Messages thrown away with a slow queue.");
-    let count = totals.sum(|worker| worker.messages_dropped);
-    dropped.sample(&[("reason", "closed")], count as f64);
+    let mut dropped =
+        families.counter("ringway_messages_dropped_total", "Messages queued that never left.");
+    for reason in DropReason::ALL {
+        let count = totals.sum(|worker| worker.messages_dropped[reason as usize]);
+        dropped.sample(&[("reason", reason.label())], count as f64);
+    }
     let mut publications = families.counter(
         "ringway_publications_refused_total",
         "Publications that a queue had no room for: of clients, who were held back, and of HTTP.",
@@ -234,7 +236,7 @@ mod tests {
         report.gauges.connections = 5;
         report.closed[CloseReason::SlowConsumer as usize] = 7;
         report.refused[RefusalReason::Origin as usize] = 2;
-        report.messages_dropped = 3;
+        report.messages_dropped[DropReason::OverBudget as usize] = 3;
         report.sent_bytes = 1_000_000;
         report.record_many(Stage::Hop, Duration::from_micros(3), 2);
         report.record_many(Stage::Hop, Duration::from_millis(40), 1);
@@ -259,7 +261,8 @@ mod tests {
         has(&page, r#"ringway_handshakes_refused_total{reason="origin"} 4"#);
         has(&page, "ringway_messages_received_total 0");
         has(&page, "ringway_messages_delivered_total 0");
-        has(&page, r#"ringway_messages_dropped_total{reason="closed"} 6"#);
+        has(&page, r#"ringway_messages_dropped_total{reason="over_budget"} 6"#);
+        has(&page, r#"ringway_messages_dropped_total{reason="gone"} 0"#);
         has(&page, "ringway_received_bytes_total 0");
         has(&page, "ringway_sent_bytes_total 2000000");
         has(&page, r#"ringway_send_queue_bytes{worker="0"} 0"#);

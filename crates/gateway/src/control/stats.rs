@@ -60,6 +60,7 @@ struct WorkerStats {
     publications_refused: u64,
     closed: BTreeMap<&'static str, u64>,
     refused: BTreeMap<&'static str, u64>,
+    dropped: BTreeMap<&'static str, u64>,
 }
 
 /// `GET /stats`.
@@ -121,12 +122,13 @@ impl WorkerStats {
             opened: totals.opened,
             messages_received: totals.messages_received,
             messages_delivered: totals.messages_delivered,
-            messages_dropped: totals.messages_dropped,
+            messages_dropped: totals.messages_dropped.iter().sum(),
             received_bytes: totals.received_bytes,
             sent_bytes: totals.sent_bytes,
             publications_refused: totals.publications_refused,
             closed: totals.closed_by_label(),
             refused: totals.refused_by_label(),
+            dropped: totals.dropped_by_label(),
         }
     }
 }
@@ -136,7 +138,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use serde_json::{Value, json};
-    use worker::{CloseReason, RefusalReason, Report};
+    use worker::{CloseReason, DropReason, RefusalReason, Report};
 
     use super::*;
     use crate::control::{intervals::Intervals, testing::facts, totals::Totals};
@@ -157,6 +159,8 @@ mod tests {
         report.gauges.send_queue_bytes_max = 5_000;
         report.closed[CloseReason::SlowConsumer as usize] = 4;
         report.refused[RefusalReason::Origin as usize] = 1;
+        report.messages_dropped[DropReason::SlowConsumer as usize] = 5;
+        report.messages_dropped[DropReason::Gone as usize] = 2;
         record.totals.add(1, &report, now);
         serde_json::to_value(Stats::new(&facts, &record, now)).unwrap()
     }
@@ -184,6 +188,8 @@ mod tests {
         assert_eq!(worker["closed"]["slow_consumer"], 4);
         assert_eq!(worker["closed"]["reset"], 0);
         assert_eq!(worker["refused"]["origin"], 1);
+        assert_eq!(worker["dropped"]["slow_consumer"], 5);
+        assert_eq!(worker["messages_dropped"], 7);
         assert_eq!(stats["workers"][0]["closed"]["slow_consumer"], 0);
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use worker::{CloseReason, EngineCounts, Gauges, RefusalReason, Report, Stage};
+use worker::{CloseReason, DropReason, EngineCounts, Gauges, RefusalReason, Report, Stage};
 
 /// One histogram a [`Stage`], in nanoseconds, with counts that do not overflow in any lifetime.
 #[derive(Debug, Clone)]
@@ -37,8 +37,8 @@ pub(super) struct WorkerTotals {
     pub(super) messages_received: u64,
     /// Messages offered to subscribers or queued for them, less those dropped.
     pub(super) messages_delivered: u64,
-    /// Messages thrown away with a slow connection's queue.
-    pub(super) messages_dropped: u64,
+    /// Messages that were queued and never left, by [`DropReason`].
+    pub(super) messages_dropped: [u64; DropReason::ALL.len()],
     /// Bytes received.
     pub(super) received_bytes: u64,
     /// Bytes handed to the kernel.
@@ -146,7 +146,9 @@ impl WorkerTotals {
         }
         self.messages_received += report.messages_received;
         self.messages_delivered += report.messages_delivered;
-        self.messages_dropped += report.messages_dropped;
+        for (total, count) in self.messages_dropped.iter_mut().zip(report.messages_dropped) {
+            *total += count;
+        }
         self.received_bytes += report.received_bytes;
         self.sent_bytes += report.sent_bytes;
         self.publications_refused += report.publications_refused;
@@ -160,6 +162,14 @@ impl WorkerTotals {
         CloseReason::ALL
             .iter()
             .map(|reason| (reason.label(), self.closed[*reason as usize]))
+            .collect()
+    }
+
+    /// Dropped messages by the reason's label.
+    pub(super) fn dropped_by_label(&self) -> BTreeMap<&'static str, u64> {
+        DropReason::ALL
+            .iter()
+            .map(|reason| (reason.label(), self.messages_dropped[*reason as usize]))
             .collect()
     }
 

@@ -8,7 +8,7 @@ use super::{Core, Outgoing};
 use crate::{
     connections::{Connection, Farewell, Flags, State},
     operation::{Closing, ConnectionId, Failure, Operation},
-    stats::{CloseReason, ClosedConnection, RefusalReason},
+    stats::{CloseReason, ClosedConnection, DropReason, RefusalReason},
 };
 
 impl Core {
@@ -36,7 +36,7 @@ impl Core {
         if reason == CloseReason::SlowConsumer {
             let charge = self.frame_charge();
             let lost = self.with_queue(connection, |queue| queue.truncate(charge)).unwrap_or(0);
-            self.count_dropped(lost);
+            self.count_dropped(lost, DropReason::SlowConsumer);
             if let Some(record) = self.connections.get_mut(connection) {
                 record.flags.insert(Flags::TRUNCATED);
             }
@@ -120,6 +120,7 @@ impl Core {
             State::Open if record.has(Flags::PAUSED) => record.flags.insert(Flags::FINISHED),
             State::Open => {
                 self.leave_open(connection, CloseReason::PeerGone);
+                self.drop_queue(connection, DropReason::Gone);
                 self.terminate(connection, Closing::Finish);
             }
             State::Closing => self.handle_peer_done(connection),
@@ -151,6 +152,13 @@ impl Core {
             Some(State::Closing) => {}
             Some(State::Free | State::Terminating) | None => return,
         }
+        let dropped = match reason {
+            CloseReason::OverBudget => DropReason::OverBudget,
+            CloseReason::Stalled => DropReason::Stalled,
+            CloseReason::NoPong => DropReason::NoPong,
+            _ => DropReason::Gone,
+        };
+        self.drop_queue(connection, dropped);
         self.terminate(connection, Closing::Abort);
     }
 
@@ -187,15 +195,23 @@ impl Core {
         record.flags.remove(Flags::SENDING);
         record.flags.remove(Flags::UNWRITABLE);
         self.partial_bytes -= std::mem::take(&mut record.decoder).buffered_bytes();
-        let queue = record.with_queue(std::mem::take);
-        self.send_queue_bytes -= queue.bytes();
-        self.count_dropped(queue.messages());
+        debug_assert!(record.queue().is_none(), "a queue has left, or has been dropped");
         self.connections.update_sending(connection.slot);
         self.outbox.push(Outgoing::Operation(Operation::Close { connection, how }));
     }
 
-    pub(super) fn count_dropped(&mut self, messages: u64) {
-        self.report.messages_dropped += messages;
+    /// Throws away what has not left.
+    fn drop_queue(&mut self, connection: ConnectionId, reason: DropReason) {
+        let Some(record) = self.connections.get_mut(connection) else { return };
+        if record.queue().is_some() {
+            let queue = record.with_queue(std::mem::take);
+            self.send_queue_bytes -= queue.bytes();
+            self.count_dropped(queue.messages(), reason);
+        }
+    }
+
+    pub(super) fn count_dropped(&mut self, messages: u64, reason: DropReason) {
+        self.report.messages_dropped[reason as usize] += messages;
         self.report.messages_delivered = self.report.messages_delivered.saturating_sub(messages);
     }
 

@@ -8,7 +8,7 @@ use crate::{
     connections::{Connection, Farewell, Flags, State},
     operation::{Closing, ConnectionId, Failure, Operation, Slot, Taken},
     send_queue::{InFlight, SendQueue},
-    stats::CloseReason,
+    stats::{CloseReason, DropReason},
 };
 
 impl Core {
@@ -140,7 +140,7 @@ impl Core {
                 {
                     // A message before it in the same batch was cut, and this has not begun either.
                     record.flags.insert(Flags::UNWRITABLE);
-                    return self.count_dropped(messages.into());
+                    return self.count_dropped(messages.into(), DropReason::SlowConsumer);
                 }
                 self.put_back(connection, taken, as_sent);
             }

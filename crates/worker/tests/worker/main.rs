@@ -9,7 +9,7 @@ mod rig;
 use std::time::Duration;
 
 use rig::{Rig, text};
-use ringway_worker::{Closing, Stage};
+use ringway_worker::{Closing, DropReason, Slot, Stage};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,7 +89,47 @@ fn nothing_follows_a_message_that_was_cut_from_a_slow_consumers_queue() {
     rig.settle();
     assert_eq!(rig.sent(client), b"\x88\x0f\x03\xf5slow consumer");
     let report = rig.report();
-    assert_eq!((report.messages_dropped, report.gauges.send_queue_bytes), (3, 0));
+    assert_eq!(report.messages_dropped, dropped(DropReason::SlowConsumer, 3));
+    assert_eq!(report.gauges.send_queue_bytes, 0);
+}
+
+/// So many for this reason, and none for the others.
+fn dropped(reason: DropReason, messages: u64) -> [u64; DropReason::ALL.len()] {
+    DropReason::ALL.map(|other| if other == reason { messages } else { 0 })
+}
+
+#[test]
+fn messages_that_never_left_are_counted_by_what_ended_their_connection() {
+    type End = fn(&mut Rig, Slot);
+    let ends: [(DropReason, End); 4] = [
+        (DropReason::Gone, |rig, client| rig.finish(client)),
+        (DropReason::Stalled, |rig, _| (0..11).for_each(|_| rig.pass(SECOND))),
+        // It was pinged before, and the ping is a second older than what is queued.
+        (DropReason::NoPong, |rig, _| (0..10).for_each(|_| rig.pass(SECOND))),
+        (DropReason::OverBudget, |rig, _| rig.publish_to(&[0], &"x".repeat(200))),
+    ];
+    for (reason, end) in ends {
+        let mut rig = Rig::new(|options| {
+            options.ping_interval = (reason == DropReason::NoPong).then_some(SECOND * 25);
+            options.limits.send_queue_total_bytes_max = 400;
+        });
+        let client = rig.connect();
+        while reason == DropReason::NoPong && !rig.sent(client).ends_with(b"\x89\x00") {
+            rig.pass(SECOND);
+        }
+        rig.pass(SECOND);
+        rig.takes(client, Some(0));
+        rig.publish_to(&[0], "one");
+        rig.settle();
+        rig.publish_to(&[0], "two");
+        rig.settle();
+        end(&mut rig, client);
+        rig.settle();
+        let messages = if reason == DropReason::OverBudget { 3 } else { 2 };
+        let report = rig.report();
+        assert_eq!(report.messages_dropped, dropped(reason, messages), "{reason:?}");
+        assert_eq!((report.messages_delivered, report.gauges.send_queue_bytes), (0, 0));
+    }
 }
 
 #[test]
