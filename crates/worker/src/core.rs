@@ -2,6 +2,7 @@
 //! what the handler may ask. How they are sent to and how they end stands in the files below.
 //! What is to go to the engine gathers in an outbox, in order, until the turn hands it over.
 
+mod aging;
 mod ending;
 mod moving;
 mod sending;
@@ -10,8 +11,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::Member;
-use rand::{Rng, SeedableRng, rngs::StdRng};
 
+use self::aging::Aging;
 use crate::{
     connections::{Connections, Flags, Identity, State},
     fanout::Fanout,
@@ -21,7 +22,7 @@ use crate::{
     options::Options,
     publication::Publication,
     stats::{CloseReason, Gauges, RefusalReason, Report, Stage},
-    wheel::{TICK, Tick, Wheel},
+    wheel::{Tick, Wheel},
 };
 
 /// Something for the engine.
@@ -55,9 +56,7 @@ pub(crate) struct Core {
     /// Publications of clients of this worker in this turn, for the `encode` stage.
     pub(crate) publications_received: u32,
     send_queue_bytes: usize,
-    /// The slot from which connections are next looked at for their age, and when they last were.
-    age_next: usize,
-    age_looked: Tick,
+    aging: Aging,
     started: Time,
     now: Time,
     turn_started: Time,
@@ -104,8 +103,7 @@ impl Core {
             paused: 0,
             publications_received: 0,
             send_queue_bytes: 0,
-            age_next: 0,
-            age_looked: Tick(0),
+            aging: Aging::new(),
             started: now,
             now,
             turn_started: now,
@@ -313,45 +311,6 @@ impl Core {
         if drain.next >= slots && passed >= over && self.connections.open() > 0 {
             drain.next = 0;
         }
-    }
-
-    /// How often an eighth of the table is looked through for connections that are too old.
-    pub(crate) fn age_period(&self) -> Option<Duration> {
-        let age_max = self.options.connection_age_max?;
-        Some((age_max / 200).clamp(TICK, Duration::from_secs(1)))
-    }
-
-    /// Closes those of the next eighth of the table that are too old, each by an age of its own.
-    pub(crate) fn handle_age(&mut self) {
-        let (Some(age_max), Some(period)) = (self.options.connection_age_max, self.age_period())
-        else {
-            return;
-        };
-        let tick = self.tick();
-        if tick.since(self.age_looked) < period {
-            return;
-        }
-        self.age_looked = tick;
-        let slots = self.connections.slots_used();
-        let from = if self.age_next < slots { self.age_next } else { 0 };
-        self.age_next = slots.min(from + slots.div_ceil(8));
-        for slot in from..self.age_next {
-            let slot = Slot::try_from(slot).expect("slots are numbers of 32 bits");
-            let age = tick.since(self.connections.identity(slot).accepted);
-            if let Some(connection) = self.connections.id_at(slot)
-                && age >= age_max.mul_f64(0.9)
-                && age >= age_max.mul_f64(0.9 + 0.2 * self.share(connection))
-            {
-                self.close(connection, CloseReason::Moving);
-            }
-        }
-    }
-
-    /// A number from 0 to 1 that is the connection's own, and another in the next run.
-    fn share(&self, connection: ConnectionId) -> f64 {
-        let id = u64::from(connection.slot) << 32 | u64::from(connection.generation);
-        let mut random = StdRng::seed_from_u64(self.options.seed ^ id);
-        random.random()
     }
 
     /// Whether the drain has closes to make now.

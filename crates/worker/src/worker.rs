@@ -126,6 +126,7 @@ impl<H: Handler> Worker<H> {
             || core.fanout.has_work()
             || core.fanout.in_flight() > 0
             || core.heartbeat.as_ref().is_some_and(crate::heartbeat::Heartbeat::has_pings)
+            || core.is_aging_behind()
             || core.is_drain_behind();
         if has_work {
             return Time(0);

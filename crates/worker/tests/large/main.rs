@@ -62,3 +62,35 @@ fn a_ping_that_is_due_during_a_large_fan_out_leaves_before_its_end() {
     rig.settle();
     assert_eq!(have(&rig, b"\x81\x06to all"), clients.len());
 }
+
+#[test]
+fn connections_that_are_too_old_all_at_once_are_closed_a_few_a_turn() {
+    let mut rig = Rig::new(|options| {
+        options.connections_max = MANY;
+        options.connection_age_max = Some(SECOND / 2);
+    });
+    let clients = rig.connect_all(MANY);
+    assert!(rig.handler().closed.is_empty());
+    rig.stall(SECOND);
+    let mut closed = 0;
+    while closed < clients.len() / 10 {
+        rig.turn();
+        let before = std::mem::replace(&mut closed, rig.handler().closed.len());
+        assert_eq!(closed - before, 64);
+    }
+    (0..16).for_each(|_| rig.pass(SECOND / 32));
+    assert_eq!(rig.handler().closed.len(), clients.len());
+    assert!(rig.handler().closed.iter().all(|reason| *reason == "moving"));
+}
+
+#[test]
+fn a_table_in_which_nobody_is_too_old_is_looked_at_a_part_a_turn() {
+    let mut rig = Rig::new(|options| {
+        options.connections_max = MANY;
+        options.connection_age_max = Some(SECOND * 100);
+    });
+    rig.connect_all(MANY);
+    rig.stall(SECOND);
+    // An eighth of the table, 4,096 slots a turn, and the turn that waits.
+    assert_eq!(rig.settle(), 5);
+}

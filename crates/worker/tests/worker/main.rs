@@ -24,6 +24,7 @@ fn a_publication_behind_one_whose_only_subscriber_is_busy_waits_for_nothing() {
     rig.receive(client, &[text("two"), text("three")].concat());
     rig.settle();
     assert_eq!(rig.report().gauges.fanout_publications, 0, "all of it is queued");
+    assert_eq!(rig.offered(), 1, "nothing is offered to who is busy");
     rig.takes(client, None);
     rig.settle();
     assert_eq!(rig.sent(client), b"\x81\x03one\x81\x03two\x81\x05three");

@@ -373,12 +373,12 @@ impl Rig {
         records.into_iter().for_each(|record| self.worker.import(&mut self.endpoint, record));
     }
 
-    /// Turns until the worker would wait.
-    pub(crate) fn settle(&mut self) {
-        for _ in 0..10_000 {
+    /// Turns until the worker would wait. Says how many turns that were.
+    pub(crate) fn settle(&mut self) -> u32 {
+        for turns in 1..10_000 {
             self.turn();
             if self.engine.parked_until.is_some() {
-                return;
+                return turns;
             }
         }
         panic!("it never waits");
