@@ -177,6 +177,12 @@ fn a_valid_configuration_is_said_to_be_valid() {
     let result = output(&["config", "--check", "--workers", "3"], &[]);
     assert_eq!(result.status.code(), Some(0));
     assert_eq!(stdout(&result), "the configuration is valid\n");
+    // A ping every 54 s with a wait of 60 s, as others have it.
+    let result =
+        output(&["config", "--print", "--ping-interval", "54s", "--pong-timeout", "6s"], &[]);
+    let text = stdout(&result);
+    assert!(text.contains("ping-interval = \"54s\"\n"), "{text}");
+    assert!(text.contains("pong-timeout = \"6s\"\n"), "{text}");
     assert_eq!(output(&["config"], &[]).status.code(), Some(2), "one of the two is asked for");
     assert_eq!(output(&["config", "--print", "--check"], &[]).status.code(), Some(2));
 }
