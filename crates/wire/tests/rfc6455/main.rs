@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cases;
 mod decoder;
 mod handshake;
 mod memory;

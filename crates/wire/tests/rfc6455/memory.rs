@@ -2,7 +2,7 @@
 
 use ringway_wire::{Decoder, Event, Input};
 
-use crate::support::{BINARY, CLOSE, CONTINUATION, FINAL, Heard, KEY, PING, TEXT, frame};
+use crate::cases::{BINARY, CLOSE, CONTINUATION, FINAL, Heard, KEY, PING, TEXT, frame};
 
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 

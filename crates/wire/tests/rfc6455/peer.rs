@@ -11,9 +11,9 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig},
 };
 
-use crate::support::{
-    BINARY, CLOSE, CONTINUATION, FINAL, Heard, PING, PONG, TEXT, cut, decode, decode_every_way,
-    frame_with_key,
+use crate::{
+    cases::{BINARY, CLOSE, CONTINUATION, FINAL, Heard, PING, PONG, TEXT, frame_with_key},
+    support::{cut, decode, decode_every_way},
 };
 
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -93,8 +93,11 @@ fn append_control(stream: &mut Vec<u8>, random: &mut StdRng) {
 }
 
 fn append_message(stream: &mut Vec<u8>, random: &mut StdRng) {
-    let length_max =
-        [1, 10, 20, 50, 125, 126, 127, 200, 300, 2000, 70_000][random.random_range(0..11)];
+    let length_max = if random.random_ratio(1, 60) {
+        70_000
+    } else {
+        [1, 10, 20, 50, 125, 126, 127, 200, 300, 2000][random.random_range(0..10)]
+    };
     let length = random.random_range(0..=length_max);
     let (mut opcode, payload) = if random.random() {
         let text: String = (0..length / 4).map(|_| random.random::<char>()).collect();

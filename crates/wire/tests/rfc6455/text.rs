@@ -1,9 +1,16 @@
 //! UTF-8 of text messages (RFC 6455 sections 5.6 and 8.1): valid however it is cut, invalid at its
-//! first wrong byte.
+//! first wrong byte. The table in `cases` has each of these once; here they stand behind every
+//! kind of text and are cut at every byte.
 
 use ringway_wire::{CloseCode, Violation};
 
-use crate::support::{CONTINUATION, FINAL, Heard, PING, TEXT, decode, decode_every_way, frame};
+use crate::{
+    cases::{
+        CONTINUATION, FINAL, Heard, PING, TEXT, frame,
+        text::{BOUNDARIES, BROKEN, UNFINISHED},
+    },
+    support::{decode, decode_every_way},
+};
 
 const INVALID: Violation = Violation { code: CloseCode(1007), reason: "text must be valid UTF-8" };
 
@@ -11,39 +18,6 @@ const MESSAGE_BYTES_MAX: usize = 1000;
 
 /// Bytes of a head with a length of one byte.
 const HEAD_BYTES: usize = 6;
-
-/// The first and last character of each length, and the neighbours of the surrogates.
-const BOUNDARIES: &str =
-    "\u{0}\u{7F}\u{80}\u{7FF}\u{800}\u{D7FF}\u{E000}\u{FFFD}\u{FFFF}\u{10000}\u{10FFFF}";
-
-/// Invalid sequences, and the index of the byte that no valid text could have in its place.
-const BROKEN: [(&str, &[u8], usize); 21] = [
-    ("a continuation byte alone", &[0x80], 0),
-    ("the last continuation byte alone", &[0xBF], 0),
-    ("a continuation byte too many", &[0xC2, 0x80, 0x80], 2),
-    ("overlong NUL in two bytes", &[0xC0, 0x80], 0),
-    ("overlong U+007F in two bytes", &[0xC1, 0xBF], 0),
-    ("overlong NUL in three bytes", &[0xE0, 0x80, 0x80], 1),
-    ("overlong U+07FF in three bytes", &[0xE0, 0x9F, 0xBF], 1),
-    ("overlong NUL in four bytes", &[0xF0, 0x80, 0x80, 0x80], 1),
-    ("overlong U+FFFF in four bytes", &[0xF0, 0x8F, 0xBF, 0xBF], 1),
-    ("the first surrogate", &[0xED, 0xA0, 0x80], 1),
-    ("the last surrogate", &[0xED, 0xBF, 0xBF], 1),
-    ("U+110000", &[0xF4, 0x90, 0x80, 0x80], 1),
-    ("a first byte beyond U+10FFFF", &[0xF5, 0x80, 0x80, 0x80], 0),
-    ("a first byte of five", &[0xF8, 0x88, 0x80, 0x80, 0x80], 0),
-    ("0xFE", &[0xFE], 0),
-    ("0xFF", &[0xFF], 0),
-    ("one of two bytes", &[0xC2, b'.'], 1),
-    ("one of three bytes", &[0xE1, b'.'], 1),
-    ("two of three bytes", &[0xE1, 0x80, b'.'], 2),
-    ("one of four bytes", &[0xF1, b'.'], 1),
-    ("three of four bytes", &[0xF1, 0x80, 0x80, b'.'], 3),
-];
-
-/// The beginnings of characters.
-const UNFINISHED: [&[u8]; 7] =
-    [&[0xC2], &[0xE0], &[0xE1, 0x80], &[0xED, 0x9F], &[0xF0], &[0xF4, 0x8F], &[0xF1, 0x80, 0x80]];
 
 /// Text before what is tested: none, some, and over the width of any vector.
 fn prefixes() -> Vec<String> {
