@@ -14,7 +14,7 @@ use crate::{
 #[test]
 fn every_stream_of_the_table_is_heard_or_refused_by_its_byte_however_it_is_cut() {
     let cases = cases::all();
-    assert!(cases.len() > 3000, "{} cases", cases.len());
+    assert!(cases.len() > 2000, "{} cases", cases.len());
     for (index, case) in cases.iter().enumerate() {
         let name = &case.name;
         let outcome = decode_every_way(&case.stream, MESSAGE_BYTES_MAX, 100 * index as u64);
