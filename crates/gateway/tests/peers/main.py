@@ -1,0 +1,43 @@
+"""Runs real clients against the real binary; called by `run`, which installs them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+
+import meet
+from library import KINDS
+
+
+def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest entry; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"\n{title}\n")
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(flush=True)
+
+
+async def run_meet() -> None:
+    """Prints who has met."""
+    rows = await meet.meet([KINDS["websockets"], KINDS["ws"], KINDS["chromium"]])
+    print_table("Real peers on one topic, two workers", [("peer", "version", "verdict"), *rows])
+
+
+SUITES = {"meet": run_meet}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=["all", *SUITES], help="which suite to run")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    for name, suite in SUITES.items():
+        if arguments.suite in ("all", name):
+            asyncio.run(suite())
+    print(f"real peers: all passed in {time.monotonic() - started:.0f} s")
+
+
+main()
