@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import conformance
 import meet
 from library import KINDS
 
@@ -20,23 +21,40 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     print(flush=True)
 
 
-async def run_meet() -> None:
+async def run_meet(_: argparse.Namespace) -> None:
     """Prints who has met."""
     rows = await meet.meet([KINDS["websockets"], KINDS["ws"], KINDS["chromium"]])
     print_table("Real peers on one topic, two workers", [("peer", "version", "verdict"), *rows])
 
 
-SUITES = {"meet": run_meet}
+async def run_autobahn(arguments: argparse.Namespace) -> None:
+    """Prints the verdicts by way of receiving."""
+    rows = [("received by", "groups", "cases", "verdicts")]
+    for way in conformance.WAYS:
+        rows.append(await conformance.run_cases(arguments.groups, way, arguments.compression))
+    print_table("The Autobahn cases", rows)
+
+
+SUITES = {"meet": run_meet, "autobahn": run_autobahn}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="run", description=__doc__)
     parser.add_argument("suite", choices=["all", *SUITES], help="which suite to run")
+    parser.add_argument(
+        "--groups",
+        type=conformance.parse_groups,
+        default=conformance.UNCOMPRESSED,
+        help="groups of Autobahn cases (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compression", choices=["off", "on"], default="off", help="passed to the gateway"
+    )
     arguments = parser.parse_args()
     started = time.monotonic()
     for name, suite in SUITES.items():
         if arguments.suite in ("all", name):
-            asyncio.run(suite())
+            asyncio.run(suite(arguments))
     print(f"real peers: all passed in {time.monotonic() - started:.0f} s")
 
 

@@ -1,0 +1,89 @@
+"""The public Autobahn cases against `/echo`, on both ways of receiving. Only OK and INFORMATIONAL
+pass, and a case that was not run fails."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections import Counter
+
+import kosoku
+from kosoku._kosoku import CaseResult
+
+from gateway import Gateway
+from library import KINDS, start
+
+# How many cases the suite has in each group.
+CASES = {1: 16, 2: 11, 3: 7, 4: 10, 5: 20, 6: 145, 7: 37, 9: 54, 10: 1, 12: 90, 13: 126}
+
+# Those that need no compression.
+UNCOMPRESSED = "1-7,9,10"
+
+# The `[limits]` that force each way of receiving: by the default a connection is polled until it is
+# busy, so that most cases would end before the other way begins.
+WAYS = {
+    "poll": {"multishot_messages_min": 0},
+    "multishot": {"multishot_messages_min": 1, "multishot_share": 1},
+}
+
+# Cases that run at once: most of their time is waiting.
+CONCURRENCY = 4
+
+# Group 9 sends messages of 16 MiB.
+FLAGS = ["--echo", "--message-bytes-max", "16MiB", "--send-queue-bytes-max", "64MiB"]
+
+
+def parse_groups(text: str) -> list[int]:
+    """Groups as written on the command line, `1-7,9,10`."""
+    groups: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        groups.extend(range(int(first), int(last or first) + 1))
+    unknown = [group for group in groups if group not in CASES]
+    if unknown:
+        raise ArgumentTypeError(f"there are no cases in {unknown}, only in {list(CASES)}")
+    return groups
+
+
+async def prove(gateway: Gateway, way: str) -> None:
+    """Proves the way of receiving by what waits in the kernel for a connection at rest."""
+    async with start(KINDS["websockets"]) as peer:
+        client = await peer.open(f"ws://{gateway.data}/echo")
+        await client.send("once")
+        assert await client.receive() == "once"
+        assert gateway.has_receives_armed() == (way == "multishot"), f"not received by {way}"
+        await client.close()
+
+
+def describe(result: CaseResult) -> str:
+    """A case that did not pass."""
+    return (
+        f"case {result.case_id}: {result.behavior.value}, close {result.behavior_close.value}\n"
+        f"    wanted: {result.expectation}\n    {result.result}\n    {result.result_close}"
+    )
+
+
+async def run_cases(groups: list[int], way: str, compression: str) -> tuple[str, ...]:
+    """Runs these groups on one way of receiving; a line of the table, or an exception."""
+    flags = [*FLAGS, *(["--compression", "on"] if compression == "on" else [])]
+    async with Gateway("--workers", "2", *flags, limits=WAYS[way]) as gateway:
+        await prove(gateway, way)
+        url = f"ws://{gateway.data}/echo"
+        patterns = [f"{group}.*" for group in groups]
+        try:
+            results = await kosoku.run_fuzzingclient(url, patterns, concurrency=CONCURRENCY)
+        except kosoku.FailureError as failure:
+            results = failure.results
+    passing = {"OK", "INFORMATIONAL"}
+    verdicts = Counter()
+    failed = []
+    ran = Counter()
+    for result in results:
+        ran[int(result.case_id.split(".")[0])] += 1
+        verdicts[result.behavior.value] += 1
+        if not {result.behavior.value, result.behavior_close.value} <= passing:
+            failed.append(describe(result))
+    assert not failed, f"received by {way}:\n" + "\n".join(failed)
+    not_run = {group: CASES[group] - ran[group] for group in groups if ran[group] != CASES[group]}
+    assert not not_run, f"cases not run, by group: {not_run}"
+    verdict = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items(), reverse=True))
+    return way, ",".join(map(str, groups)), str(len(results)), verdict
