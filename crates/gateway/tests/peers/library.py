@@ -27,6 +27,10 @@ def python(name: str) -> tuple[str | Path, ...]:
 KINDS = {
     "websockets": Kind(python("python_websockets"), opens_without_protocol=True),
     "ws": Kind(("node", DRIVERS / "node.mjs", "ws"), opens_without_protocol=False),
+    "undici": Kind(("node", DRIVERS / "node.mjs", "undici"), opens_without_protocol=False),
+    "aiohttp": Kind(python("python_aiohttp"), opens_without_protocol=True),
+    "websocket-client": Kind(python("python_websocket_client"), opens_without_protocol=False),
+    "picows": Kind(python("python_picows"), opens_without_protocol=True),
     "chromium": Kind(python("chromium"), opens_without_protocol=False),
 }
 

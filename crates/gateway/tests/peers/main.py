@@ -23,7 +23,7 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 async def run_meet(_: argparse.Namespace) -> None:
     """Prints who has met."""
-    rows = await meet.meet([KINDS["websockets"], KINDS["ws"], KINDS["chromium"]])
+    rows = await meet.meet(list(KINDS.values()))
     print_table("Real peers on one topic, two workers", [("peer", "version", "verdict"), *rows])
 
 

@@ -1,4 +1,4 @@
-// The peers of Node.js: `ws` (npm).
+// The peers of Node.js: `ws` and `undici` (npm), by the first argument.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -16,6 +16,8 @@ const open = {
       maxPayload: 0,
       ...(compression === undefined ? {} : { perMessageDeflate: compression }),
     }),
+  // It always offers permessage-deflate, as browsers do.
+  undici: (url, protocols) => new library.WebSocket(url, protocols),
 }[name];
 
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
