@@ -19,7 +19,7 @@ use crate::proc::{self, Slabs, Tree};
 use crate::processes::Processes;
 use crate::recorder;
 use crate::report::{Connecting, Memory, Percentiles, Report, TrafficFigures};
-use crate::scenario::{Scenario, Traffic};
+use crate::scenario::{Scenario, Traffic, Weighing};
 use crate::units;
 use crate::url::Url;
 
@@ -123,13 +123,15 @@ pub(crate) fn measure(options: &Options, progress: ProgressBar) -> Outcome<Repor
 
 impl Load {
     /// Opens all connections, in two steps where memory is weighed.
-    fn connect(&mut self, weigh: bool) -> Outcome<(Connecting, Option<Memory>)> {
-        let weights = if weigh { Some(self.weigh_halves()?) } else { None };
-        let slabs_before = weigh.then(memory::settled_slabs).filter(|slabs| !slabs.is_empty());
+    fn connect(&mut self, weighing: Weighing) -> Outcome<(Connecting, Option<Memory>)> {
+        let weigh_kernel = weighing == Weighing::All;
+        let weights = if weigh_kernel { Some(self.weigh_halves()?) } else { None };
+        let slabs_before =
+            weigh_kernel.then(memory::settled_slabs).filter(|slabs| !slabs.is_empty());
         let pss_before = self.server.as_ref().map(Tree::pss_bytes).transpose()?;
         let wanted: u32 = self.plans.iter().map(Plan::clients).sum();
         let mut third = None;
-        if weigh && wanted >= 3 {
+        if weighing != Weighing::None && wanted >= 3 {
             let part = |plan: &Plan| plan.clients() / 3;
             let (open, ..) = self.open_until(part)?;
             thread::sleep(SETTLE);
@@ -148,7 +150,10 @@ impl Load {
             server_us_per_handshake: server_us,
         };
         let Some(pss_bytes_before) = pss_before else { return Ok((connecting, None)) };
-        let slabs_after = weigh.then(memory::settled_slabs);
+        if weighing == Weighing::User {
+            thread::sleep(SETTLE);
+        }
+        let slabs_after = weigh_kernel.then(memory::settled_slabs);
         let pss_bytes_after =
             self.server.as_ref().map(Tree::pss_bytes).transpose()?.unwrap_or_default();
         let slope = third
@@ -411,7 +416,7 @@ fn await_server(url: &Url) -> Outcome<()> {
 }
 
 /// The commit of the working directory, for the log; what is measured is usually built from it.
-fn commit() -> String {
+pub(crate) fn commit() -> String {
     let git = Command::new("git").args(["describe", "--always", "--dirty"]).output();
     match git {
         Ok(output) if output.status.success() => {

@@ -1,6 +1,6 @@
 //! `ringway-bench`: puts a load on a WebSocket server and measures it from outside (`load`),
-//! compares the latencies of two runs (`compare`), and measures servers against each other in
-//! interleaved pairs (`pairs`). It knows nothing of Ringway but its URL and its process.
+//! compares the latencies of two runs (`compare`), and measures servers against each other in turn,
+//! those on a command line (`pairs`) or those of `bench/rivals` (`rivals`). It knows nothing of Ringway but its URL and its process.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -26,7 +26,9 @@ mod recorder;
 mod report;
 #[expect(unsafe_code, reason = "ring entries point at memory; this module alone makes them")]
 mod ring;
+mod rivals;
 mod scenario;
+mod server;
 mod units;
 mod url;
 
@@ -53,6 +55,9 @@ enum Command {
     Compare(compare::Options),
     /// Measure servers against each other in interleaved runs: CPU per delivery.
     Pairs(pairs::Options),
+    /// Install and start other servers in turn with Ringway, and print one table. Exit code 1:
+    /// one of them failed.
+    Rivals(rivals::Options),
     /// One process of a load; started by it.
     #[command(name = processes::SUBCOMMAND, hide = true)]
     LoadProcess,
@@ -81,6 +86,7 @@ fn run(command: &Command) -> Outcome<u8> {
         }
         Command::Compare(options) => compare::run(options).map(|is_within| u8::from(!is_within)),
         Command::Pairs(options) => pairs::run(options).map(|()| 0),
+        Command::Rivals(options) => rivals::run(options).map(|is_whole| u8::from(!is_whole)),
         Command::LoadProcess => generator::run().map(|()| 0),
     }
 }

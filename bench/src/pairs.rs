@@ -1,31 +1,18 @@
 //! `ringway-bench pairs`: runs the same load on several servers in turn, A B A B …, because on a
 //! shared machine only ratios between neighbours in time mean anything.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use socket2::{Domain, Socket, Type};
 
 use crate::failure::{Failure, Outcome};
 use crate::load;
 use crate::plan;
 use crate::proc;
+use crate::server::{self, Server};
 use crate::units;
 use crate::url::Url;
-
-/// How long a server may take to end.
-const END_MAX: Duration = Duration::from_secs(30);
-/// How long its port may take to become free: TIME_WAIT lasts a minute.
-const FREE_MAX: Duration = Duration::from_secs(90);
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Measures servers against each other in interleaved runs: CPU per delivery.
 #[derive(Args, Clone, Debug)]
@@ -90,8 +77,8 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 /// One run on one server: CPU microseconds per delivery.
 fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
     let address = Url::parse(url)?.address;
-    await_free(address)?;
-    let server = Server::start(command, options.core_server)?;
+    server::await_free(address)?;
+    let server = Server::start(&format!("exec {command}"), &[], options.core_server)?;
     let load = plan::Options {
         url: url.to_owned(),
         scenario: options.scenario.clone(),
@@ -103,7 +90,7 @@ fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
         grace: Duration::from_secs(10),
         out: None,
         json: None,
-        pid: vec![server.process.id()],
+        pid: vec![server.pid()],
         core: options.core_load,
         connections_per_process: plan::CONNECTIONS_PER_PROCESS,
         batch: options.batch,
@@ -141,7 +128,8 @@ fn table(servers: &[String], figures: &[Vec<f64>]) -> Vec<String> {
     lines
 }
 
-fn median(figures: &[f64]) -> f64 {
+/// The middle of `figures`, or the mean of the two in the middle.
+pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -157,87 +145,6 @@ fn name(number: usize) -> String {
     match u8::try_from(number) {
         Ok(number) if number < 26 => char::from(b'A' + number).to_string(),
         _ => number.to_string(),
-    }
-}
-
-/// Waits until `address` can be bound without SO_REUSEADDR or SO_REUSEPORT, so that every server
-/// can: sockets of the last one may outlive it for a while, and a ring gives its listener back late.
-fn await_free(address: SocketAddr) -> Outcome<()> {
-    let deadline = Instant::now() + FREE_MAX;
-    loop {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        match socket.bind(&address.into()) {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > deadline => {
-                return Err(Failure::run(format!("{address} stays taken: {error}")));
-            }
-            Err(_) => thread::sleep(LOOK_INTERVAL),
-        }
-    }
-}
-
-/// A server under measurement; dropping ends it.
-struct Server {
-    process: Child,
-    /// The last line of its standard error.
-    words: Arc<Mutex<String>>,
-}
-
-impl Server {
-    /// Starts `command` on `core`. What it prints is dropped, but for the last line of its
-    /// errors.
-    fn start(command: &str, core: Option<usize>) -> Outcome<Server> {
-        let ours = sched_getaffinity(None).map_err(Failure::run)?;
-        if let Some(core) = core {
-            // A new process has the CPUs of the thread that starts it.
-            let mut cpus = CpuSet::new();
-            cpus.set(core);
-            sched_setaffinity(None, &cpus)
-                .map_err(|error| Failure::usage(format!("core {core}: {error}")))?;
-        }
-        let process = Command::new("sh")
-            .args(["-c", &format!("exec {command}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        sched_setaffinity(None, &ours).map_err(Failure::run)?;
-        let mut process = process?;
-        let words = Arc::new(Mutex::new(String::new()));
-        if let Some(errors) = process.stderr.take() {
-            let words = Arc::clone(&words);
-            thread::spawn(move || keep_last(errors, &words));
-        }
-        Ok(Server { process, words })
-    }
-
-    fn last_words(&self) -> String {
-        self.words.lock().map_or_else(|_| String::new(), |words| words.trim().to_owned())
-    }
-}
-
-/// Keeps the last line of `errors`, of which a server may write any number.
-fn keep_last(errors: impl Read, words: &Mutex<String>) {
-    for line in BufReader::new(errors).lines().map_while(Result::ok) {
-        if let Ok(mut words) = words.lock() {
-            *words = line;
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself; then there is nothing to do.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let deadline = Instant::now() + END_MAX;
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.process.kill();
-            }
-            thread::sleep(LOOK_INTERVAL);
-        }
     }
 }
 

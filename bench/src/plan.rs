@@ -21,8 +21,8 @@ pub(crate) struct Options {
     /// Where to connect; {i} is the number of the connection, {room} that of its room.
     #[arg(long)]
     pub(crate) url: String,
-    /// A built-in scenario (idle, echo, fanout, small-rooms, storm, slow-readers, heartbeat,
-    /// churn) or a scenario file.
+    /// A built-in scenario (idle, open, echo, fanout, small-rooms, storm, slow-readers,
+    /// heartbeat, churn) or a scenario file.
     #[arg(long)]
     pub(crate) scenario: String,
     /// Connections in all [default: the scenario's].

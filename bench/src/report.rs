@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::order::Counts;
 
 /// Everything that is reported of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     pub(crate) scenario: String,
     pub(crate) question: String,

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::failure::{Failure, Outcome};
 
 /// The scenarios that are built in.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("churn", include_str!("../scenarios/churn.toml")),
     ("echo", include_str!("../scenarios/echo.toml")),
     ("fanout", include_str!("../scenarios/fanout.toml")),
     ("heartbeat", include_str!("../scenarios/heartbeat.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
+    ("open", include_str!("../scenarios/open.toml")),
     ("slow-readers", include_str!("../scenarios/slow-readers.toml")),
     ("small-rooms", include_str!("../scenarios/small-rooms.toml")),
     ("storm", include_str!("../scenarios/storm.toml")),
@@ -33,6 +34,19 @@ pub(crate) enum Traffic {
     Echo,
     /// Connections are closed and opened again.
     Churn,
+}
+
+/// Whose memory is measured.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Weighing {
+    /// Nobody's.
+    #[default]
+    None,
+    /// The server's.
+    User,
+    /// The server's and the kernel's, which takes half a minute.
+    All,
 }
 
 /// A scenario file. The defaults apply where the command line says nothing.
@@ -60,9 +74,9 @@ pub(crate) struct Scenario {
     /// Part of the subscribers that never read, in per cent.
     #[serde(default)]
     pub(crate) stalled_percent: f64,
-    /// Measure the server's memory and the kernel's while the connections are opened in steps.
+    /// Whose memory is measured while the connections are opened in steps.
     #[serde(default)]
-    pub(crate) memory: bool,
+    pub(crate) memory: Weighing,
 }
 
 fn default_size() -> String {
