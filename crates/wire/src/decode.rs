@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::{
-    CloseCode, CloseFrame, DataOpcode,
+    CloseCode, CloseFrame, DataOpcode, Inflater,
     head::{ControlOpcode, FrameKind, Head, Place},
     partial::{Partial, PartialFrame},
     unmask,
@@ -24,7 +24,7 @@ pub struct Input<'a> {
 pub struct Message<'a> {
     /// Text is valid UTF-8.
     pub opcode: DataOpcode,
-    /// Unmasked and put together from its fragments.
+    /// Unmasked, put together from its fragments, and inflated.
     pub payload: &'a [u8],
 }
 
@@ -76,6 +76,8 @@ pub(crate) const CLOSE_BODY_OF_ONE_BYTE: Violation =
 pub(crate) const CLOSE_CODE: Violation = Violation::protocol("close code must not be sent");
 pub(crate) const INVALID_UTF8: Violation =
     Violation { code: CloseCode::INVALID_PAYLOAD, reason: "text must be valid UTF-8" };
+pub(crate) const INVALID_DEFLATE: Violation =
+    Violation { code: CloseCode::INVALID_PAYLOAD, reason: "message must be valid DEFLATE" };
 pub(crate) const MESSAGE_TOO_BIG: Violation =
     Violation { code: CloseCode::MESSAGE_TOO_BIG, reason: "message too big" };
 
@@ -92,10 +94,17 @@ enum Finished {
     InPartial(Unit),
 }
 
+/// What the connection has agreed on, and may send.
+#[derive(Clone, Copy)]
+struct Rules {
+    message_bytes_max: usize,
+    is_deflate_agreed: bool,
+}
+
 /// What an event is made from.
 #[derive(Clone, Copy)]
 enum Unit {
-    Message(DataOpcode),
+    Message { opcode: DataOpcode, is_compressed: bool },
     Control(ControlOpcode),
 }
 
@@ -155,23 +164,56 @@ impl Decoder {
         input: &'d mut Input<'_>,
         message_bytes_max: usize,
     ) -> Result<Option<Event<'d>>, Violation> {
+        self.poll_with(input, message_bytes_max, None)
+    }
+
+    /// The same for a connection that has agreed on permessage-deflate. Compressed messages are
+    /// lent from the inflater, which may be another one at the next call.
+    ///
+    /// # Errors
+    /// The first rule of RFC 6455 or RFC 7692 that the peer broke; a message that would have more
+    /// bytes than it may is not inflated further. The decoder must not be used again.
+    pub fn poll_deflated<'d>(
+        &'d mut self,
+        input: &'d mut Input<'_>,
+        message_bytes_max: usize,
+        inflater: &'d mut Inflater,
+    ) -> Result<Option<Event<'d>>, Violation> {
+        self.poll_with(input, message_bytes_max, Some(inflater))
+    }
+
+    fn poll_with<'d>(
+        &'d mut self,
+        input: &'d mut Input<'_>,
+        message_bytes_max: usize,
+        inflater: Option<&'d mut Inflater>,
+    ) -> Result<Option<Event<'d>>, Violation> {
         if self.partial.as_mut().is_some_and(|partial| partial.release()) {
             self.partial = None;
         }
-        let Some(finished) = self.advance(input, message_bytes_max)? else { return Ok(None) };
+        let rules = Rules { message_bytes_max, is_deflate_agreed: inflater.is_some() };
+        let Some(finished) = self.advance(input, rules)? else { return Ok(None) };
         let (unit, payload) = match finished {
             Finished::InInput(unit, range) => (unit, &input.bytes[range]),
             Finished::InPartial(unit) => {
                 let partial = self.partial.as_ref().expect("what finished in it is still in it");
                 let payload = match unit {
-                    Unit::Message(_) => partial.message_payload(),
+                    Unit::Message { .. } => partial.message_payload(),
                     Unit::Control(_) => partial.control_payload(),
                 };
                 (unit, payload)
             }
         };
         Ok(Some(match unit {
-            Unit::Message(opcode) => Event::Message(Message { opcode, payload }),
+            Unit::Message { opcode, is_compressed } => {
+                let payload = match inflater {
+                    Some(inflater) if is_compressed => {
+                        inflate(inflater, opcode, payload, message_bytes_max)?
+                    }
+                    _ => payload,
+                };
+                Event::Message(Message { opcode, payload })
+            }
             Unit::Control(ControlOpcode::Ping) => Event::Ping(payload),
             Unit::Control(ControlOpcode::Pong) => Event::Pong(payload),
             Unit::Control(ControlOpcode::Close) => {
@@ -192,12 +234,12 @@ impl Decoder {
     fn advance(
         &mut self,
         input: &mut Input<'_>,
-        message_bytes_max: usize,
+        rules: Rules,
     ) -> Result<Option<Finished>, Violation> {
         loop {
             let frame = match self.partial.as_mut().and_then(|partial| partial.resume_frame()) {
                 Some(frame) => frame,
-                None => match self.advance_head(input, message_bytes_max)? {
+                None => match self.advance_head(input, rules)? {
                     Some(head) => PartialFrame { head, taken_bytes: 0 },
                     None => return Ok(None),
                 },
@@ -206,9 +248,8 @@ impl Decoder {
             if range.len() == frame.head.payload_bytes
                 && let Some(unit) = whole_unit(frame.head)
             {
-                if let Unit::Message(DataOpcode::Text) = unit {
-                    simdutf8::basic::from_utf8(&input.bytes[range.clone()])
-                        .map_err(|_| INVALID_UTF8)?;
+                if let Unit::Message { opcode: DataOpcode::Text, is_compressed: false } = unit {
+                    check_utf8(&input.bytes[range.clone()])?;
                 }
                 return Ok(Some(Finished::InInput(unit, range)));
             }
@@ -225,10 +266,11 @@ impl Decoder {
     fn advance_head(
         &mut self,
         input: &mut Input<'_>,
-        message_bytes_max: usize,
+        rules: Rules,
     ) -> Result<Option<Head>, Violation> {
-        let message_bytes = self.partial.as_ref().and_then(|partial| partial.open_message_bytes());
-        let place = Place { message_bytes, message_bytes_max };
+        let Rules { message_bytes_max, is_deflate_agreed } = rules;
+        let open_message = self.partial.as_ref().and_then(|partial| partial.open_message());
+        let place = Place { open_message, message_bytes_max, is_deflate_agreed };
         if self.partial.as_ref().is_none_or(|partial| !partial.is_within_head())
             && let Some((head, head_bytes)) = Head::parse(input.rest(), place)?
         {
@@ -256,7 +298,9 @@ impl Decoder {
         }
         Ok(match frame.head.kind {
             FrameKind::Control(opcode) => Some(Unit::Control(opcode)),
-            _ if frame.head.is_final => partial.end_message().map(Unit::Message),
+            _ if frame.head.is_final => partial
+                .end_message()
+                .map(|(opcode, is_compressed)| Unit::Message { opcode, is_compressed }),
             _ => None,
         })
     }
@@ -266,7 +310,28 @@ impl Decoder {
 fn whole_unit(head: Head) -> Option<Unit> {
     match head.kind {
         FrameKind::Control(opcode) => Some(Unit::Control(opcode)),
-        FrameKind::First(opcode) if head.is_final => Some(Unit::Message(opcode)),
+        FrameKind::First(opcode) if head.is_final => {
+            Some(Unit::Message { opcode, is_compressed: head.is_compressed })
+        }
         _ => None,
     }
+}
+
+/// A compressed message. Text must be UTF-8 once it is inflated (RFC 7692 section 6.2, RFC 6455
+/// section 8.1).
+fn inflate<'d>(
+    inflater: &'d mut Inflater,
+    opcode: DataOpcode,
+    payload: &[u8],
+    message_bytes_max: usize,
+) -> Result<&'d [u8], Violation> {
+    let payload = inflater.inflate(payload, message_bytes_max)?;
+    if opcode == DataOpcode::Text {
+        check_utf8(payload)?;
+    }
+    Ok(payload)
+}
+
+fn check_utf8(payload: &[u8]) -> Result<(), Violation> {
+    simdutf8::basic::from_utf8(payload).map(|_| ()).map_err(|_| INVALID_UTF8)
 }

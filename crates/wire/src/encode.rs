@@ -27,13 +27,18 @@ const CONTROL_BYTES_MAX: usize = 125;
 /// A whole message in one frame.
 #[must_use]
 pub fn encode_message(opcode: DataOpcode, payload: &[u8]) -> Bytes {
-    let header = header(OpCode::Data(match opcode {
-        DataOpcode::Text => Data::Text,
-        DataOpcode::Binary => Data::Binary,
-    }));
+    encode_data(&data_header(opcode), payload)
+}
+
+/// The same of a compressed payload: the first reserved bit says so (RFC 7692 section 6).
+pub(crate) fn encode_compressed(opcode: DataOpcode, payload: &[u8]) -> Bytes {
+    encode_data(&FrameHeader { rsv1: true, ..data_header(opcode) }, payload)
+}
+
+fn encode_data(header: &FrameHeader, payload: &[u8]) -> Bytes {
     // The exact size: `Bytes` takes a full vector over as it is, without a second allocation.
     let mut frame = Vec::with_capacity(header.len(payload.len() as u64) + payload.len());
-    append(&header, payload.len(), &mut frame);
+    append(header, payload.len(), &mut frame);
     frame.extend_from_slice(payload);
     Bytes::from(frame)
 }
@@ -63,6 +68,13 @@ pub fn encode_close(close: Option<CloseFrame<'_>>, output: &mut Vec<u8>) {
     append(&header, 2 + reason.len(), output);
     output.extend_from_slice(&code.0.to_be_bytes());
     output.extend_from_slice(reason.as_bytes());
+}
+
+fn data_header(opcode: DataOpcode) -> FrameHeader {
+    header(OpCode::Data(match opcode {
+        DataOpcode::Text => Data::Text,
+        DataOpcode::Binary => Data::Binary,
+    }))
 }
 
 fn header(opcode: OpCode) -> FrameHeader {

@@ -18,6 +18,11 @@ use tungstenite::{
     handshake::{derive_accept_key, machine::TryParse},
 };
 
+use crate::{
+    Extensions, Window,
+    extension::{Malformed, agree_on_deflate},
+};
+
 pub use http::StatusCode;
 
 /// A request head. Its `Host` header is that of the request's target (RFC 9112 section 3.2.2).
@@ -87,6 +92,8 @@ const BAD_BODY: BadRequest = BadRequest("send the request without a body");
 const BAD_LENGTH: BadRequest = BadRequest("Content-Length must be a number, alone");
 const BAD_KEY: NoUpgrade =
     NoUpgrade::Malformed("send exactly one Sec-WebSocket-Key: 16 random bytes in base64");
+const BAD_EXTENSIONS: NoUpgrade =
+    NoUpgrade::Malformed("write Sec-WebSocket-Extensions as a list of names with parameters");
 const REPEATED_VERSION: NoUpgrade =
     NoUpgrade::Malformed("send exactly one Sec-WebSocket-Version header");
 
@@ -111,12 +118,25 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
     Ok(Some((request, head_bytes)))
 }
 
+/// A handshake that succeeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The 101.
+    pub response: Bytes,
+    /// `Some`: permessage-deflate is agreed on, and this is how far back the server may look.
+    pub deflate: Option<Window>,
+}
+
 /// The 101 response for an upgrade (RFC 6455 section 4.2). `subprotocol` is one of those that the
-/// request offers. No extension is ever accepted.
+/// request offers; of `extensions` the response takes what the request offers.
 ///
 /// # Errors
 /// The request is not a well-formed upgrade.
-pub fn encode_upgrade(request: &Request, subprotocol: Option<&str>) -> Result<Bytes, NoUpgrade> {
+pub fn encode_upgrade(
+    request: &Request,
+    subprotocol: Option<&str>,
+    extensions: Extensions,
+) -> Result<Upgrade, NoUpgrade> {
     if request.method() != Method::GET {
         return Err(NoUpgrade::Method);
     }
@@ -137,8 +157,13 @@ pub fn encode_upgrade(request: &Request, subprotocol: Option<&str>) -> Result<By
     if !is_key(key) {
         return Err(BAD_KEY);
     }
+    let deflate = if extensions.deflate {
+        agree_on_deflate(headers).map_err(|Malformed| BAD_EXTENSIONS)?
+    } else {
+        None
+    };
 
-    let mut response = String::with_capacity(256);
+    let mut response = String::with_capacity(384);
     response.push_str(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
     );
@@ -146,8 +171,12 @@ pub fn encode_upgrade(request: &Request, subprotocol: Option<&str>) -> Result<By
     if let Some(subprotocol) = subprotocol {
         push_header(&mut response, "Sec-WebSocket-Protocol", subprotocol);
     }
+    if let Some(agreement) = deflate {
+        push_header(&mut response, "Sec-WebSocket-Extensions", &agreement.to_string());
+    }
     response.push_str("\r\n");
-    Ok(Bytes::from(response))
+    let deflate = deflate.map(|agreement| agreement.window);
+    Ok(Upgrade { response: Bytes::from(response), deflate })
 }
 
 /// A plain response with one line of text, `Connection: close` and `Content-Length`. `text` comes

@@ -1,8 +1,8 @@
-//! Heads of client frames and every rule about them (RFC 6455 sections 5.2 to 5.5). The rules are
-//! checked in the order of the bytes, each as soon as its bytes are there, so that a peer gets the
-//! same answer however its bytes were cut.
+//! Heads of client frames and every rule about them (RFC 6455 sections 5.2 to 5.5, RFC 7692
+//! section 6). The rules are checked in the order of the bytes, each as soon as its bytes are
+//! there, so that a peer gets the same answer however its bytes were cut.
 
-use crate::{DataOpcode, Violation, decode};
+use crate::{DataOpcode, Violation, decode, deflate};
 
 /// Bytes of the longest head: two, an eight byte length, the key.
 pub(crate) const HEAD_BYTES_MAX: usize = 14;
@@ -13,6 +13,8 @@ pub(crate) struct Head {
     pub(crate) kind: FrameKind,
     /// Whether the frame ends its message.
     pub(crate) is_final: bool,
+    /// True exactly in the first frame of a compressed message.
+    pub(crate) is_compressed: bool,
     pub(crate) payload_bytes: usize,
     pub(crate) key: [u8; 4],
 }
@@ -38,10 +40,20 @@ pub(crate) enum ControlOpcode {
 /// What decides whether a head is allowed in its place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    /// Payload bytes so far of the message that has begun and not ended.
-    pub(crate) message_bytes: Option<usize>,
+    /// The message that has begun and not ended.
+    pub(crate) open_message: Option<OpenMessage>,
     /// The longest message.
     pub(crate) message_bytes_max: usize,
+    /// Whether messages may be compressed.
+    pub(crate) is_deflate_agreed: bool,
+}
+
+/// A message that has begun and not ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenMessage {
+    /// Payload bytes so far.
+    pub(crate) bytes: usize,
+    pub(crate) is_compressed: bool,
 }
 
 impl Head {
@@ -49,24 +61,33 @@ impl Head {
     pub(crate) fn parse(bytes: &[u8], place: Place) -> Result<Option<(Self, usize)>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let is_final = first & 0x80 != 0;
-        let kind = parse_kind(first, is_final, place)?;
+        let (kind, is_compressed) = parse_kind(first, is_final, place)?;
         let Some(&second) = bytes.get(1) else { return Ok(None) };
         let is_control = matches!(kind, FrameKind::Control(_));
         check_second(second, is_control)?;
         let Some((payload_bytes, length_end)) = parse_length(second & 0x7F, bytes)? else {
             return Ok(None);
         };
-        let payload_bytes =
-            if is_control { usize::from(second & 0x7F) } else { check_size(payload_bytes, place)? };
+        let payload_bytes = if is_control {
+            usize::from(second & 0x7F)
+        } else {
+            check_size(payload_bytes, is_compressed, place)?
+        };
         let Some(key) = bytes[length_end..].first_chunk() else { return Ok(None) };
-        Ok(Some((Self { kind, is_final, payload_bytes, key: *key }, length_end + key.len())))
+        Ok(Some((
+            Self { kind, is_final, is_compressed, payload_bytes, key: *key },
+            length_end + key.len(),
+        )))
     }
 }
 
-/// The first byte: final bit, reserved bits, opcode.
-fn parse_kind(first: u8, is_final: bool, place: Place) -> Result<FrameKind, Violation> {
-    // RFC 6455 section 5.2: must be 0 unless an extension is negotiated, and none is.
-    if first & 0x70 != 0 {
+/// The first byte: final bit, reserved bits, opcode. With the kind, whether the frame begins a
+/// compressed message.
+fn parse_kind(first: u8, is_final: bool, place: Place) -> Result<(FrameKind, bool), Violation> {
+    // RFC 6455 section 5.2: must be 0 unless an extension is negotiated that gives them a meaning.
+    let is_compressed = place.is_deflate_agreed && first & 0x40 != 0;
+    let reserved = if place.is_deflate_agreed { 0x30 } else { 0x70 };
+    if first & reserved != 0 {
         return Err(decode::RESERVED_BITS);
     }
     let kind = match first & 0x0F {
@@ -78,13 +99,17 @@ fn parse_kind(first: u8, is_final: bool, place: Place) -> Result<FrameKind, Viol
         0xA => FrameKind::Control(ControlOpcode::Pong),
         _ => return Err(decode::RESERVED_OPCODE),
     };
-    match (kind, place.message_bytes) {
+    // RFC 7692 section 6.1: only the first frame of a message has the bit.
+    if is_compressed && !matches!(kind, FrameKind::First(_)) {
+        return Err(decode::RESERVED_BITS);
+    }
+    match (kind, place.open_message) {
         // RFC 6455 section 5.5.
         (FrameKind::Control(_), _) if !is_final => Err(decode::FRAGMENTED_CONTROL),
         // RFC 6455 section 5.4.
         (FrameKind::Continuation, None) => Err(decode::NOTHING_TO_CONTINUE),
         (FrameKind::First(_), Some(_)) => Err(decode::MESSAGE_NOT_ENDED),
-        _ => Ok(kind),
+        _ => Ok((kind, is_compressed)),
     }
 }
 
@@ -127,9 +152,15 @@ fn parse_length(short: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Violati
 }
 
 /// A data frame must leave its message within the limit (RFC 6455 section 10.4). Known, and
-/// refused, before any payload comes.
-fn check_size(payload_bytes: u64, place: Place) -> Result<usize, Violation> {
-    let room = place.message_bytes_max.saturating_sub(place.message_bytes.unwrap_or(0));
+/// refused, before any payload comes; of a compressed one only what is certain is known so early.
+fn check_size(payload_bytes: u64, is_compressed: bool, place: Place) -> Result<usize, Violation> {
+    let message = place.open_message.unwrap_or(OpenMessage { bytes: 0, is_compressed });
+    let bytes_max = if message.is_compressed {
+        deflate::compressed_bytes_max(place.message_bytes_max)
+    } else {
+        place.message_bytes_max
+    };
+    let room = bytes_max.saturating_sub(message.bytes);
     usize::try_from(payload_bytes)
         .ok()
         .filter(|payload_bytes| *payload_bytes <= room)

@@ -1,5 +1,6 @@
-//! Bytes to WebSocket and back: RFC 6455 on the server's side, without I/O. Heads of requests and
-//! responses, frame headers, a decoder that works in place on the receive buffer, close codes.
+//! Bytes to WebSocket and back: RFC 6455 and RFC 7692 on the server's side, without I/O. Heads of
+//! requests and responses, frame headers, a decoder that works in place on the receive buffer,
+//! compressed messages, close codes.
 //! It opens nothing, waits for nothing and keeps no clock.
 
 #![forbid(unsafe_code)]
@@ -7,7 +8,9 @@
 mod boundary;
 mod close;
 mod decode;
+mod deflate;
 mod encode;
+mod extension;
 mod handshake;
 mod head;
 mod mask;
@@ -16,8 +19,11 @@ mod partial;
 pub use boundary::message_boundary;
 pub use close::{CloseCode, CloseFrame};
 pub use decode::{Decoder, Event, Input, Message, Violation};
+pub use deflate::{Deflater, Inflater, Window};
 pub use encode::{DataOpcode, PING, encode_close, encode_message, encode_pong};
+pub use extension::Extensions;
 pub use handshake::{
-    BadRequest, NoUpgrade, Request, StatusCode, encode_response, encode_upgrade, parse_request,
+    BadRequest, NoUpgrade, Request, StatusCode, Upgrade, encode_response, encode_upgrade,
+    parse_request,
 };
 pub use mask::unmask;

@@ -4,7 +4,7 @@
 
 use crate::{
     DataOpcode, Violation, decode,
-    head::{FrameKind, HEAD_BYTES_MAX, Head, Place},
+    head::{FrameKind, HEAD_BYTES_MAX, Head, OpenMessage, Place},
 };
 
 /// Exists only while something is unfinished, or finished and not yet taken by the caller.
@@ -26,7 +26,8 @@ pub(crate) struct Partial {
 #[derive(Debug, Clone, Copy)]
 struct PartialMessage {
     opcode: DataOpcode,
-    /// Bytes at the front of a text that are whole, valid characters. What follows is the
+    is_compressed: bool,
+    /// Bytes at the front of a plain text that are whole, valid characters. What follows is the
     /// beginning of one.
     checked_bytes: usize,
 }
@@ -51,9 +52,10 @@ impl Partial {
         self.head_bytes == 0
     }
 
-    /// Payload bytes of the message that has begun and not ended.
-    pub(crate) fn open_message_bytes(&self) -> Option<usize> {
-        self.message.map(|_| self.message_bytes)
+    /// The message that has begun and not ended.
+    pub(crate) fn open_message(&self) -> Option<OpenMessage> {
+        let PartialMessage { is_compressed, .. } = self.message?;
+        Some(OpenMessage { bytes: self.message_bytes, is_compressed })
     }
 
     /// The frame to go on with. It is kept again only if it is still not complete.
@@ -100,16 +102,17 @@ impl Partial {
         }
 
         if let FrameKind::First(opcode) = head.kind {
-            self.message.get_or_insert(PartialMessage { opcode, checked_bytes: 0 });
+            let is_compressed = head.is_compressed;
+            self.message.get_or_insert(PartialMessage { opcode, is_compressed, checked_bytes: 0 });
         }
         self.message_bytes += bytes.len();
         self.check_text(is_complete && head.is_final)?;
         Ok(is_complete)
     }
 
-    /// Ends the message and says what it was.
-    pub(crate) fn end_message(&mut self) -> Option<DataOpcode> {
-        self.message.take().map(|message| message.opcode)
+    /// Ends the message and says what it was, and whether it is compressed.
+    pub(crate) fn end_message(&mut self) -> Option<(DataOpcode, bool)> {
+        self.message.take().map(|message| (message.opcode, message.is_compressed))
     }
 
     /// The message's payload.
@@ -143,9 +146,11 @@ impl Partial {
     }
 
     /// Text must be UTF-8 (RFC 6455 section 8.1), and fails at its first wrong byte. Only the new
-    /// bytes are looked at, and at most three before them that have begun a character.
+    /// bytes are looked at, and at most three before them that have begun a character. What a
+    /// compressed text says is not known yet.
     fn check_text(&mut self, is_end: bool) -> Result<(), Violation> {
-        let Some(PartialMessage { opcode: DataOpcode::Text, checked_bytes }) = &mut self.message
+        let Some(PartialMessage { opcode: DataOpcode::Text, is_compressed: false, checked_bytes }) =
+            &mut self.message
         else {
             return Ok(());
         };
@@ -172,7 +177,13 @@ mod tests {
             let mut partial = Partial::default();
             let mut kind = FrameKind::First(DataOpcode::Text);
             for piece in text.as_bytes().chunks(piece_bytes) {
-                let head = Head { kind, is_final: false, payload_bytes: piece.len(), key: [0; 4] };
+                let head = Head {
+                    kind,
+                    is_final: false,
+                    is_compressed: false,
+                    payload_bytes: piece.len(),
+                    key: [0; 4],
+                };
                 let frame = PartialFrame { head, taken_bytes: 0 };
                 assert_eq!(partial.take_payload(frame, piece), Ok(true));
                 let message = partial.message.expect("the message has begun");

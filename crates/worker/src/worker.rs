@@ -7,7 +7,9 @@ mod moving;
 use std::{io, mem, net::SocketAddr};
 
 use mesh::Endpoint;
-use wire::{CloseCode, CloseFrame, Decoder, Event, Input, NoUpgrade, Request, Violation};
+use wire::{
+    CloseCode, CloseFrame, Decoder, Event, Extensions, Input, NoUpgrade, Request, Violation,
+};
 
 use crate::{
     actions::Actions,
@@ -338,7 +340,7 @@ impl<H: Handler> Worker<H> {
                 self.core.refuse(connection, response.refusal, bytes);
             }
             Answer::Upgrade { subprotocol, admission } => {
-                match wire::encode_upgrade(request, subprotocol) {
+                match wire::encode_upgrade(request, subprotocol, Extensions::default()) {
                     Err(no_upgrade) => self.refuse_upgrade(connection, no_upgrade),
                     Ok(_) if readiness == Readiness::Full => {
                         self.refuse_unready(connection, RefusalReason::Full);
@@ -346,8 +348,8 @@ impl<H: Handler> Worker<H> {
                     Ok(_) if readiness == Readiness::Draining => {
                         self.refuse_unready(connection, RefusalReason::Draining);
                     }
-                    Ok(response) => {
-                        self.core.open(connection, response);
+                    Ok(upgrade) => {
+                        self.core.open(connection, upgrade.response);
                         let mut actions = Actions { core: &mut self.core, endpoint };
                         self.handler.on_open(&mut actions, connection, admission);
                         if !rest.is_empty() {

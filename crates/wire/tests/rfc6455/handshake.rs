@@ -2,7 +2,8 @@
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use ringway_wire::{
-    BadRequest, NoUpgrade, Request, StatusCode, encode_response, encode_upgrade, parse_request,
+    BadRequest, Extensions, NoUpgrade, Request, StatusCode, Upgrade, encode_response,
+    encode_upgrade, parse_request,
 };
 
 /// The client's handshake of RFC 6455 section 1.3.
@@ -15,6 +16,8 @@ const RFC_REQUEST: &str = "GET /chat HTTP/1.1\r\n\
     Sec-WebSocket-Protocol: chat, superchat\r\n\
     Sec-WebSocket-Version: 13\r\n\
     \r\n";
+
+const NONE: Extensions = Extensions { deflate: false };
 
 const UPGRADE: &str = "Upgrade: websocket";
 const CONNECTION: &str = "Connection: Upgrade";
@@ -44,7 +47,7 @@ fn parse(bytes: &[u8]) -> Request {
 /// What `encode_upgrade` says to a request with these lines after its Host.
 fn upgrade(lines: &[&str]) -> Result<(), NoUpgrade> {
     let lines = [&["GET / HTTP/1.1", "Host: a"], lines].concat();
-    encode_upgrade(&parse(&head(&lines)), None).map(|_| ())
+    encode_upgrade(&parse(&head(&lines)), None, NONE).map(|_| ())
 }
 
 #[test]
@@ -53,7 +56,7 @@ fn the_handshake_of_rfc_6455_section_1_3_is_answered_with_its_accept_key() {
     assert_eq!(request.method(), "GET");
     assert_eq!(request.uri(), "/chat");
     assert_eq!(request.headers()["Origin"], "http://example.com");
-    let response = encode_upgrade(&request, Some("chat")).unwrap();
+    let response = encode_upgrade(&request, Some("chat"), NONE).unwrap().response;
     let expected = "HTTP/1.1 101 Switching Protocols\r\n\
         Connection: Upgrade\r\n\
         Upgrade: websocket\r\n\
@@ -68,7 +71,7 @@ fn an_answer_names_neither_subprotocol_nor_extension_by_itself() {
     let mut lines = vec!["GET / HTTP/1.1", "Host: a", UPGRADE, CONNECTION, KEY, VERSION];
     lines.push("Sec-WebSocket-Protocol: chat");
     lines.push("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits");
-    let response = encode_upgrade(&parse(&head(&lines)), None).unwrap();
+    let response = encode_upgrade(&parse(&head(&lines)), None, NONE).unwrap().response;
     let response = std::str::from_utf8(&response).unwrap();
     assert!(response.starts_with("HTTP/1.1 101 "));
     assert!(!response.contains("Sec-WebSocket-Protocol"));
@@ -176,7 +179,7 @@ fn only_get_over_http_1_1_can_be_an_upgrade_rfc_6455_section_4_2_1_item_1() {
     let answer = |method: &str, version: &str| {
         let line = format!("{method} / {version}");
         let lines = [&line, "Host: a", UPGRADE, CONNECTION, KEY, VERSION];
-        encode_upgrade(&parse(&head(&lines)), None).map(|_| ())
+        encode_upgrade(&parse(&head(&lines)), None, NONE).map(|_| ())
     };
     assert_eq!(answer("GET", "HTTP/1.1"), Ok(()));
     assert_eq!(answer("GET", "HTTP/1.0"), Err(NoUpgrade::Missing));
@@ -367,7 +370,7 @@ fn changed_and_random_bytes_never_panic_and_never_make_a_head_longer_than_they_a
         if let Ok(Some((request, head_bytes))) = parse_request(&bytes) {
             assert!(head_bytes <= bytes.len(), "seed {seed}");
             assert!(request.uri().path().starts_with('/'), "seed {seed}");
-            if let Ok(response) = encode_upgrade(&request, None) {
+            if let Ok(Upgrade { response, .. }) = encode_upgrade(&request, None, NONE) {
                 assert!(response.ends_with(b"\r\n\r\n"), "seed {seed}");
             }
         }
