@@ -163,7 +163,7 @@ pub(crate) struct ServeArgs {
     pub(crate) send_queue_total_bytes_max: ByteCount,
 
     /// What becomes of a subscriber that does not keep up.
-    #[arg(long, value_name = "POLICY", default_value = "close", value_parser = slow_consumer())]
+    #[arg(long, value_name = "POLICY", default_value = "close")]
     pub(crate) slow_consumer: SlowConsumer,
 
     /// The oldest queued byte may wait this long.
@@ -249,10 +249,14 @@ pub(crate) enum Engine {
 }
 
 /// What becomes of a subscriber that does not keep up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SlowConsumer {
-    /// It is closed with 1013.
+    /// It is closed with 1013 once its queue is full.
     Close,
+    /// Its oldest messages are dropped.
+    DropOldest,
+    /// Only the newest message of each topic waits for it.
+    Latest,
 }
 
 /// Compressions of this build.
@@ -285,11 +289,6 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
             _ => Err(UNAVAILABLE),
         }
     })
-}
-
-fn slow_consumer() -> impl TypedValueParser<Value = SlowConsumer> {
-    PossibleValuesParser::new(["close", "drop-oldest", "latest"])
-        .try_map(|name| if name == "close" { Ok(SlowConsumer::Close) } else { Err(UNAVAILABLE) })
 }
 
 fn compression() -> impl TypedValueParser<Value = Compression> {

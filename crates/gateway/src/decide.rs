@@ -140,6 +140,8 @@ impl Decisions {
             connection_age_max: serve.connection_age_max.map(|span| span.0),
             slow_consumer: match serve.slow_consumer {
                 SlowConsumer::Close => worker::SlowConsumer::Close,
+                SlowConsumer::DropOldest => worker::SlowConsumer::DropOldest,
+                SlowConsumer::Latest => worker::SlowConsumer::Latest,
             },
             limits: limits.clone(),
             seed: rand::random(),

@@ -87,8 +87,6 @@ fn what_this_build_lacks_is_refused_by_name() {
         ("--listen", "unix:/run/ringway"),
         ("--engine", "tokio-uring"),
         ("--engine", "epoll"),
-        ("--slow-consumer", "drop-oldest"),
-        ("--slow-consumer", "latest"),
         ("--compression", "on"),
         ("--client-publish-rate-max", "5"),
         ("--connections-per-address-max", "5"),

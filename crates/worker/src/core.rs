@@ -19,8 +19,9 @@ use crate::{
     handler::{Audience, Readiness},
     heartbeat::Heartbeat,
     operation::{Closing, ConnectionId, ListenerId, Operation, Slot, Time},
-    options::Options,
+    options::{Options, SlowConsumer},
     publication::Publication,
+    send_queue::SendQueue,
     stats::{CloseReason, Gauges, RefusalReason, Report, Stage},
     wheel::{Tick, Wheel},
 };
@@ -191,10 +192,19 @@ impl Core {
         self.set_deadline_at(connection, deadline);
     }
 
-    fn set_write_deadline(&mut self, connection: ConnectionId) {
-        let oldest = self.connections.get(connection).and_then(|it| it.queue()?.oldest());
-        if let Some(oldest) = oldest {
-            self.set_deadline_at(connection, oldest.after(self.options.write_timeout));
+    /// How long what is queued may go on waiting. `made_way`: the socket has just taken a byte.
+    fn set_write_deadline(&mut self, connection: ConnectionId, made_way: bool) {
+        let Some(record) = self.connections.get(connection) else { return };
+        let Some(oldest) = record.queue().and_then(SendQueue::oldest) else { return };
+        let timeout = self.options.write_timeout;
+        match self.options.slow_consumer {
+            SlowConsumer::Close => self.set_deadline_at(connection, oldest.after(timeout)),
+            SlowConsumer::DropOldest | SlowConsumer::Latest => {
+                // What is dropped takes its age with it: only the socket's own progress counts.
+                if made_way || !record.has(Flags::DEADLINE) {
+                    self.set_deadline(connection, timeout);
+                }
+            }
         }
     }
 

@@ -184,25 +184,40 @@ impl Fanout {
         &self,
         connection: ConnectionId,
         mut is_member: impl FnMut(Audience) -> bool,
-    ) -> Vec<(Bytes, u32)> {
+    ) -> Vec<(Audience, Bytes, u32)> {
         let mut owed = Vec::new();
         let coming = self.jobs.iter().filter(|job| job.cursor <= connection.slot);
         for job in coming.filter(|job| is_member(job.audience)) {
             owed.push(match job.exception(connection) {
-                Some((_, frame, messages)) => (frame.clone(), *messages),
-                None => (job.frame.clone(), job.messages()),
+                Some((_, frame, messages)) => (job.audience, frame.clone(), *messages),
+                None => (job.audience, job.frame.clone(), job.messages()),
             });
         }
         for (audience, waiting) in &self.waiting {
             if !waiting.publications.is_empty() && is_member(*audience) {
                 let its = |it: &&Arc<Publication>| it.excluded(self.member) != Some(connection);
                 owed.extend(
-                    waiting.publications.iter().filter(its).map(|it| (it.frame().clone(), 1)),
+                    waiting
+                        .publications
+                        .iter()
+                        .filter(its)
+                        .map(|it| (*audience, it.frame().clone(), 1)),
                 );
             }
         }
-        owed.retain(|(_, messages)| *messages > 0);
+        owed.retain(|(.., messages)| *messages > 0);
         owed
+    }
+
+    /// The audience of a frame that is being offered: a socket that refuses it does not say.
+    pub(crate) fn audience_of(&self, frame: &Bytes) -> Option<Audience> {
+        let is_same = |it: &Bytes| (it.as_ptr(), it.len()) == (frame.as_ptr(), frame.len());
+        let jobs = self.finishing.iter().map(|(_, job)| job).chain(&self.jobs);
+        jobs.filter(|job| {
+            is_same(&job.frame) || job.exceptions.iter().any(|(_, frame, _)| is_same(frame))
+        })
+        .map(|job| job.audience)
+        .next()
     }
 
     /// One without publications, for the same worker.

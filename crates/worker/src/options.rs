@@ -9,6 +9,10 @@ use crate::limits::Limits;
 pub enum SlowConsumer {
     /// Closed with 1013 once its queue is full.
     Close,
+    /// Its oldest messages are dropped so that its queue is not full.
+    DropOldest,
+    /// Only the newest message of each audience waits for it; the oldest of these are dropped.
+    Latest,
 }
 
 /// One worker's options. Bounds of the process are already divided.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     connections::{Connection, Identity},
     core::Outgoing,
+    handler::Audience,
     operation::ConnectionId,
     wheel::Tick,
 };
@@ -27,7 +28,7 @@ pub struct Record<A> {
     /// What the engine has not been given yet, in order.
     pub(crate) outgoing: Vec<Outgoing>,
     /// Publications whose jobs had not come to it: frames and the messages in them.
-    pub(crate) owed: Vec<(Bytes, u32)>,
+    pub(crate) owed: Vec<(Audience, Bytes, u32)>,
     /// True exactly when its handler has let it go on and it has not gone on yet.
     pub(crate) is_resumed: bool,
 }

@@ -1,11 +1,12 @@
 //! What a connection's socket has not taken yet. A queue exists only while something is in it or
-//! on its way out of it; a connection that keeps up has none.
+//! on its way out of it; a connection that keeps up has none. What has begun to leave, what is on
+//! its way, and what is no message is never dropped; the rest may be, a whole message at a time.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{operation::Taken, wheel::Tick};
+use crate::{handler::Audience, operation::Taken, wheel::Tick};
 
 /// Frames in the order in which they must leave.
 #[derive(Debug, Clone, Default)]
@@ -13,129 +14,234 @@ pub(crate) struct SendQueue {
     frames: VecDeque<Frame>,
     /// How much of the first frame has left.
     taken: usize,
-    /// Bytes of the frames, their charges included, and of what is in flight.
+    /// Bytes of the frames and their charges, of what is on its way too.
     bytes: usize,
-    /// How many of the first frames were refused by the socket and have not been sent again.
+    /// Behind this many of the first frames belongs what the batch that the socket refused brings
+    /// back next.
     returned: usize,
     /// The send that has not completed.
-    in_flight: Option<InFlight>,
+    sending: Option<Sending>,
 }
 
-/// What is to leave together: one frame, several, or the rest of one and others behind it.
+/// What is to leave together: one frame or several joined.
 #[derive(Debug, Clone)]
-struct Frame {
-    bytes: Bytes,
-    /// So many of the first bytes are not whole frames: the rest of one, or an HTTP response.
-    opaque: usize,
-    messages: u32,
-    queued: Tick,
-}
-
-/// A send as it will have to be put back if the socket does not take it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct InFlight {
-    bytes: usize,
-    pub(crate) opaque: usize,
+pub(crate) struct Frame {
+    pub(crate) bytes: Bytes,
+    /// Messages in it.
     pub(crate) messages: u32,
+    pub(crate) content: Content,
     pub(crate) queued: Tick,
 }
 
+/// What a frame is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Messages, published to this audience if to any.
+    Messages(Option<Audience>),
+    /// A control frame that may pass messages.
+    Control,
+    /// What is neither dropped nor passed: a response, a Close frame, messages among control frames.
+    Opaque,
+}
+
+const _: () = assert!(size_of::<Frame>() <= 64, "the default charge covers it");
+
+/// Frames on their way to the socket.
+#[derive(Debug, Clone)]
+struct Sending {
+    parts: Vec<Frame>,
+    /// How much of the first had left before.
+    begun: usize,
+}
+
 impl SendQueue {
-    /// Puts whole frames of so many messages behind the others. `charge`: see `limits.rs`.
-    pub(crate) fn push(&mut self, bytes: Bytes, messages: u32, queued: Tick, charge: usize) {
-        self.bytes += bytes.len() + charge;
-        self.frames.push_back(Frame { bytes, opaque: 0, messages, queued });
-    }
-
-    /// Puts bytes that are not to be cut behind the others.
-    pub(crate) fn push_opaque(&mut self, bytes: Bytes, queued: Tick, charge: usize) {
-        self.bytes += bytes.len() + charge;
-        self.frames.push_back(Frame { opaque: bytes.len(), bytes, messages: 0, queued });
-    }
-
-    /// Puts a control frame before all data that has not begun to leave.
-    pub(crate) fn push_control(&mut self, bytes: Bytes, queued: Tick, charge: usize) {
-        self.bytes += bytes.len() + charge;
-        let begun = usize::from(self.taken > 0);
-        self.returned += usize::from(self.returned > 0);
-        self.frames.insert(begun, Frame { opaque: bytes.len(), bytes, messages: 0, queued });
-    }
-
-    /// Puts back what a socket did not take: before everything else, but behind what the same
-    /// batch had sent before it.
-    pub(crate) fn push_rest(&mut self, rest: Taken, as_sent: InFlight, charge: usize) {
-        debug_assert!(self.returned == 0 || rest.taken == 0, "a refused socket takes nothing more");
-        self.bytes += rest.bytes.len() - rest.taken + charge;
-        if self.returned == 0 {
-            self.taken = rest.taken;
+    /// Puts a frame behind the others, a control frame before all data that has not begun to
+    /// leave. `charge`: see `limits.rs`.
+    pub(crate) fn push(&mut self, frame: Frame, charge: usize) {
+        self.bytes += frame.bytes.len() + charge;
+        if frame.content == Content::Control {
+            self.returned += usize::from(self.returned > 0);
+            self.frames.insert(self.begun(), frame);
+        } else {
+            self.frames.push_back(frame);
         }
-        let InFlight { opaque, messages, queued, .. } = as_sent;
-        self.frames.insert(self.returned, Frame { bytes: rest.bytes, opaque, messages, queued });
+    }
+
+    /// Puts back a frame of which a socket took only so many bytes: before everything else, but
+    /// behind what the same batch had sent before it.
+    pub(crate) fn push_refused(&mut self, frame: Frame, taken: usize, charge: usize) {
+        debug_assert!(self.returned == 0 || taken == 0, "a refused socket takes nothing more");
+        self.bytes += frame.bytes.len() - taken + charge;
+        if self.returned == 0 {
+            self.taken = taken;
+        }
+        self.frames.insert(self.returned, frame);
         self.returned += 1;
     }
 
-    /// Takes what is to be sent next: the first frame, joined with those behind it as far as
-    /// `bytes_max` goes.
-    pub(crate) fn poll_send(&mut self, bytes_max: usize, charge: usize) -> Option<Bytes> {
-        debug_assert!(self.in_flight.is_none(), "one send at a time");
+    /// Takes what is to be sent next: the first frame, joined with the messages behind it as far
+    /// as `bytes_max` goes.
+    pub(crate) fn poll_send(&mut self, bytes_max: usize) -> Option<Bytes> {
+        debug_assert!(self.sending.is_none(), "one send at a time");
         let first = self.frames.pop_front()?;
-        let (queued, mut messages) = (first.queued, first.messages);
-        let opaque = first.end_of_begun(self.taken).0 - self.taken;
-        let mut next = first.bytes.slice(self.taken..);
-        self.bytes -= charge;
-        self.taken = 0;
+        let begun = mem::take(&mut self.taken);
         self.returned = 0;
-        let mut joined = 0;
+        let mut next = first.bytes.slice(begun..);
         let mut total = next.len();
-        while let Some(frame) = self.frames.get(joined) {
-            if total + frame.bytes.len() > bytes_max || frame.opaque > 0 {
-                break;
-            }
+        let mut parts = vec![first];
+        while let Some(frame) = self.frames.front()
+            && total + frame.bytes.len() <= bytes_max
+            && matches!(frame.content, Content::Messages(_))
+        {
             total += frame.bytes.len();
-            messages += frame.messages;
-            joined += 1;
+            parts.extend(self.frames.pop_front());
         }
-        if joined > 0 {
+        if parts.len() > 1 {
             let mut buffer = BytesMut::with_capacity(total);
             buffer.extend_from_slice(&next);
-            for frame in self.frames.drain(..joined) {
-                buffer.extend_from_slice(&frame.bytes);
-                self.bytes -= charge;
-            }
+            parts[1..].iter().for_each(|part| buffer.extend_from_slice(&part.bytes));
             next = buffer.freeze();
         }
-        self.in_flight = Some(InFlight { bytes: next.len(), opaque, messages, queued });
+        self.sending = Some(Sending { parts, begun });
         Some(next)
     }
 
-    /// The send is complete; what it left, if anything, is to be put back.
-    pub(crate) fn complete_send(&mut self) -> Option<InFlight> {
-        let sent = self.in_flight.take()?;
-        self.bytes -= sent.bytes;
-        Some(sent)
+    /// The socket took so many bytes of what was sent. What is left of it comes back.
+    pub(crate) fn complete_send(&mut self, taken: usize, charge: usize) {
+        let Some(Sending { mut parts, begun }) = self.sending.take() else { return };
+        self.bytes -= taken;
+        let mut left = begun + taken;
+        let whole = parts
+            .iter()
+            .take_while(|part| match left.checked_sub(part.bytes.len()) {
+                Some(rest) => {
+                    left = rest;
+                    true
+                }
+                None => false,
+            })
+            .count();
+        self.bytes -= whole * charge;
+        parts.drain(..whole);
+        let mut rest = parts.into_iter();
+        // Control frames that came meanwhile pass all but what has begun.
+        let mut place = self.frames.iter().take_while(|it| it.content == Content::Control).count();
+        if left > 0 {
+            self.taken = left;
+            self.frames.push_front(rest.next().expect("no more was taken than was sent"));
+            place += 1;
+        }
+        let is_refused = left > 0 || rest.len() > 0;
+        for part in rest {
+            self.frames.insert(place, part);
+            place += 1;
+        }
+        self.returned = if is_refused { place } else { 0 };
     }
 
-    /// Throws away what has not begun to leave. Returns the number of messages lost. What has
-    /// begun is cut behind the message it is in.
+    /// Throws away what has not begun to leave and is not on its way. Returns the number of
+    /// messages lost. What has begun is cut behind the message it is in.
     pub(crate) fn truncate(&mut self, charge: usize) -> u64 {
-        let begun = if self.taken > 0 { self.frames.pop_front() } else { None };
-        let mut lost: u64 = self.frames.drain(..).map(|frame| u64::from(frame.messages)).sum();
-        self.bytes = self.in_flight.map_or(0, |sent| sent.bytes);
-        self.returned = 0;
-        if let Some(mut frame) = begun {
-            let (end, whole) = frame.end_of_begun(self.taken);
-            lost += u64::from(frame.messages.saturating_sub(whole));
-            frame.bytes.truncate(end);
-            frame.messages = whole;
-            if end > self.taken {
-                self.bytes += end - self.taken + charge;
-                self.returned = 1;
-                self.frames.push_front(frame);
-            } else {
-                self.taken = 0;
+        self.split_begun(charge);
+        let lost = self.frames.drain(self.begun()..).map(|frame| {
+            self.bytes -= frame.bytes.len() + charge;
+            u64::from(frame.messages)
+        });
+        let lost = lost.sum();
+        self.returned = self.frames.len();
+        lost
+    }
+
+    /// Throws away the oldest messages until the queue is within its bound, as far as there are
+    /// any that may be dropped. Returns how many.
+    pub(crate) fn drop_oldest(&mut self, bytes_max: usize, charge: usize) -> u64 {
+        let mut dropped = 0;
+        if self.bytes > bytes_max {
+            self.split_begun(charge);
+        }
+        let mut index = self.begun();
+        while self.bytes > bytes_max {
+            let Some(frame) = self.frames.get_mut(index) else { break };
+            if !matches!(frame.content, Content::Messages(_)) {
+                index += 1;
+                continue;
+            }
+            let (end, _) = wire::message_boundary(&frame.bytes, 1);
+            frame.bytes.advance(end);
+            frame.messages -= 1;
+            self.bytes -= end;
+            dropped += 1;
+            if frame.bytes.is_empty() {
+                self.remove(index, charge);
             }
         }
-        lost
+        dropped
+    }
+
+    /// Throws away every message behind which there is a newer one of the same audience. Returns
+    /// how many.
+    pub(crate) fn keep_latest(&mut self, charge: usize) -> u64 {
+        let mut dropped = 0;
+        self.split_begun(charge);
+        let mut seen: Vec<Audience> = Vec::new();
+        for index in (self.begun()..self.frames.len()).rev() {
+            let frame = &mut self.frames[index];
+            let Content::Messages(Some(audience)) = frame.content else { continue };
+            if seen.contains(&audience) {
+                dropped += u64::from(frame.messages);
+                self.bytes -= frame.bytes.len();
+                self.remove(index, charge);
+                continue;
+            }
+            seen.push(audience);
+            while frame.messages > 1 {
+                let (end, _) = wire::message_boundary(&frame.bytes, 1);
+                frame.bytes.advance(end);
+                frame.messages -= 1;
+                self.bytes -= end;
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+
+    /// How many of the first frames have begun to leave.
+    fn begun(&self) -> usize {
+        usize::from(self.taken > 0)
+    }
+
+    /// Lets the message that has begun stand alone.
+    fn split_begun(&mut self, charge: usize) {
+        if self.taken == 0 {
+            return;
+        }
+        let frame = &mut self.frames[0];
+        if !matches!(frame.content, Content::Messages(_)) {
+            return;
+        }
+        let (end, whole) = wire::message_boundary(&frame.bytes, self.taken);
+        let behind = Frame {
+            bytes: frame.bytes.split_off(end),
+            messages: frame.messages.saturating_sub(whole),
+            ..frame.clone()
+        };
+        frame.messages = whole.min(frame.messages);
+        if !behind.bytes.is_empty() {
+            self.bytes += charge;
+            self.frames.insert(1, behind);
+            self.returned += usize::from(self.returned > 0);
+        }
+        if end == self.taken {
+            self.remove(0, charge);
+            self.taken = 0;
+        }
+    }
+
+    /// Takes out a frame of which nothing is left.
+    fn remove(&mut self, index: usize, charge: usize) {
+        self.frames.remove(index);
+        self.bytes -= charge;
+        self.returned -= usize::from(index < self.returned);
     }
 
     /// Messages that have not left, the one that has begun included.
@@ -143,44 +249,39 @@ impl SendQueue {
         self.frames.iter().map(|frame| u64::from(frame.messages)).sum()
     }
 
-    /// Bytes held: frames, charges, and what is in flight.
+    /// Bytes held, those on their way included, and their charges.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// When the oldest byte that has not left was queued.
     pub(crate) fn oldest(&self) -> Option<Tick> {
-        let queued = self.frames.front().map(|frame| frame.queued);
-        self.in_flight.map(|sent| sent.queued).or(queued)
+        let sending = self.sending.iter().flat_map(|sending| &sending.parts);
+        sending.chain(&self.frames).next().map(|frame| frame.queued)
     }
 
     /// When each part of it was queued.
     pub(crate) fn times_mut(&mut self) -> impl Iterator<Item = &mut Tick> {
-        let in_flight = self.in_flight.iter_mut().map(|sent| &mut sent.queued);
-        self.frames.iter_mut().map(|frame| &mut frame.queued).chain(in_flight)
+        let sending = self.sending.iter_mut().flat_map(|sending| &mut sending.parts);
+        sending.chain(&mut self.frames).map(|frame| &mut frame.queued)
     }
 
-    /// Whether nothing is left to be sent, nor in flight.
+    /// Whether nothing is left to be sent, nor on its way.
     pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.in_flight.is_none()
+        self.frames.is_empty() && self.sending.is_none()
     }
 }
 
 impl Frame {
-    /// Where the message ends of which `taken` bytes have left, and how many messages end there.
-    fn end_of_begun(&self, taken: usize) -> (usize, u32) {
-        if taken <= self.opaque {
-            return (self.opaque, u32::from(self.opaque > 0).min(self.messages));
-        }
-        let (end, whole) = wire::message_boundary(&self.bytes[self.opaque..], taken - self.opaque);
-        (self.opaque + end, whole + u32::from(self.opaque > 0))
-    }
-}
-
-impl InFlight {
-    /// What was sent or offered without having been in a queue.
-    pub(crate) fn unqueued(opaque: usize, messages: u32, queued: Tick) -> Self {
-        Self { bytes: 0, opaque, messages, queued }
+    /// What a socket did not take whole, of which it is not known what it is.
+    pub(crate) fn refused(taken: &Taken, audience: Option<Audience>, queued: Tick) -> Self {
+        let (_, messages) = wire::message_boundary(&taken.bytes, taken.bytes.len());
+        let content = if wire::has_control_frame(&taken.bytes) {
+            Content::Opaque
+        } else {
+            Content::Messages(audience)
+        };
+        Self { bytes: taken.bytes.clone(), messages, content, queued }
     }
 }
 
@@ -189,67 +290,137 @@ mod tests {
     use super::*;
 
     const CHARGE: usize = 64;
+    const A: Option<Audience> = Some(Audience(1));
+    const B: Option<Audience> = Some(Audience(2));
 
-    fn text(payload: &str) -> Bytes {
-        wire::encode_message(wire::DataOpcode::Text, payload.as_bytes())
+    fn bytes(payloads: &[&str]) -> Bytes {
+        let frames = payloads
+            .iter()
+            .map(|payload| wire::encode_message(wire::DataOpcode::Text, payload.as_bytes()));
+        frames.collect::<Vec<_>>().concat().into()
+    }
+
+    fn frame(payloads: &[&str], audience: Option<Audience>) -> Frame {
+        let messages = u32::try_from(payloads.len()).unwrap();
+        let content = Content::Messages(audience);
+        Frame { bytes: bytes(payloads), messages, content, queued: Tick(1) }
+    }
+
+    fn control() -> Frame {
+        let bytes = Bytes::from_static(b"\x8A\x00");
+        Frame { bytes, messages: 0, content: Content::Control, queued: Tick(1) }
+    }
+
+    /// All that leaves of a queue, which is then worth nothing.
+    fn drain(queue: &mut SendQueue) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(next) = queue.poll_send(10) {
+            all.extend_from_slice(&next);
+            queue.complete_send(next.len(), CHARGE);
+        }
+        assert!(queue.is_empty());
+        assert_eq!(queue.bytes(), 0);
+        all
     }
 
     #[test]
     fn frames_leave_joined_in_order_up_to_the_bound() {
         let mut queue = SendQueue::default();
         for payload in ["one", "two", "three"] {
-            queue.push(text(payload), 1, Tick(1), CHARGE);
+            queue.push(frame(&[payload], A), CHARGE);
         }
         assert_eq!(queue.bytes(), 5 + 5 + 7 + 3 * CHARGE);
-        assert_eq!(&queue.poll_send(11, CHARGE).unwrap()[..], b"\x81\x03one\x81\x03two");
-        assert_eq!(queue.complete_send().unwrap().queued, Tick(1));
-        assert_eq!(&queue.poll_send(1, CHARGE).unwrap()[..], b"\x81\x05three");
-        queue.complete_send();
-        assert!(queue.is_empty());
-        assert_eq!(queue.bytes(), 0);
+        assert_eq!(&queue.poll_send(11).unwrap()[..], b"\x81\x03one\x81\x03two");
+        queue.complete_send(10, CHARGE);
+        assert_eq!(queue.bytes(), 7 + CHARGE);
+        assert_eq!(drain(&mut queue), b"\x81\x05three");
     }
 
     #[test]
     fn a_rest_leaves_first_and_keeps_its_age() {
         let mut queue = SendQueue::default();
-        queue.push(text("behind"), 1, Tick(9), CHARGE);
-        queue.push_rest(
-            Taken { bytes: text("begun"), taken: 3 },
-            InFlight::unqueued(0, 1, Tick(4)),
-            CHARGE,
-        );
+        queue.push(Frame { queued: Tick(9), ..frame(&["behind"], A) }, CHARGE);
+        queue.push_refused(Frame { queued: Tick(4), ..frame(&["begun"], A) }, 3, CHARGE);
         assert_eq!(queue.oldest(), Some(Tick(4)));
-        assert_eq!(&queue.poll_send(0, CHARGE).unwrap()[..], b"egun");
+        assert_eq!(&queue.poll_send(0).unwrap()[..], b"egun");
         assert_eq!(queue.oldest(), Some(Tick(4)));
+        queue.complete_send(4, CHARGE);
+        assert_eq!(drain(&mut queue), b"\x81\x06behind");
+    }
+
+    #[test]
+    fn what_a_send_left_comes_back_before_all_and_behind_a_control_frame_unless_it_has_begun() {
+        for (taken, expected) in [
+            (0, &b"\x8A\x00\x81\x03one\x81\x03two\x81\x05three"[..]),
+            (2, b"one\x8A\x00\x81\x03two\x81\x05three"),
+            (5, b"\x8A\x00\x81\x03two\x81\x05three"),
+            (10, b"\x8A\x00\x81\x05three"),
+        ] {
+            let mut queue = SendQueue::default();
+            queue.push(frame(&["one"], A), CHARGE);
+            queue.push(frame(&["two"], B), CHARGE);
+            assert_eq!(queue.poll_send(100).unwrap().len(), 10);
+            queue.push(frame(&["three"], A), CHARGE);
+            queue.push(control(), CHARGE);
+            queue.complete_send(taken, CHARGE);
+            assert_eq!(drain(&mut queue), expected, "{taken}");
+        }
     }
 
     #[test]
     fn truncation_keeps_the_rest_of_the_message_that_has_begun() {
         let mut queue = SendQueue::default();
-        let joined = Bytes::from([&text("one")[..], &text("two"), &text("three")].concat());
-        queue.push_rest(
-            Taken { bytes: joined, taken: 6 },
-            InFlight::unqueued(0, 3, Tick(0)),
-            CHARGE,
-        );
-        queue.push(text("four"), 1, Tick(0), CHARGE);
+        queue.push_refused(frame(&["one", "two", "three"], A), 6, CHARGE);
+        queue.push(frame(&["four"], A), CHARGE);
         assert_eq!(queue.truncate(CHARGE), 2);
-        assert_eq!(&queue.poll_send(100, CHARGE).unwrap()[..], b"\x03two");
-        queue.complete_send();
-        assert_eq!(queue.bytes(), 0);
+        assert_eq!(drain(&mut queue), b"\x03two");
     }
 
     #[test]
     fn truncation_at_a_boundary_keeps_nothing() {
         let mut queue = SendQueue::default();
-        let joined = Bytes::from([&text("one")[..], &text("two")].concat());
-        queue.push_rest(
-            Taken { bytes: joined, taken: 5 },
-            InFlight::unqueued(0, 2, Tick(0)),
-            CHARGE,
-        );
+        queue.push_refused(frame(&["one", "two"], A), 5, CHARGE);
         assert_eq!(queue.truncate(CHARGE), 1);
         assert!(queue.is_empty());
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn the_oldest_messages_are_dropped_but_not_what_has_begun_nor_control_frames() {
+        let mut queue = SendQueue::default();
+        queue.push_refused(frame(&["one", "two", "three"], A), 2, CHARGE);
+        queue.push(frame(&["four", "five"], B), CHARGE);
+        queue.push(control(), CHARGE);
+        let within = queue.bytes();
+        assert_eq!(queue.drop_oldest(within, CHARGE), 0);
+        // What had begun stands alone now, at the price of a charge, and then "three" goes as well.
+        assert_eq!(queue.drop_oldest(within - 1, CHARGE), 2);
+        assert_eq!(queue.drop_oldest(3 + 2 + 6 + 3 * CHARGE, CHARGE), 1);
+        assert_eq!(queue.bytes(), 3 + 2 + 6 + 3 * CHARGE);
+        assert_eq!(queue.messages(), 2);
+        assert_eq!(drain(&mut queue), b"one\x8A\x00\x81\x04five");
+    }
+
+    #[test]
+    fn a_bound_that_nothing_fits_into_drops_every_message_that_may_be_dropped() {
+        let mut queue = SendQueue::default();
+        queue.push(frame(&["one"], A), CHARGE);
+        assert!(queue.poll_send(100).is_some());
+        queue.push(frame(&["two"], A), CHARGE);
+        assert_eq!(queue.drop_oldest(0, CHARGE), 1);
+        queue.complete_send(0, CHARGE);
+        assert_eq!(drain(&mut queue), b"\x81\x03one");
+    }
+
+    #[test]
+    fn the_latest_message_of_each_audience_is_kept() {
+        let mut queue = SendQueue::default();
+        queue.push_refused(frame(&["a1", "a2"], A), 1, CHARGE);
+        queue.push(frame(&["b1", "b2", "b3"], B), CHARGE);
+        queue.push(frame(&["to me"], None), CHARGE);
+        queue.push(frame(&["a3"], A), CHARGE);
+        assert_eq!(queue.keep_latest(CHARGE), 3);
+        assert_eq!(queue.keep_latest(CHARGE), 0);
+        assert_eq!(drain(&mut queue), b"\x02a1\x81\x02b3\x81\x05to me\x81\x02a3");
     }
 }

@@ -139,12 +139,23 @@ pub enum DropReason {
     NoPong,
     /// The peer had left, or the socket had failed.
     Gone,
+    /// The oldest of a queue over its bound, under `SlowConsumer::DropOldest` or `Latest`.
+    Oldest,
+    /// A newer message of the same topic came behind it, under `SlowConsumer::Latest`.
+    Replaced,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::SlowConsumer, Self::OverBudget, Self::Stalled, Self::NoPong, Self::Gone];
+    pub const ALL: [Self; 7] = [
+        Self::SlowConsumer,
+        Self::OverBudget,
+        Self::Stalled,
+        Self::NoPong,
+        Self::Gone,
+        Self::Oldest,
+        Self::Replaced,
+    ];
 
     /// The metric label.
     #[must_use]
@@ -155,6 +166,8 @@ impl DropReason {
             Self::Stalled => "stalled",
             Self::NoPong => "no_pong",
             Self::Gone => "gone",
+            Self::Oldest => "oldest",
+            Self::Replaced => "replaced",
         }
     }
 }

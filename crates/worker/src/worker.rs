@@ -612,15 +612,17 @@ impl<H: Handler> Worker<H> {
                 &mut self.chunk,
             );
             room -= (self.chunk.targets.len() + self.chunk.busy.len()).min(room);
+            let audience = Some(job.audience);
             for index in 0..self.chunk.busy.len() {
                 if let Some(connection) = self.core.connections.id_at(self.chunk.busy[index]) {
                     match job.exception(connection) {
                         Some((_, _, 0)) => {}
                         Some((_, frame, messages)) => {
-                            self.core.send_messages(connection, frame.clone(), *messages);
+                            self.core.send_messages(connection, frame.clone(), *messages, audience);
                         }
                         None => {
-                            self.core.send_messages(connection, job.frame.clone(), job.messages());
+                            let frame = job.frame.clone();
+                            self.core.send_messages(connection, frame, job.messages(), audience);
                         }
                     }
                 }
@@ -649,7 +651,8 @@ impl<H: Handler> Worker<H> {
             if self.core.connections.id_at(connection.slot) == Some(*connection) {
                 self.chunk.targets.remove(index);
                 if *messages > 0 {
-                    self.core.send_messages(*connection, frame.clone(), *messages);
+                    let audience = Some(job.audience);
+                    self.core.send_messages(*connection, frame.clone(), *messages, audience);
                 }
             }
         }

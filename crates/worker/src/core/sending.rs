@@ -6,25 +6,34 @@ use bytes::{Bytes, BytesMut};
 use super::{Core, Outgoing};
 use crate::{
     connections::{Connection, Farewell, Flags, State},
+    handler::Audience,
     operation::{Closing, ConnectionId, Failure, Operation, Slot, Taken},
-    send_queue::{InFlight, SendQueue},
+    options::SlowConsumer,
+    send_queue::{Content, Frame, SendQueue},
     stats::{CloseReason, DropReason},
 };
 
 impl Core {
     /// Sends whole frames to an open connection, behind what is queued for it.
     pub(crate) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
-        self.send_messages(connection, frame, 1);
+        self.send_messages(connection, frame, 1, None);
     }
 
-    pub(crate) fn send_messages(&mut self, connection: ConnectionId, frames: Bytes, messages: u32) {
+    /// Sends whole frames that were published to this audience, if to any.
+    pub(crate) fn send_messages(
+        &mut self,
+        connection: ConnectionId,
+        frames: Bytes,
+        messages: u32,
+        audience: Option<Audience>,
+    ) {
         let Some(record) = self.connections.get(connection) else { return };
         if record.state != State::Open {
             return;
         }
         self.report.messages_delivered += u64::from(messages);
         if record.is_busy() {
-            self.enqueue(connection, frames, messages);
+            self.enqueue(connection, frames, messages, Content::Messages(audience));
         } else {
             self.reply(connection.slot, frames);
         }
@@ -39,19 +48,15 @@ impl Core {
         if !record.is_busy() {
             return self.reply(connection.slot, frame);
         }
-        let (charge, tick) = (self.frame_charge(), self.tick());
-        self.with_queue(connection, |queue| queue.push_control(frame, tick, charge));
-        self.check_queue(connection);
+        self.enqueue(connection, frame, 0, Content::Control);
     }
 
     /// Queues frames for a connection that is busy.
-    pub(crate) fn enqueue(&mut self, connection: ConnectionId, frames: Bytes, messages: u32) {
-        let (charge, tick) = (self.frame_charge(), self.tick());
-        let is_first = self.connections.get(connection).is_some_and(|it| it.queue().is_none());
-        self.with_queue(connection, |queue| queue.push(frames, messages, tick, charge));
-        if is_first {
-            self.set_deadline(connection, self.options.write_timeout);
-        }
+    fn enqueue(&mut self, connection: ConnectionId, bytes: Bytes, messages: u32, content: Content) {
+        let (charge, queued) = (self.frame_charge(), self.tick());
+        let frame = Frame { bytes, messages, content, queued };
+        self.with_queue(connection, |queue| queue.push(frame, charge));
+        self.set_write_deadline(connection, false);
         self.check_queue(connection);
     }
 
@@ -71,21 +76,21 @@ impl Core {
 
     /// Sends what is not made of frames, or is the last: its completion is awaited.
     pub(super) fn send_alone(&mut self, connection: ConnectionId, bytes: Bytes) {
-        let (charge, tick) = (self.frame_charge(), self.tick());
-        self.with_queue(connection, |queue| queue.push_opaque(bytes, tick, charge));
+        let (charge, queued) = (self.frame_charge(), self.tick());
+        let frame = Frame { bytes, messages: 0, content: Content::Opaque, queued };
+        self.with_queue(connection, |queue| queue.push(frame, charge));
         self.flush(connection);
     }
 
     /// Sends what is queued, if the socket may take it.
     pub(super) fn flush(&mut self, connection: ConnectionId) {
-        let (bytes_max, charge) =
-            (self.options.limits.send_bytes_max as usize, self.frame_charge());
+        let bytes_max = self.options.limits.send_bytes_max as usize;
         let Some(record) = self.connections.get(connection) else { return };
         if record.has(Flags::SENDING) || record.has(Flags::UNWRITABLE) || record.queue().is_none() {
             return;
         }
         if let Some(bytes) =
-            self.with_queue(connection, |queue| queue.poll_send(bytes_max, charge)).flatten()
+            self.with_queue(connection, |queue| queue.poll_send(bytes_max)).flatten()
         {
             if let Some(record) = self.connections.get_mut(connection) {
                 record.flags.insert(Flags::SENDING);
@@ -105,18 +110,18 @@ impl Core {
             return;
         }
         record.flags.remove(Flags::SENDING);
-        let sent = self.with_queue(connection, SendQueue::complete_send).flatten();
-        match (outcome, sent) {
-            (Err(failure), _) => self.fail(connection, failure),
-            (Ok(taken), Some(sent)) => {
-                self.report.sent_bytes += taken.taken as u64;
-                if taken.taken < taken.bytes.len() {
-                    self.put_back(connection, taken, sent);
+        match outcome {
+            Err(failure) => self.fail(connection, failure),
+            Ok(taken) => {
+                let (charge, count) = (self.frame_charge(), taken.taken);
+                self.report.sent_bytes += count as u64;
+                self.with_queue(connection, |queue| queue.complete_send(count, charge));
+                if count < taken.bytes.len() {
+                    self.handle_unwritable(connection, count > 0);
                 } else {
-                    self.handle_progress(connection);
+                    self.handle_progress(connection, true);
                 }
             }
-            (Ok(_), None) => {}
         }
     }
 
@@ -131,33 +136,34 @@ impl Core {
         match outcome {
             Err(failure) => self.fail(connection, failure),
             Ok(taken) => {
-                let (_, messages) = wire::message_boundary(&taken.bytes, taken.bytes.len());
-                let as_sent = InFlight::unqueued(0, messages, self.tick());
+                let audience = self.fanout.audience_of(&taken.bytes);
+                let frame = Frame::refused(&taken, audience, self.tick());
                 self.report.sent_bytes += taken.taken as u64;
-                if let Some(record) = self.connections.get_mut(connection)
-                    && record.has(Flags::TRUNCATED)
-                    && taken.taken == 0
-                {
+                let Some(record) = self.connections.get_mut(connection) else { return };
+                if record.has(Flags::TRUNCATED) && taken.taken == 0 {
                     // A message before it in the same batch was cut, and this has not begun either.
                     record.flags.insert(Flags::UNWRITABLE);
-                    return self.count_dropped(messages.into(), DropReason::SlowConsumer);
+                    return self.count_dropped(frame.messages.into(), DropReason::SlowConsumer);
                 }
-                self.put_back(connection, taken, as_sent);
+                if record.state == State::Terminating {
+                    return;
+                }
+                let charge = self.frame_charge();
+                let count = taken.taken;
+                self.with_queue(connection, |queue| queue.push_refused(frame, count, charge));
+                self.handle_unwritable(connection, count > 0);
             }
         }
     }
 
-    pub(super) fn put_back(&mut self, connection: ConnectionId, taken: Taken, as_sent: InFlight) {
+    /// The socket did not take all that it was given.
+    fn handle_unwritable(&mut self, connection: ConnectionId, made_way: bool) {
         let Some(record) = self.connections.get_mut(connection) else { return };
-        if record.state == State::Terminating {
-            return;
-        }
         record.flags.insert(Flags::UNWRITABLE);
-        let is_open = record.state == State::Open;
-        let (charge, made_way) = (self.frame_charge(), taken.taken > 0);
-        self.with_queue(connection, |queue| queue.push_rest(taken, as_sent, charge));
-        if is_open {
-            self.set_write_deadline(connection);
+        let state = record.state;
+        self.connections.update_sending(connection.slot);
+        if state == State::Open {
+            self.set_write_deadline(connection, made_way);
             self.check_queue(connection);
         } else if made_way {
             self.set_deadline(connection, self.options.close_timeout);
@@ -167,17 +173,17 @@ impl Core {
     pub(crate) fn handle_writable(&mut self, connection: ConnectionId) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.flags.remove(Flags::UNWRITABLE);
-        self.handle_progress(connection);
+        self.handle_progress(connection, false);
     }
 
     /// The socket has taken everything that was sent, or may take more.
-    pub(super) fn handle_progress(&mut self, connection: ConnectionId) {
+    fn handle_progress(&mut self, connection: ConnectionId, made_way: bool) {
         self.with_queue(connection, |_| ());
         self.flush(connection);
         let Some(record) = self.connections.get_mut(connection) else { return };
         match record.state {
             State::Open if record.queue().is_none() => record.flags.remove(Flags::DEADLINE),
-            State::Open => self.set_write_deadline(connection),
+            State::Open => self.set_write_deadline(connection, made_way),
             State::Closing => {
                 let is_said = record.queue().is_none() && !record.has(Flags::SENDING);
                 self.set_deadline(connection, self.options.close_timeout);
@@ -228,14 +234,33 @@ impl Core {
             return;
         };
         // Without the charge of one frame: the smallest bound takes one message of the greatest size.
-        let bytes = queue.bytes().saturating_sub(self.frame_charge());
-        if bytes as u64 > self.options.limits.send_queue_bytes_max {
+        let bytes_max = self.options.limits.send_queue_bytes_max + self.frame_charge() as u64;
+        let mut bytes = queue.bytes() as u64;
+        if self.options.slow_consumer != SlowConsumer::Close {
+            bytes = self.drop_messages(connection, bytes_max);
+        }
+        if bytes > bytes_max {
             self.close(connection, CloseReason::SlowConsumer);
         }
         while self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max {
             let Some(debtor) = self.worst_debtor() else { return };
             self.cut(debtor, CloseReason::OverBudget);
         }
+    }
+
+    /// Drops what the policy lets go of a queue, and returns how many bytes are left.
+    fn drop_messages(&mut self, connection: ConnectionId, bytes_max: u64) -> u64 {
+        let charge = self.frame_charge();
+        let is_latest = self.options.slow_consumer == SlowConsumer::Latest;
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let dropped = self.with_queue(connection, |queue| {
+            let replaced = if is_latest { queue.keep_latest(charge) } else { 0 };
+            (replaced, queue.drop_oldest(bytes_max, charge), queue.bytes() as u64)
+        });
+        let (replaced, oldest, bytes) = dropped.unwrap_or_default();
+        self.count_dropped(replaced, DropReason::Replaced);
+        self.count_dropped(oldest, DropReason::Oldest);
+        bytes
     }
 
     /// Who has the most bytes queued for the longest time.

@@ -3,13 +3,14 @@
 
 use std::io;
 
+use bytes::Bytes;
 use mesh::Endpoint;
 
 use super::Worker;
 use crate::{
     actions::Actions,
     connections::State,
-    handler::{Chunk, Handler},
+    handler::{Audience, Chunk, Handler},
     operation::{ConnectionId, Engine, Time},
     record::Record,
 };
@@ -59,7 +60,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// What has been published to an open connection and not been offered to it.
-    fn owed(&self, connection: ConnectionId) -> Vec<(bytes::Bytes, u32)> {
+    fn owed(&self, connection: ConnectionId) -> Vec<(Audience, Bytes, u32)> {
         let busy = self.core.connections.busy();
         let mut chunk = Chunk::new(1);
         self.core.fanout.owed(connection, |audience| {
@@ -91,8 +92,8 @@ impl<H: Handler> Worker<H> {
         }
         let outgoing = record.outgoing.into_iter();
         self.core.outbox.extend(outgoing.map(|outgoing| outgoing.to(connection)));
-        for (frames, messages) in record.owed {
-            self.core.send_messages(connection, frames, messages);
+        for (audience, frames, messages) in record.owed {
+            self.core.send_messages(connection, frames, messages, Some(audience));
         }
         if record.is_resumed {
             self.core.resume(connection);

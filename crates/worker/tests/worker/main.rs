@@ -9,7 +9,7 @@ mod rig;
 use std::time::Duration;
 
 use rig::{Rig, text};
-use ringway_worker::{Closing, DropReason, Slot, Stage};
+use ringway_worker::{Closing, DropReason, Slot, SlowConsumer, Stage};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -261,4 +261,73 @@ fn everyone_gets_every_publication_once_in_order_whoever_is_slow() {
     }
     let report = rig.report();
     assert_eq!((report.gauges.send_queue_bytes, report.gauges.fanout_publications), (0, 0));
+}
+
+#[test]
+fn the_oldest_messages_make_room_for_new_ones() {
+    let mut rig = Rig::new(|options| {
+        options.slow_consumer = SlowConsumer::DropOldest;
+        options.limits.message_bytes_max = 100;
+        // What is left of one that has begun, and two whole ones; a charge of 64 is free.
+        options.limits.send_queue_bytes_max = 92 + 64 + 2 * (102 + 64) - 64;
+    });
+    let client = rig.connect();
+    rig.takes(client, Some(10));
+    let long = |digit: u32| digit.to_string().repeat(100);
+    for digit in 0..6 {
+        rig.publish_to(&[0], &long(digit));
+        rig.settle();
+    }
+    rig.takes(client, None);
+    rig.settle();
+    let frame = |digit| [&b"\x81\x64"[..], long(digit).as_bytes()].concat();
+    assert_eq!(rig.sent(client), [frame(0), frame(4), frame(5)].concat());
+    let report = rig.report();
+    assert_eq!(report.messages_dropped[DropReason::Oldest as usize], 3);
+    assert_eq!(report.messages_delivered, 3);
+    assert_eq!(report.gauges.send_queue_bytes, 0);
+    assert!(rig.handler().closed.is_empty());
+}
+
+#[test]
+fn only_the_latest_message_of_each_audience_waits() {
+    let mut rig = Rig::new(|options| options.slow_consumer = SlowConsumer::Latest);
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    for (audience, text) in [(0, "a1"), (1, "b1"), (0, "a2"), (1, "b2"), (0, "a3")] {
+        rig.publish_to(&[audience], text);
+        rig.settle();
+    }
+    rig.takes(client, None);
+    rig.settle();
+    assert_eq!(rig.sent(client), b"\x81\x02b2\x81\x02a3");
+    let report = rig.report();
+    assert_eq!(report.messages_dropped[DropReason::Replaced as usize], 3);
+    assert_eq!(report.messages_delivered, 2);
+}
+
+#[test]
+fn dropping_does_not_restart_the_write_timeout_but_a_byte_that_is_taken_does() {
+    for policy in [SlowConsumer::DropOldest, SlowConsumer::Latest] {
+        let mut rig = Rig::new(|options| {
+            options.slow_consumer = policy;
+            options.limits.message_bytes_max = 100;
+            options.limits.send_queue_bytes_max = 114;
+        });
+        let client = rig.connect();
+        rig.takes(client, Some(0));
+        for second in 0..9 {
+            rig.publish_to(&[0], &second.to_string().repeat(100));
+            rig.pass(SECOND);
+        }
+        rig.takes(client, Some(1));
+        for second in 0..9 {
+            rig.publish_to(&[0], &second.to_string().repeat(100));
+            rig.pass(SECOND);
+        }
+        assert!(rig.closes(client).is_empty(), "it has taken a byte {policy:?}");
+        rig.pass(SECOND * 2);
+        assert_eq!(rig.closes(client), [Closing::Abort]);
+        assert_eq!(rig.handler().closed, ["stalled"]);
+    }
 }
