@@ -103,6 +103,7 @@ impl<L> Actions<'_, L> {
         let mut report = self.core.swap_report(empty);
         report.gauges.topics = counts.topics;
         report.gauges.subscriptions = counts.subscriptions;
+        report.gauges.fixed_bytes += self.endpoint.memory_bytes() as u64;
         report.gauges.inbox_letters = u32::try_from(self.endpoint.waiting()).unwrap_or(u32::MAX);
         report
     }

@@ -341,6 +341,12 @@ impl Connections {
         }
     }
 
+    /// How much memory is reserved for the table. It is touched only as far as slots are used.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        self.records.capacity() * size_of::<Connection>()
+            + self.identities.capacity() * size_of::<Identity>()
+    }
+
     pub(crate) fn count_open(&mut self) {
         self.open += 1;
     }

@@ -330,6 +330,14 @@ impl Core {
         })
     }
 
+    /// Memory that is reserved whatever the load.
+    fn fixed_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.connections.fixed_bytes()
+            + self.wheel.fixed_bytes()
+            + self.report.fixed_bytes()
+    }
+
     pub(crate) fn swap_report(&mut self, mut empty: Box<Report>) -> Box<Report> {
         empty.reset();
         let limits = &self.options.limits;
@@ -352,6 +360,7 @@ impl Core {
             fanout_bytes: self.fanout.bytes() as u64,
             fanout_bytes_max: limits.fanout_bytes_max,
             publishers_paused: self.paused,
+            fixed_bytes: self.fixed_bytes() as u64,
             ..Gauges::default()
         };
         std::mem::replace(&mut self.report, empty)

@@ -354,6 +354,8 @@ pub struct Gauges {
     pub fanout_bytes: u64,
     pub fanout_bytes_max: u64,
     pub publishers_paused: u32,
+    /// Reserved whatever the load: the connection table, the wheel, a report, the inbox. The
+    /// engine's share is its own affair, and handlers have none: their tables grow.
     pub fixed_bytes: u64,
 }
 
@@ -394,6 +396,12 @@ impl Report {
             engine: EngineCounts::default(),
             stages,
         }
+    }
+
+    /// How much memory it takes, whatever it has counted.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        let buckets = self.stages.iter().map(|stage| stage.distinct_values() * size_of::<u32>());
+        size_of_val(self) + size_of_val(&*self.stages) + buckets.sum::<usize>()
     }
 
     /// Counts one passage through a stage.

@@ -94,6 +94,11 @@ impl Wheel {
         None
     }
 
+    /// How much memory it takes without entries.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
     /// How long from the start of `now` until something is to be looked at, if anything is.
     pub(crate) fn next_in(&self, now: Tick) -> Option<Duration> {
         if self.entries == 0 {

@@ -149,8 +149,8 @@ fn add_workers(families: &mut Families, facts: &Facts, record: &Record, now: Ins
         shares.sample(&[("worker", &worker.worker.to_string())], share);
     }
     let mut fixed = families.gauge("ringway_fixed_bytes", "Memory of a worker whatever its load.");
-    for worker in &facts.workers {
-        let bytes = worker.fixed_bytes as f64;
+    for (worker, totals) in facts.workers.iter().zip(&record.totals.workers) {
+        let bytes = (worker.fixed_bytes + totals.gauges.fixed_bytes) as f64;
         fixed.sample(&[("worker", &worker.worker.to_string())], bytes);
     }
     let mut ages =
@@ -234,6 +234,7 @@ mod tests {
         let mut report = Report::new();
         report.opened = 12;
         report.gauges.connections = 5;
+        report.gauges.fixed_bytes = 24;
         report.closed[CloseReason::SlowConsumer as usize] = 7;
         report.refused[RefusalReason::Origin as usize] = 2;
         report.messages_dropped[DropReason::OverBudget as usize] = 3;
@@ -255,6 +256,7 @@ mod tests {
         has(&page, r#"ringway_build_info{version="1.2.3",engine="ring"} 1"#);
         has(&page, r#"ringway_connections{worker="1"} 5"#);
         has(&page, r#"ringway_connections_max{worker="0"} 105"#);
+        has(&page, r#"ringway_fixed_bytes{worker="0"} 1048600"#);
         has(&page, "ringway_connections_opened_total 24");
         has(&page, r#"ringway_connections_closed_total{reason="slow_consumer"} 14"#);
         has(&page, r#"ringway_connections_closed_total{reason="reset"} 0"#);

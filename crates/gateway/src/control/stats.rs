@@ -118,7 +118,7 @@ impl WorkerStats {
             fanout_bytes: gauges.fanout_bytes,
             fanout_bytes_max: gauges.fanout_bytes_max,
             publishers_paused: gauges.publishers_paused,
-            fixed_bytes: facts.fixed_bytes,
+            fixed_bytes: facts.fixed_bytes + gauges.fixed_bytes,
             opened: totals.opened,
             messages_received: totals.messages_received,
             messages_delivered: totals.messages_delivered,
@@ -156,6 +156,7 @@ mod tests {
         report.gauges.topics = 2;
         report.gauges.subscriptions = 9;
         report.gauges.send_queue_bytes = 100;
+        report.gauges.fixed_bytes = 24;
         report.gauges.send_queue_bytes_max = 5_000;
         report.closed[CloseReason::SlowConsumer as usize] = 4;
         report.refused[RefusalReason::Origin as usize] = 1;
@@ -182,6 +183,7 @@ mod tests {
         assert_eq!(worker["topics"], 2);
         assert_eq!(worker["subscriptions"], 9);
         assert_eq!(worker["send_queue_bytes"], 100);
+        assert_eq!(worker["fixed_bytes"], (1 << 20) + 24, "its engine's and its own");
         assert_eq!(worker["send_queue_bytes_max"], 5_000);
         assert_eq!(worker["inbox_letters"], 0);
         assert_eq!(worker["fanout_jobs"], 0);

@@ -215,6 +215,22 @@ fn a_connection_moves_on_within_a_tenth_of_its_greatest_age() {
 }
 
 #[test]
+fn the_fixed_memory_of_a_worker_follows_its_table_and_not_its_connections() {
+    let mut fixed_bytes = [10, 1_010].map(|connections_max| {
+        let mut rig = Rig::new(|options| options.connections_max = connections_max);
+        let before = rig.report().gauges.fixed_bytes;
+        rig.connect();
+        assert_eq!(rig.report().gauges.fixed_bytes, before);
+        before
+    });
+    // The table's 64 surplus places, the wheel's 512 buckets, six histograms of 10 KiB.
+    assert!((70_000..100_000).contains(&fixed_bytes[0]), "{}", fixed_bytes[0]);
+    fixed_bytes[1] -= fixed_bytes[0];
+    assert_eq!(fixed_bytes[1] % 1_000, 0, "so much a place");
+    assert!((40_000..=92_000).contains(&fixed_bytes[1]), "{}", fixed_bytes[1]);
+}
+
+#[test]
 fn a_report_carries_what_the_engine_has_counted_since_its_start() {
     let mut rig = Rig::new(|_| ());
     rig.keep_whole();
