@@ -5,6 +5,7 @@
 
 mod accepting;
 mod closing;
+mod event;
 mod receiving;
 mod rig;
 mod sending;
@@ -13,6 +14,8 @@ mod waiting;
 use std::{fmt, io, net::SocketAddr, panic::AssertUnwindSafe};
 
 use crate::operation::{Engine, ListenerId};
+
+pub use event::Event;
 
 /// What a check needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -98,7 +98,7 @@ fn neighbours_are_accepted_into_neighbouring_slots() {
     let slots: HashSet<Slot> = (0..10)
         .map(|_| {
             rig.until(|event| match event {
-                Event::Accepted(connection, _) => Some(connection.slot),
+                Event::Accepted(connection, ..) => Some(connection.slot),
                 _ => None,
             })
         })
@@ -119,7 +119,7 @@ fn a_storm_larger_than_the_table_waits_in_the_backlog() {
     let mut accepted = 0;
     while open.len() < 256 {
         let connection = rig.until(|event| match event {
-            Event::Accepted(connection, _) => Some(*connection),
+            Event::Accepted(connection, ..) => Some(*connection),
             _ => None,
         });
         open.insert(connection);
@@ -135,7 +135,7 @@ fn a_storm_larger_than_the_table_waits_in_the_backlog() {
         let event = rig.until(|event| {
             matches!(event, Event::Accepted(..) | Event::Closed(_)).then(|| event.clone())
         });
-        if let Event::Accepted(connection, _) = event {
+        if let Event::Accepted(connection, ..) = event {
             accepted += 1;
             rig.close(connection, Closing::Finish);
         }
@@ -180,11 +180,11 @@ fn a_listener_that_stops_accepting_loses_nobody() {
     loop {
         let event = rig.until(|event| (!matches!(event, Event::Closed(_))).then(|| event.clone()));
         match event {
-            Event::Accepted(connection, _) => {
+            Event::Accepted(connection, ..) => {
                 accepted += 1;
                 rig.close(connection, Closing::Finish);
             }
-            Event::StoppedAccepting => break,
+            Event::StoppedAccepting(_) => break,
             event => panic!("{event:?}"),
         }
     }

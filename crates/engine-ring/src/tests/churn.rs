@@ -148,7 +148,7 @@ impl Churn {
     fn look(&mut self) {
         while let Some(event) = self.rig.events.pop_front() {
             match event {
-                Event::Accepted(connection, _) => {
+                Event::Accepted(connection, ..) => {
                     assert!(self.known.insert(connection, Known::default()).is_none());
                     let others = self.known.keys().filter(|other| other.slot == connection.slot);
                     assert_eq!(others.count(), 1, "the slot is taken");
@@ -186,7 +186,7 @@ impl Churn {
                     assert!(self.known.remove(&connection).unwrap().closing);
                     self.closed += 1;
                 }
-                Event::Woken | Event::StoppedAccepting => panic!("nobody asked"),
+                Event::Woken | Event::StoppedAccepting(_) => panic!("nobody asked"),
             }
         }
     }

@@ -8,54 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
-use worker::{
-    Closing, Completion, ConnectionId, Engine, Failure, ListenerId, Operation, Reception, Slot,
-    Taken, Time,
-};
+use worker::{Closing, ConnectionId, Engine, Failure, ListenerId, Operation, Slot, Taken, Time};
+
+pub(super) use worker::conformance::Event;
 
 use crate::{RingEngine, RingOptions, engine::Start};
 
 /// Nothing on this machine takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A completion that outlives the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    Accepted(ConnectionId, SocketAddr),
-    StoppedAccepting,
-    Bytes(ConnectionId, Vec<u8>),
-    Finished(ConnectionId),
-    Failed(ConnectionId, Failure),
-    Sent(ConnectionId, Result<Taken, Failure>),
-    Writable(ConnectionId),
-    Refused(ConnectionId, Result<Taken, Failure>),
-    Offered(u32),
-    Closed(ConnectionId),
-    Woken,
-}
-
-impl From<Completion<'_>> for Event {
-    fn from(completion: Completion<'_>) -> Self {
-        match completion {
-            Completion::Accepted { connection, listener, peer } => {
-                assert_eq!(listener, ListenerId(0));
-                Self::Accepted(connection, peer)
-            }
-            Completion::StoppedAccepting { .. } => Self::StoppedAccepting,
-            Completion::Received { connection, outcome } => match outcome {
-                Reception::Bytes(bytes) => Self::Bytes(connection, bytes.to_vec()),
-                Reception::Finished => Self::Finished(connection),
-                Reception::Failed(failure) => Self::Failed(connection, failure),
-            },
-            Completion::Sent { connection, outcome } => Self::Sent(connection, outcome),
-            Completion::Writable { connection } => Self::Writable(connection),
-            Completion::Refused { connection, outcome } => Self::Refused(connection, outcome),
-            Completion::Offered { targets } => Self::Offered(targets),
-            Completion::Closed { connection } => Self::Closed(connection),
-            Completion::Woken => Self::Woken,
-        }
-    }
-}
 
 /// Sizes that no test comes near to.
 pub(super) fn options() -> RingOptions {
@@ -165,7 +125,9 @@ impl Rig {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let address = client.local_addr().unwrap();
         self.until(|event| match event {
-            Event::Accepted(connection, peer) if *peer == address => Some(*connection),
+            Event::Accepted(connection, ListenerId(0), peer) if *peer == address => {
+                Some(*connection)
+            }
             _ => None,
         })
     }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    Bed, BedOptions, Check, Make, Peer, PeerRead,
-    rig::{Event, LISTENER, OPTIONS, Rig},
+    Bed, BedOptions, Check, Event, Make, Peer, PeerRead,
+    rig::{LISTENER, OPTIONS, Rig},
 };
 use crate::operation::{Closing, ConnectionId, ListenerId, Operation};
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Bed, BedOptions, Check, Make, Peer, PeerRead,
-    rig::{Event, OPTIONS, Rig, pattern},
+    Bed, BedOptions, Check, Event, Make, Peer, PeerRead,
+    rig::{OPTIONS, Rig, pattern},
 };
 use crate::operation::{Closing, Failure};
 

@@ -1,8 +1,8 @@
 //! Receiving: in order, on and on, until told to stop or until the stream ends.
 
 use super::{
-    Bed, Check, Make, Peer,
-    rig::{Event, Rig, pattern},
+    Bed, Check, Event, Make, Peer,
+    rig::{Rig, pattern},
 };
 use crate::operation::{ConnectionId, Failure, Operation};
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Bed, Check, Make, Peer,
-    rig::{Event, Rig, pattern, slots},
+    Bed, Check, Event, Make, Peer,
+    rig::{Rig, pattern, slots},
 };
 use crate::operation::{Failure, OFFER_TARGETS_MAX};
 

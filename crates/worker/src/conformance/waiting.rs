@@ -5,8 +5,8 @@ use std::{thread, time::Duration};
 use mesh::Member;
 
 use super::{
-    Bed, BedOptions, Check, Make,
-    rig::{Event, OPTIONS, Rig},
+    Bed, BedOptions, Check, Event, Make,
+    rig::{OPTIONS, Rig},
 };
 use crate::operation::{Engine, Operation, Time};
 
