@@ -7,6 +7,8 @@
 //! of `valgrind --tool=callgrind --toggle-collect='*fill_all*' target/bench-fast/examples/figures
 //! deliveries SHARE` divided by the number that the program prints.
 
+#![expect(clippy::disallowed_types, reason = "it takes the time, and measures in processes")]
+
 use std::{
     error::Error,
     hint::black_box,

@@ -3,6 +3,8 @@
 //! `cargo run -p ringway-mesh --profile bench-fast --example hop_cost`.
 //! Each figure is the median of rounds, with the least and the greatest.
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "the figure is of threads")]
+#![expect(clippy::disallowed_types, reason = "it takes the time")]
 
 use std::{
     hint::black_box,

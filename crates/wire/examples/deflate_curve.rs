@@ -4,6 +4,8 @@
 //!
 //! `cargo run -p ringway-wire --profile bench-fast --example deflate_curve`
 
+#![expect(clippy::disallowed_types, reason = "it takes the time")]
+
 use std::{hint::black_box, time::Instant};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};

@@ -7,6 +7,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_types, reason = "it takes the time")]
 
 use std::{
     hint::black_box,
