@@ -72,6 +72,8 @@ struct Generator {
     complete: Vec<Complete>,
     /// Churn: connections whose end is awaited, with the time their successor was meant to start.
     leaving: HashMap<u32, u64>,
+    /// Connections whose end is awaited, and that nobody follows.
+    departing: u32,
     pairs: Option<Pairs>,
 }
 
@@ -144,6 +146,7 @@ impl Generator {
             found: Vec::new(),
             complete: Vec::new(),
             leaving: HashMap::new(),
+            departing: 0,
             pairs: None,
             plan,
         })
@@ -198,6 +201,14 @@ impl Generator {
                     run.finish = Some(published);
                     run.sending = false;
                     run.ends_ns = run.ends_ns.min(now);
+                }
+            }
+            Order::Leave => {
+                for index in 0..self.next_client {
+                    self.departing += u32::from(self.clients.leave(index, self.ring)?);
+                }
+                if self.departing == 0 {
+                    note(&Note::Ready)?;
                 }
             }
             Order::Pairs { count } => {
@@ -269,6 +280,11 @@ impl Generator {
             Found::Left { index } => {
                 if let Some(since_ns) = self.leaving.remove(&index) {
                     self.clients.start(index, since_ns, self.ring)?;
+                } else if self.departing > 0 {
+                    self.departing -= 1;
+                    if self.departing == 0 {
+                        note(&Note::Ready)?;
+                    }
                 }
             }
         }

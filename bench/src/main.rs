@@ -1,11 +1,14 @@
 //! `ringway-bench`: puts a load on a WebSocket server and measures it from outside (`load`),
 //! compares the latencies of two runs (`compare`), and measures servers against each other in turn,
-//! those on a command line (`pairs`) or those of `bench/rivals` (`rivals`). It knows nothing of Ringway but its URL and its process.
+//! those on a command line (`pairs`) or those of `bench/rivals` (`rivals`). All that knows nothing
+//! of Ringway but its URL and its process; `check` shows of the real binary what takes too many
+//! connections or too long for a test.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod calibration;
 mod chart;
+mod check;
 mod clients;
 mod compare;
 mod failure;
@@ -58,6 +61,8 @@ enum Command {
     /// Install and start other servers in turn with Ringway, and print one table. Exit code 1:
     /// one of them failed.
     Rivals(rivals::Options),
+    /// Show that Ringway keeps a promise. Exit code 1: it does not.
+    Check(check::Options),
     /// One process of a load; started by it.
     #[command(name = processes::SUBCOMMAND, hide = true)]
     LoadProcess,
@@ -87,6 +92,7 @@ fn run(command: &Command) -> Outcome<u8> {
         Command::Compare(options) => compare::run(options).map(|is_within| u8::from(!is_within)),
         Command::Pairs(options) => pairs::run(options).map(|()| 0),
         Command::Rivals(options) => rivals::run(options).map(|is_whole| u8::from(!is_whole)),
+        Command::Check(options) => check::run(options).map(|holds| u8::from(!holds)),
         Command::LoadProcess => generator::run().map(|()| 0),
     }
 }

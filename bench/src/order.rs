@@ -51,6 +51,8 @@ pub(crate) enum Order {
     Publish,
     /// Shared group: this many publications were sent since the start; finish when all arrived.
     Finish { published: u32 },
+    /// Say Close on every connection; answered by [`Note::Ready`] when the server has ended them.
+    Leave,
     /// Open pairs of connections within the process, so that their memory can be weighed;
     /// answered by [`Note::Ready`].
     Pairs { count: u32 },

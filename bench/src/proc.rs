@@ -136,6 +136,24 @@ impl Slabs {
     }
 }
 
+/// Times that a thread has gone to sleep, from `/proc/PID/task/TID/status` (proc(5)).
+pub(crate) fn sleeps(pid: u32, thread: u32) -> Outcome<u64> {
+    let path = format!("/proc/{pid}/task/{thread}/status");
+    let status =
+        fs::read_to_string(&path).map_err(|error| Failure::run(format!("{path}: {error}")))?;
+    number_behind(&status, "voluntary_ctxt_switches:").ok_or_else(|| malformed("task/TID/status"))
+}
+
+/// Sockets of this network namespace that are in use, from `/proc/net/sockstat`.
+pub(crate) fn sockets_used() -> Outcome<u64> {
+    let text = fs::read_to_string("/proc/net/sockstat")?;
+    number_behind(&text, "sockets: used").ok_or_else(|| malformed("net/sockstat"))
+}
+
+fn number_behind(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+}
+
 /// The machine in words, for reports: kernel, CPUs, memory.
 pub(crate) fn machine() -> String {
     let name = rustix::system::uname();
@@ -183,6 +201,13 @@ mod tests {
     fn pss_is_in_kibibytes() {
         let rollup = "00400000-7fff0000 ---p 00000000 00:00 0 [rollup]\nRss: 9 kB\nPss:    12 kB\n";
         assert_eq!(pss(rollup), Some(12_288));
+    }
+
+    #[test]
+    fn a_number_is_found_behind_its_name_and_no_other() {
+        let status = "nonvoluntary_ctxt_switches:\t9\nvoluntary_ctxt_switches:\t42\n";
+        assert_eq!(number_behind(status, "voluntary_ctxt_switches:"), Some(42));
+        assert_eq!(number_behind("sockets: used 297\nTCP: inuse 5\n", "sockets: used"), Some(297));
     }
 
     #[test]

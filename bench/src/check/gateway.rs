@@ -1,0 +1,236 @@
+//! The binary under check: a child process on free ports of loopback, and what it says of itself.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde_json::Value;
+
+use crate::failure::{Failure, Outcome};
+use crate::proc::Tree;
+use crate::url::Url;
+
+/// How long it may take to start, to end, to answer, and until it is as it should be.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What is held for clients, by the names of `/stats`: all zero when nobody is left.
+const HELD: [&str; 12] = [
+    "connections",
+    "handshakes",
+    "handshake_bytes",
+    "partial_bytes",
+    "topics",
+    "subscriptions",
+    "send_queues",
+    "send_queue_bytes",
+    "inbox_letters",
+    "fanout_jobs",
+    "fanout_bytes",
+    "publishers_paused",
+];
+
+/// A running gateway; dropping ends it.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    process: Child,
+    data: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts `command`, which a shell reads, with flags for its ports behind it, and waits until
+    /// it has said where it listens.
+    pub(super) fn start(command: &str) -> Outcome<Gateway> {
+        let process = Command::new("sh")
+            .arg("-c")
+            .arg(format!("exec {command} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --log json"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gateway = Gateway { process, data: nowhere, admin: nowhere };
+        let Some(errors) = gateway.process.stderr.take() else {
+            return Err(Failure::run("the gateway has no standard error"));
+        };
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                // Nobody listens to what it says later; it must be read all the same.
+                let _ = sender.send(line);
+            }
+        });
+        gateway.data = listening(&lines, "data")?;
+        gateway.admin = listening(&lines, "admin")?;
+        println!("gateway      {command}");
+        Ok(gateway)
+    }
+
+    /// The process.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where the data plane listens.
+    pub(super) fn data(&self) -> SocketAddr {
+        self.data
+    }
+
+    /// A URL of the data plane.
+    pub(super) fn url(&self, target: &str) -> Outcome<Url> {
+        Url::parse(&format!("ws://{}{target}", self.data))
+    }
+
+    /// Proportional set size in bytes.
+    pub(super) fn pss_bytes(&self) -> Outcome<u64> {
+        Tree::new(vec![self.pid()]).pss_bytes()
+    }
+
+    /// Thread ids of the workers.
+    pub(super) fn workers(&self) -> Outcome<Vec<u32>> {
+        let mut workers = Vec::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let task = task?;
+            let name = std::fs::read_to_string(task.path().join("comm"))?;
+            if name.starts_with("ringway-") {
+                workers.extend(task.file_name().to_string_lossy().parse::<u32>());
+            }
+        }
+        workers.sort_unstable();
+        if workers.is_empty() {
+            return Err(Failure::run("the gateway has no thread named ringway-…"));
+        }
+        Ok(workers)
+    }
+
+    /// `/stats` as it is.
+    pub(super) fn stats(&self) -> Outcome<Value> {
+        let (_, body) = get(self.admin, "/stats")?;
+        serde_json::from_str(&body).map_err(Failure::run)
+    }
+
+    /// `/stats` once `wanted` holds of it, or as it is when that takes too long.
+    pub(super) fn stats_until(&self, wanted: impl Fn(&Value) -> bool) -> Outcome<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats()?;
+            if wanted(&stats) || Instant::now() > deadline {
+                return Ok(stats);
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// `/stats` once nothing is held for any client, and what is held nonetheless.
+    pub(super) fn stats_at_rest(&self) -> Outcome<Vec<String>> {
+        let held = |stats: &Value| -> Vec<String> {
+            let gauges = HELD.iter().map(|gauge| (gauge, sum(stats, &[gauge])));
+            gauges
+                .filter(|(_, sum)| *sum > 0)
+                .map(|(gauge, sum)| format!("{gauge} {sum}"))
+                .collect()
+        };
+        Ok(held(&self.stats_until(|stats| held(stats).is_empty())?))
+    }
+
+    /// Stops it, and waits until all its threads stand still.
+    pub(super) fn stop(&self) -> Outcome<()> {
+        let pid = self.signal(Signal::STOP)?;
+        waitpid(Some(pid), WaitOptions::UNTRACED).map_err(Failure::run)?;
+        Ok(())
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) -> Outcome<()> {
+        self.signal(Signal::CONT).map(|_| ())
+    }
+
+    fn signal(&self, signal: Signal) -> Outcome<Pid> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failure::run("the gateway has no process id"))?;
+        kill_process(pid, signal).map_err(Failure::run)?;
+        Ok(pid)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Twice: the second ends it without a drain. It may have ended by itself.
+        let _ = self.signal(Signal::TERM).and_then(|_| self.signal(Signal::TERM));
+        let deadline = Instant::now() + PATIENCE;
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.process.kill();
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+/// A number of `/stats` summed over the workers, as `["closed", "reset"]`.
+pub(super) fn sum(stats: &Value, path: &[&str]) -> u64 {
+    let workers = stats["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let number = |worker| path.iter().fold(worker, |value: &Value, name| &value[name]).as_u64();
+    workers.iter().filter_map(number).sum()
+}
+
+/// What was counted under `name`, `closed` or `refused`, by reason, over all workers.
+pub(super) fn by_reason(stats: &Value, name: &str) -> Vec<(String, u64)> {
+    let first = &stats["workers"][0][name];
+    let reasons = first.as_object().into_iter().flat_map(|reasons| reasons.keys());
+    let counted = reasons.map(|reason| (reason.clone(), sum(stats, &[name, reason])));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// The status line and the body of a GET, over a connection of its own.
+pub(super) fn get(address: SocketAddr, target: &str) -> Outcome<(String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| Failure::run(format!("{address} answered `{response}`")))?;
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+/// The address at which a plane listens, from the start lines.
+fn listening(lines: &Receiver<String>, plane: &str) -> Outcome<SocketAddr> {
+    let mut last = String::new();
+    loop {
+        last = lines.recv_timeout(PATIENCE).map_err(|_| {
+            Failure::run(format!("the gateway did not start; it said last: {last}"))
+        })?;
+        let line: Value = serde_json::from_str(&last).unwrap_or_default();
+        if line["message"] == "listening" && line["plane"] == plane {
+            let address = line["address"].as_str().unwrap_or_default();
+            return address.parse().map_err(|_| Failure::run(format!("`{address}` is no address")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_summed_over_the_workers_and_reasons_named() {
+        let stats = json!({"workers": [
+            {"connections": 2, "closed": {"reset": 1, "stalled": 0, "no_pong": 0}},
+            {"connections": 3, "closed": {"reset": 4, "stalled": 1, "no_pong": 0}},
+        ]});
+        assert_eq!(sum(&stats, &["connections"]), 5);
+        assert_eq!(sum(&stats, &["closed", "reset"]), 5);
+        assert_eq!(
+            by_reason(&stats, "closed"),
+            [("reset".to_owned(), 5), ("stalled".to_owned(), 1)]
+        );
+    }
+}

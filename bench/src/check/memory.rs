@@ -1,0 +1,64 @@
+//! What an idle connection costs in user memory: over all connections of a process, what was fixed
+//! and became resident with the first of them included, and as the slope behind the first third.
+
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Claims;
+use super::crowd::{Crowd, Purpose};
+use super::gateway::Gateway;
+use crate::failure::Outcome;
+
+/// What the process gets to settle before its memory is read: two reports.
+const SETTLE: Duration = Duration::from_secs(3);
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Options {
+    /// Command line of the gateway, read by sh.
+    #[arg(long, default_value = "./ringway serve --workers 1 --connections-max 19000")]
+    server: String,
+    /// What connections ask for; {i} is their number.
+    #[arg(long, default_value = "/ws/room")]
+    target: String,
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(3..))]
+    connections: u32,
+    /// Bytes that neither figure may be above.
+    #[arg(long, default_value_t = 256)]
+    bytes_max: u64,
+}
+
+pub(super) fn run(options: &Options) -> Outcome<bool> {
+    let gateway = Gateway::start(&options.server)?;
+    let url = gateway.url(&options.target)?;
+    let third = options.connections / 3;
+    let rest = options.connections - third;
+    let pss = || -> Outcome<u64> {
+        thread::sleep(SETTLE);
+        gateway.pss_bytes()
+    };
+    let before = pss()?;
+    let first = Crowd::open_all(&url, &Purpose::idle(third))?;
+    let after_third = pss()?;
+    let last = Crowd::open_all(&url, &Purpose { first: third, ..Purpose::idle(rest) })?;
+    let after_all = pss()?;
+    drop((first, last));
+    let kib = |bytes: u64| bytes >> 10;
+    println!(
+        "Pss          {} KiB with none, {} KiB with {third}, {} KiB with {}",
+        kib(before),
+        kib(after_third),
+        kib(after_all),
+        options.connections
+    );
+    let mut claims = Claims::new();
+    let mut add = |name: &str, bytes: u64, connections: u32| {
+        let each = bytes.div_ceil(connections.into());
+        let claim = format!("at most {} B per connection {name}", options.bytes_max);
+        claims.add(&claim, each <= options.bytes_max, &format!("{each} B"));
+    };
+    add("over all", after_all.saturating_sub(before), options.connections);
+    add("as the slope behind the first third", after_all.saturating_sub(after_third), rest);
+    Ok(claims.hold)
+}

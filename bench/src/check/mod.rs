@@ -1,0 +1,72 @@
+//! `ringway-bench check`: what Ringway promises and no test can show, because it takes tens of
+//! thousands of connections or minutes. Each check starts the real binary, puts it in the situation,
+//! prints what it sees and says of each claim whether it holds. Unlike the rest of this crate it
+//! knows Ringway: its flags, its start lines and `/stats`.
+
+mod capacity;
+mod crowd;
+mod gateway;
+mod memory;
+mod pause;
+mod rounds;
+mod slow_consumer;
+mod system_calls;
+
+use clap::{Args, Subcommand};
+
+use crate::failure::Outcome;
+use crate::proc;
+
+/// Which check, and of what.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    check: Check,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Check {
+    /// More connections than RLIMIT_NOFILE, then 503 until somebody leaves.
+    Capacity(capacity::Options),
+    /// Connections come and go; nothing of them stays.
+    Rounds(rounds::Options),
+    /// A worker makes no system call but `io_uring_enter`, and idle it sleeps. Needs strace.
+    SystemCalls(system_calls::Options),
+    /// A process that stood still closes nobody who answers.
+    Pause(pause::Options),
+    /// A subscriber that stops reading is dropped, and costs the others nothing.
+    SlowConsumer(slow_consumer::Options),
+    /// User memory of an idle connection.
+    Memory(memory::Options),
+}
+
+/// Runs a check. False when a claim does not hold.
+pub(crate) fn run(options: &Options) -> Outcome<bool> {
+    println!("machine      {}; load average {}", proc::machine(), proc::load_average());
+    match &options.check {
+        Check::Capacity(options) => capacity::run(options),
+        Check::Rounds(options) => rounds::run(options),
+        Check::SystemCalls(options) => system_calls::run(options),
+        Check::Pause(options) => pause::run(options),
+        Check::SlowConsumer(options) => slow_consumer::run(options),
+        Check::Memory(options) => memory::run(options),
+    }
+}
+
+/// The claims of a check, printed as they are made.
+#[derive(Debug)]
+struct Claims {
+    hold: bool,
+}
+
+impl Claims {
+    fn new() -> Claims {
+        Claims { hold: true }
+    }
+
+    /// Prints one line: whether `claim` holds, and what was seen.
+    fn add(&mut self, claim: &str, holds: bool, seen: &str) {
+        println!("{:<12} {claim}: {seen}", if holds { "holds" } else { "FAILS" });
+        self.hold &= holds;
+    }
+}
