@@ -14,7 +14,7 @@ use http::{
 };
 use tungstenite::{
     Error,
-    error::ProtocolError,
+    error::{CapacityError, ProtocolError},
     handshake::{derive_accept_key, machine::TryParse},
 };
 
@@ -28,9 +28,25 @@ pub use http::StatusCode;
 /// A request head. Its `Host` header is that of the request's target (RFC 9112 section 3.2.2).
 pub type Request = http::Request<()>;
 
-/// A head that is not HTTP/1.1: answered 400, with the reason as text.
+/// Why a head must not be acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadRequest(pub &'static str);
+pub enum BadRequest {
+    /// It is not HTTP/1.1, or can be read in two ways: 400 with this text.
+    Malformed(&'static str),
+    /// It has more than 124 header lines: 431 (RFC 6585 section 5).
+    TooManyHeaders,
+}
+
+impl BadRequest {
+    /// One line that says what to do.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Malformed(text) => text,
+            Self::TooManyHeaders => "send at most 124 header lines",
+        }
+    }
+}
 
 /// Why a well-formed request is no upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +99,12 @@ impl NoUpgrade {
     }
 }
 
-const BAD_HEAD: BadRequest =
-    BadRequest("send an HTTP/1.1 request head with at most 124 header lines");
+const BAD_HEAD: BadRequest = BadRequest::Malformed("send an HTTP/1.1 request head");
 const BAD_TARGET: BadRequest =
-    BadRequest("the request target must be a path, or a URL with scheme and host");
-const BAD_HOST: BadRequest = BadRequest("send exactly one valid Host header");
-const BAD_BODY: BadRequest = BadRequest("send the request without a body");
-const BAD_LENGTH: BadRequest = BadRequest("Content-Length must be a number, alone");
+    BadRequest::Malformed("the request target must be a path, or a URL with scheme and host");
+const BAD_HOST: BadRequest = BadRequest::Malformed("send exactly one valid Host header");
+const BAD_BODY: BadRequest = BadRequest::Malformed("send the request without a body");
+const BAD_LENGTH: BadRequest = BadRequest::Malformed("Content-Length must be a number, alone");
 const BAD_KEY: NoUpgrade =
     NoUpgrade::Malformed("send exactly one Sec-WebSocket-Key: 16 random bytes in base64");
 const BAD_EXTENSIONS: NoUpgrade =
@@ -109,6 +124,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
         Err(Error::Protocol(ProtocolError::WrongHttpMethod | ProtocolError::WrongHttpVersion)) => {
             parse_plain_request(bytes)
         }
+        Err(Error::Capacity(CapacityError::TooManyHeaders)) => Err(BadRequest::TooManyHeaders),
         parsed => parsed.map_err(|_| BAD_HEAD),
     };
     let Some((head_bytes, mut request)) = parsed? else { return Ok(None) };
@@ -157,11 +173,9 @@ pub fn encode_upgrade(
     if !is_key(key) {
         return Err(BAD_KEY);
     }
-    let deflate = if extensions.deflate {
-        agree_on_deflate(headers).map_err(|Malformed| BAD_EXTENSIONS)?
-    } else {
-        None
-    };
+    // RFC 6455 section 9.1: a header that breaks its grammar fails, whatever is willing to be used.
+    let deflate = agree_on_deflate(headers).map_err(|Malformed| BAD_EXTENSIONS)?;
+    let deflate = deflate.filter(|_| extensions.deflate);
 
     let mut response = String::with_capacity(384);
     response.push_str(
@@ -203,6 +217,14 @@ pub fn encode_response(status: StatusCode, headers: &[(&str, &str)], text: &str)
     response.push_str(text);
     response.push('\n');
     Bytes::from(response)
+}
+
+/// The same response to HEAD: its head says everything, and content must not follow (RFC 9110
+/// section 9.3.2).
+#[must_use]
+pub fn without_content(response: &Bytes) -> Bytes {
+    let end = response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    response.slice(..end.map_or(response.len(), |end| end + 4))
 }
 
 /// Parses a complete head whose method is not GET or whose version is 1.0, which tungstenite

@@ -24,6 +24,6 @@ pub use encode::{DataOpcode, PING, encode_close, encode_message, encode_pong};
 pub use extension::Extensions;
 pub use handshake::{
     BadRequest, NoUpgrade, Request, StatusCode, Upgrade, encode_response, encode_upgrade,
-    parse_request,
+    parse_request, without_content,
 };
 pub use mask::unmask;

@@ -6,9 +6,11 @@ mod moving;
 
 use std::{io, mem, net::SocketAddr};
 
+use bytes::Bytes;
 use mesh::Endpoint;
 use wire::{
-    CloseCode, CloseFrame, Decoder, Event, Extensions, Input, NoUpgrade, Request, Violation,
+    BadRequest, CloseCode, CloseFrame, Decoder, Event, Extensions, Input, NoUpgrade, Request,
+    Violation,
 };
 
 use crate::{
@@ -268,7 +270,7 @@ impl<H: Handler> Worker<H> {
                     );
                 }
                 Ok(None) => self.hold_head(connection, bytes),
-                Err(bad) => self.refuse_malformed(connection, bad.0),
+                Err(bad) => self.refuse_bad(connection, bad),
             };
         };
         self.core.head_bytes -= held.len();
@@ -281,7 +283,7 @@ impl<H: Handler> Worker<H> {
                 self.handle_request(endpoint, connection, &request, length, &mut held[length..]);
             }
             Ok(None) => self.hold_head(connection, &held),
-            Err(bad) => self.refuse_malformed(connection, bad.0),
+            Err(bad) => self.refuse_bad(connection, bad),
         }
     }
 
@@ -299,8 +301,12 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn refuse_malformed(&mut self, connection: ConnectionId, text: &str) {
-        self.core.refuse_with(connection, RefusalReason::Malformed, &[], text);
+    fn refuse_bad(&mut self, connection: ConnectionId, bad: BadRequest) {
+        let reason = match bad {
+            BadRequest::Malformed(_) => RefusalReason::Malformed,
+            BadRequest::TooManyHeaders => RefusalReason::HeadTooLarge,
+        };
+        self.core.refuse_with(connection, reason, &[], bad.text());
     }
 
     fn refuse_large_head(&mut self, connection: ConnectionId) {
@@ -337,11 +343,11 @@ impl<H: Handler> Worker<H> {
             Answer::Respond(response) => {
                 let bytes =
                     wire::encode_response(response.status, &response.headers, &response.text);
-                self.core.refuse(connection, response.refusal, bytes);
+                self.respond(connection, request, response.refusal, bytes);
             }
             Answer::Upgrade { subprotocol, admission } => {
                 match wire::encode_upgrade(request, subprotocol, Extensions::default()) {
-                    Err(no_upgrade) => self.refuse_upgrade(connection, no_upgrade),
+                    Err(no_upgrade) => self.refuse_upgrade(connection, request, no_upgrade),
                     Ok(_) if readiness == Readiness::Full => {
                         self.refuse_unready(connection, RefusalReason::Full);
                     }
@@ -361,7 +367,25 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn refuse_upgrade(&mut self, connection: ConnectionId, no_upgrade: NoUpgrade) {
+    /// Answers a request that is understood and no upgrade.
+    fn respond(
+        &mut self,
+        connection: ConnectionId,
+        request: &Request,
+        refusal: Option<RefusalReason>,
+        response: Bytes,
+    ) {
+        let is_head = request.method() == "HEAD";
+        let response = if is_head { wire::without_content(&response) } else { response };
+        self.core.refuse(connection, refusal, response);
+    }
+
+    fn refuse_upgrade(
+        &mut self,
+        connection: ConnectionId,
+        request: &Request,
+        no_upgrade: NoUpgrade,
+    ) {
         let reason = match no_upgrade {
             NoUpgrade::Malformed(_) => RefusalReason::Malformed,
             NoUpgrade::Method => RefusalReason::Method,
@@ -370,7 +394,7 @@ impl<H: Handler> Worker<H> {
         };
         let response =
             wire::encode_response(no_upgrade.status(), no_upgrade.headers(), no_upgrade.text());
-        self.core.refuse(connection, Some(reason), response);
+        self.respond(connection, request, Some(reason), response);
     }
 
     // Frames.

@@ -69,6 +69,22 @@ impl Http {
 impl Response {
     /// Reads one.
     pub(crate) fn read(stream: &mut impl BufRead) -> Self {
+        let mut response = Self::read_head(stream);
+        match response.header("content-length").map(|length| length.parse().unwrap()) {
+            Some(length) => {
+                response.body.resize(length, 0);
+                stream.read_exact(&mut response.body).unwrap();
+            }
+            None if response.status >= 200 => {
+                stream.read_to_end(&mut response.body).unwrap();
+            }
+            None => {}
+        }
+        response
+    }
+
+    /// Reads one that has no body whatever its length says: it answers HEAD.
+    pub(crate) fn read_head(stream: &mut impl BufRead) -> Self {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
@@ -84,18 +100,7 @@ impl Response {
             .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
             .collect();
-        let mut response = Self { status, headers, body: Vec::new() };
-        match response.header("content-length").map(|length| length.parse().unwrap()) {
-            Some(length) => {
-                response.body.resize(length, 0);
-                stream.read_exact(&mut response.body).unwrap();
-            }
-            None if status >= 200 => {
-                stream.read_to_end(&mut response.body).unwrap();
-            }
-            None => {}
-        }
-        response
+        Self { status, headers, body: Vec::new() }
     }
 
     /// The value of a header, its name in lower case.

@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use ringway_wire::{
     BadRequest, Extensions, NoUpgrade, Request, StatusCode, Upgrade, encode_response,
-    encode_upgrade, parse_request,
+    encode_upgrade, parse_request, without_content,
 };
 
 /// The client's handshake of RFC 6455 section 1.3.
@@ -24,13 +24,12 @@ const CONNECTION: &str = "Connection: Upgrade";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 const VERSION: &str = "Sec-WebSocket-Version: 13";
 
-const BAD_HEAD: BadRequest =
-    BadRequest("send an HTTP/1.1 request head with at most 124 header lines");
+const BAD_HEAD: BadRequest = BadRequest::Malformed("send an HTTP/1.1 request head");
 const BAD_TARGET: BadRequest =
-    BadRequest("the request target must be a path, or a URL with scheme and host");
-const BAD_HOST: BadRequest = BadRequest("send exactly one valid Host header");
-const BAD_BODY: BadRequest = BadRequest("send the request without a body");
-const BAD_LENGTH: BadRequest = BadRequest("Content-Length must be a number, alone");
+    BadRequest::Malformed("the request target must be a path, or a URL with scheme and host");
+const BAD_HOST: BadRequest = BadRequest::Malformed("send exactly one valid Host header");
+const BAD_BODY: BadRequest = BadRequest::Malformed("send the request without a body");
+const BAD_LENGTH: BadRequest = BadRequest::Malformed("Content-Length must be a number, alone");
 
 /// A head from its lines.
 fn head(lines: &[&str]) -> Vec<u8> {
@@ -332,7 +331,12 @@ fn headers_are_counted_and_one_too_many_is_refused_before_the_head_ends() {
     let lines =
         |count: usize| "GET / HTTP/1.1\r\nHost: a\r\n".to_owned() + &"X: y\r\n".repeat(count - 1);
     assert!(matches!(parse_request(format!("{}\r\n", lines(124)).as_bytes()), Ok(Some(_))));
-    assert_eq!(parse_request(lines(125).as_bytes()).map(|_| ()), Err(BAD_HEAD));
+    for head in [lines(125), lines(125).replace("GET", "POST"), lines(125).replace("1.1", "1.0")] {
+        let refused = parse_request(head.as_bytes()).map(|_| ());
+        assert_eq!(refused, Err(BadRequest::TooManyHeaders));
+    }
+    assert_eq!(BadRequest::TooManyHeaders.text(), "send at most 124 header lines");
+    assert_eq!(BAD_HEAD.text(), "send an HTTP/1.1 request head");
 }
 
 #[test]
@@ -392,6 +396,18 @@ fn a_refusal_is_a_whole_response_of_one_line_of_text() {
         \r\n\
         full: try again later\n";
     assert_eq!(response, expected);
+}
+
+#[test]
+fn a_response_to_head_ends_with_its_head_rfc_9110_section_9_3_2() {
+    let response = encode_response(StatusCode::NOT_FOUND, &[], "nothing here");
+    let expected = "HTTP/1.1 404 Not Found\r\n\
+        Connection: close\r\n\
+        Content-Type: text/plain; charset=utf-8\r\n\
+        Content-Length: 13\r\n\
+        \r\n";
+    assert_eq!(without_content(&response), expected);
+    assert_eq!(without_content(&without_content(&response)), expected);
 }
 
 #[test]
