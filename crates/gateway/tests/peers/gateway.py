@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import tempfile
 import time
 import urllib.error
@@ -56,14 +57,24 @@ class Gateway:
         self._reader = asyncio.create_task(self._read_log())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, error: type | None, *_: object) -> None:
         await self._end()
         await self._reader
+        if error:
+            self.show_log()
+
+    def show_log(self) -> None:
+        """Prints what it has said, to explain a failure."""
+        print("the gateway's log:", *self.log, sep="\n    ", file=sys.stderr)
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def terminate(self) -> None:
+        """Tells it to drain and end."""
+        self._process.terminate()
 
     async def _end(self) -> None:
         if self._process.returncode is None:

@@ -18,20 +18,28 @@ class Kind:
     command: tuple[str | Path, ...]
     # Whether it accepts a handshake that answers none of the subprotocols it has offered.
     opens_without_protocol: bool
+    # Whether it can offer permessage-deflate.
+    compresses: bool
 
 
-def python(name: str) -> tuple[str | Path, ...]:
-    return sys.executable, DRIVERS / f"{name}.py"
+def python(name: str, **traits: bool) -> Kind:
+    return Kind((sys.executable, DRIVERS / f"{name}.py"), **traits)
+
+
+def node(name: str, **traits: bool) -> Kind:
+    return Kind(("node", DRIVERS / "node.mjs", name), **traits)
 
 
 KINDS = {
-    "websockets": Kind(python("python_websockets"), opens_without_protocol=True),
-    "ws": Kind(("node", DRIVERS / "node.mjs", "ws"), opens_without_protocol=False),
-    "undici": Kind(("node", DRIVERS / "node.mjs", "undici"), opens_without_protocol=False),
-    "aiohttp": Kind(python("python_aiohttp"), opens_without_protocol=True),
-    "websocket-client": Kind(python("python_websocket_client"), opens_without_protocol=False),
-    "picows": Kind(python("python_picows"), opens_without_protocol=True),
-    "chromium": Kind(python("chromium"), opens_without_protocol=False),
+    "websockets": python("python_websockets", opens_without_protocol=True, compresses=True),
+    "aiohttp": python("python_aiohttp", opens_without_protocol=True, compresses=True),
+    "websocket-client": python(
+        "python_websocket_client", opens_without_protocol=False, compresses=False
+    ),
+    "picows": python("python_picows", opens_without_protocol=True, compresses=False),
+    "ws": node("ws", opens_without_protocol=False, compresses=True),
+    "undici": node("undici", opens_without_protocol=False, compresses=True),
+    "chromium": python("chromium", opens_without_protocol=False, compresses=True),
 }
 
 

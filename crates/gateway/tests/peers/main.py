@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import conformance
+import matrix
 import meet
 from library import KINDS
 
@@ -17,7 +18,8 @@ def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"\n{title}\n")
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
     print(flush=True)
 
 
@@ -35,7 +37,15 @@ async def run_autobahn(arguments: argparse.Namespace) -> None:
     print_table("The Autobahn cases", rows)
 
 
-SUITES = {"meet": run_meet, "autobahn": run_autobahn}
+async def run_matrix(arguments: argparse.Namespace) -> None:
+    """Prints the verdicts by peer and route."""
+    table, rows, proxies = await matrix.matrix(list(KINDS.values()), arguments.compression)
+    print_table("Every peer on every route", rows)
+    print_table(f"Proxies in front, with an idle time-out of {matrix.IDLE_SECONDS} s", proxies)
+    assert table.is_good, "not all is ok"
+
+
+SUITES = {"meet": run_meet, "autobahn": run_autobahn, "matrix": run_matrix}
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ A line is a JSON object. The first one out is `{"peer": NAME, "version": VERSION
          {"is": "failed", "id": N, "error": STRING}    instead of "open"
 
 Without "protocols" none are offered; without "compression" the library offers what it does by
-itself. "closed" says what the other side's Close frame said: 1005 is a frame without a code, 1006 no
-frame. The program ends when its input does.
+itself. "closed" says what the other side's Close frame said: 1005 is a frame without a code, 1006
+no frame. The program ends when its input does.
 """
 
 from __future__ import annotations
@@ -87,10 +87,12 @@ class Peer:
         return json.loads(line) if line else None
 
     async def _read(self) -> None:
-        while event := await self._line():
-            self._sockets[event["id"]].events.put_nowait(event)
-        for socket in self._sockets:
-            socket.events.put_nowait({"is": "gone"})
+        try:
+            while event := await self._line():
+                self._sockets[event["id"]].events.put_nowait(event)
+        finally:
+            for socket in self._sockets:
+                socket.events.put_nowait({"is": "gone"})
 
     async def tell(self, command: dict) -> None:
         """Writes one line to it."""

@@ -84,7 +84,7 @@ async def main() -> None:
             await asyncio.wait([control, gone], return_when=asyncio.FIRST_COMPLETED)
             if not control.done():
                 sys.exit(f"Chromium has ended: {(await errors).decode()}")
-            say(peer="Chromium", version=await version())
+            say({"peer": "Chromium", "version": await version()})
             async for command in commands():
                 await control.result().send(json.dumps(command))
             browser.terminate()

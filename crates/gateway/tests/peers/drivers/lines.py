@@ -7,23 +7,28 @@ import asyncio
 import base64
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator
 
 LINE_BYTES_MAX = 32 << 20
 
+# A line is written whole, whichever threads there are.
+WRITING = threading.Lock()
 
-def say(**event: object) -> None:
+
+def say(event: dict[str, object]) -> None:
     """Writes one event."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    with WRITING:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
 
 
 def say_message(number: int, payload: str | bytes) -> None:
     """Writes the event of a message."""
     if isinstance(payload, str):
-        say(**{"is": "message", "id": number, "text": payload})
+        say({"is": "message", "id": number, "text": payload})
     else:
-        say(**{"is": "message", "id": number, "binary": base64.b64encode(payload).decode()})
+        say({"is": "message", "id": number, "binary": base64.b64encode(payload).decode()})
 
 
 def payload(command: dict) -> str | bytes:

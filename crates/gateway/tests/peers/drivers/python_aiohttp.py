@@ -8,6 +8,9 @@ import aiohttp
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from lines import commands, payload, say, say_message
 
+# The closing of a socket while it is under way.
+closings: dict[int, asyncio.Task] = {}
+
 
 async def follow(number: int, socket: ClientWebSocketResponse) -> None:
     """Tells of what it receives until it ends."""
@@ -25,18 +28,15 @@ async def follow(number: int, socket: ClientWebSocketResponse) -> None:
                 reason = message.extra or ""
                 break
     code = socket.close_code or 1006
-    say(**{"is": "closed", "id": number, "code": code, "reason": reason})
+    say({"is": "closed", "id": number, "code": code, "reason": reason})
 
 
 async def close(socket: ClientWebSocketResponse, command: dict) -> None:
     await socket.close(code=command["code"], message=command["reason"].encode())
 
 
-closings: dict[int, asyncio.Task] = {}
-
-
 async def main() -> None:
-    say(peer="aiohttp", version=aiohttp.__version__)
+    say({"peer": "aiohttp", "version": aiohttp.__version__})
     sockets: dict[int, ClientWebSocketResponse] = {}
     tasks = set()
     async with ClientSession() as session:
@@ -51,12 +51,13 @@ async def main() -> None:
                     try:
                         socket = await session.ws_connect(command["url"], max_msg_size=0, **options)
                     except aiohttp.ClientError as error:
-                        say(**{"is": "failed", "id": number, "error": str(error)})
+                        say({"is": "failed", "id": number, "error": str(error)})
                         continue
                     sockets[number] = socket
                     extensions = "permessage-deflate" if socket.compress else ""
                     protocol = socket.protocol or ""
-                    say(**{"is": "open", "id": number, "protocol": protocol, "extensions": extensions})
+                    opened = {"is": "open", "id": number}
+                    say(opened | {"protocol": protocol, "extensions": extensions})
                     tasks.add(asyncio.create_task(follow(number, socket)))
                 case "send":
                     message = payload(command)

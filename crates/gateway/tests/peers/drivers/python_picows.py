@@ -1,8 +1,9 @@
-"""The peer `picows` (PyPI). It gives frames; the gateway sends no fragments, so each is a message."""
+"""The peer `picows` (PyPI). It gives frames; each of the gateway's is a message."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from importlib.metadata import version
 
 from lines import commands, payload, say, say_message
@@ -23,7 +24,7 @@ class Listener(WSListener):
         headers = transport.response.headers
         protocol = headers.get("Sec-WebSocket-Protocol", "")
         extensions = headers.get("Sec-WebSocket-Extensions", "")
-        say(**{"is": "open", "id": self.number, "protocol": protocol, "extensions": extensions})
+        say({"is": "open", "id": self.number, "protocol": protocol, "extensions": extensions})
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         assert frame.fin
@@ -40,11 +41,13 @@ class Listener(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         code, reason = self.end
-        say(**{"is": "closed", "id": self.number, "code": code, "reason": reason})
+        say({"is": "closed", "id": self.number, "code": code, "reason": reason})
 
 
 async def main() -> None:
-    say(peer="picows", version=version("picows"))
+    # It warns of every pause in writing a large message.
+    logging.getLogger("picows").setLevel(logging.ERROR)
+    say({"peer": "picows", "version": version("picows")})
     transports: dict[int, WSTransport] = {}
     async for command in commands():
         number = command["id"]
@@ -59,7 +62,7 @@ async def main() -> None:
                         lambda number=number: Listener(number), command["url"], **options
                     )
                 except (OSError, WSError) as error:
-                    say(**{"is": "failed", "id": number, "error": str(error)})
+                    say({"is": "failed", "id": number, "error": str(error)})
             case "send":
                 message = payload(command)
                 if isinstance(message, str):

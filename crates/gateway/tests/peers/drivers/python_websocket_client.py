@@ -28,11 +28,11 @@ def follow(number: int, socket: WebSocket) -> None:
     except (OSError, websocket.WebSocketException):
         pass
     socket.shutdown()
-    say(**{"is": "closed", "id": number, "code": code, "reason": reason})
+    say({"is": "closed", "id": number, "code": code, "reason": reason})
 
 
 def main() -> None:
-    say(peer="websocket-client", version=websocket.__version__)
+    say({"peer": "websocket-client", "version": websocket.__version__})
     sockets: dict[int, WebSocket] = {}
     for line in sys.stdin:
         command = json.loads(line)
@@ -43,11 +43,11 @@ def main() -> None:
                 try:
                     socket.connect(command["url"], subprotocols=command.get("protocols"))
                 except (OSError, websocket.WebSocketException) as error:
-                    say(**{"is": "failed", "id": number, "error": str(error)})
+                    say({"is": "failed", "id": number, "error": str(error)})
                     continue
                 sockets[number] = socket
                 protocol = socket.getsubprotocol() or ""
-                say(**{"is": "open", "id": number, "protocol": protocol, "extensions": ""})
+                say({"is": "open", "id": number, "protocol": protocol, "extensions": ""})
                 threading.Thread(target=follow, args=(number, socket), daemon=True).start()
             case "send":
                 message = payload(command)

@@ -14,17 +14,17 @@ async def follow(number: int, socket: ClientConnection) -> None:
     """Tells of what it receives until it ends."""
     extensions = socket.response.headers.get("Sec-WebSocket-Extensions", "")
     protocol = socket.subprotocol or ""
-    say(**{"is": "open", "id": number, "protocol": protocol, "extensions": extensions})
+    say({"is": "open", "id": number, "protocol": protocol, "extensions": extensions})
     try:
         while True:
             say_message(number, await socket.recv())
     except ConnectionClosed:
         pass
-    say(**{"is": "closed", "id": number, "code": socket.close_code, "reason": socket.close_reason})
+    say({"is": "closed", "id": number, "code": socket.close_code, "reason": socket.close_reason})
 
 
 async def main() -> None:
-    say(peer="websockets", version=websockets.__version__)
+    say({"peer": "websockets", "version": websockets.__version__})
     sockets: dict[int, ClientConnection] = {}
     tasks = set()
     async for command in commands():
@@ -37,7 +37,7 @@ async def main() -> None:
                 try:
                     sockets[number] = await connect(command["url"], proxy=None, **options)
                 except (OSError, InvalidHandshake) as error:
-                    say(**{"is": "failed", "id": number, "error": str(error)})
+                    say({"is": "failed", "id": number, "error": str(error)})
                     continue
                 tasks.add(asyncio.create_task(follow(number, sockets[number])))
             case "send":
