@@ -83,8 +83,11 @@ impl<H: Handler> Worker<H> {
         endpoint: &mut Endpoint<H::Letter>,
     ) -> io::Result<()> {
         let mut deadline = self.deadline();
-        let is_parked = deadline > self.core.now() && endpoint.park();
-        if !is_parked {
+        // Where the fan-out is full, letters lie until it has gone on, which `deadline` knows of:
+        // they are no reason not to wait, and none to be woken for.
+        let takes_letters = self.core.fanout_room(1, 0);
+        let is_parked = takes_letters && deadline > self.core.now() && endpoint.park();
+        if takes_letters && !is_parked {
             deadline = Time(0);
         }
         self.wait(engine, endpoint, deadline)?;

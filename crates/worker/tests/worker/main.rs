@@ -346,4 +346,20 @@ fn dropping_does_not_restart_the_write_timeout_but_a_byte_that_is_taken_does() {
         assert_eq!(rig.closes(client), [Closing::Abort]);
         assert_eq!(rig.handler().closed, ["stalled"]);
     }
+fn a_letter_that_a_full_fan_out_cannot_take_does_not_keep_the_worker_awake() {
+    let mut rig = Rig::new(|options| {
+        options.coalesce_delay = 30 * MS;
+        options.limits.fanout_publications_max = 1;
+    });
+    rig.keep_whole();
+    let client = rig.connect();
+    rig.publish_to(&[0], "one");
+    rig.settle();
+    rig.publish_to(&[0], "two");
+    rig.settle();
+    assert_eq!(rig.sent(client), b"");
+    rig.pass(30 * MS);
+    assert_eq!(rig.sent(client), b"\x81\x03one");
+    rig.pass(30 * MS);
+    assert_eq!(rig.sent(client), b"\x81\x03one\x81\x03two");
 }
