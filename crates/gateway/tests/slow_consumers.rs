@@ -226,3 +226,63 @@ fn over_the_budget_of_the_process_who_owes_most_is_reset() {
     room.stats_with_closed("over_budget", 1);
     room.end();
 }
+
+#[test]
+fn who_may_lose_its_oldest_messages_finds_the_others_whole_and_in_order() {
+    let gateway = Gateway::start(
+        &[
+            ["--workers", "2", "--message-bytes-max", "1KiB"],
+            ["--send-queue-bytes-max", "32KiB", "--slow-consumer", "drop-oldest"],
+            ["--write-timeout", "10m", "--ping-interval", "0"],
+        ]
+        .concat(),
+    );
+    let mut room = Room::new(&gateway);
+    let stalled = stalled(&gateway);
+    (0..BLOCKS).for_each(|_| room.publish_block());
+    let missing = read_to_the_last(&stalled, &room);
+    assert!(missing > 0);
+    let stats = room.gateway.stats_until(|stats| sum(stats, &["send_queues"]) == 0);
+    assert_eq!(sum(&stats, &["dropped", "oldest"]), missing, "{stats:#}");
+    let delivered = (READERS as u64 + 1) * u64::from(room.published) - missing;
+    assert_eq!(sum(&stats, &["messages_delivered"]), delivered, "{stats:#}");
+    drop(stalled);
+    room.end();
+}
+
+#[test]
+fn who_wants_the_latest_finds_it_behind_what_its_socket_had_taken() {
+    let gateway = Gateway::start(
+        &[
+            ["--workers", "2", "--message-bytes-max", "1KiB"],
+            ["--send-queue-bytes-max", "32KiB", "--slow-consumer", "latest"],
+            ["--write-timeout", "10m", "--ping-interval", "0"],
+        ]
+        .concat(),
+    );
+    let mut room = Room::new(&gateway);
+    let stalled = stalled(&gateway);
+    (0..BLOCKS).for_each(|_| room.publish_block());
+    let missing = read_to_the_last(&stalled, &room);
+    assert!(missing > 0);
+    let stats = room.gateway.stats_until(|stats| sum(stats, &["send_queues"]) == 0);
+    assert_eq!(sum(&stats, &["dropped", "replaced"]), missing, "{stats:#}");
+    drop(stalled);
+    room.end();
+}
+
+/// Reads messages, in order and whole, until the last that was published. Returns how many are
+/// missing before it.
+fn read_to_the_last(stalled: &TcpStream, room: &Room<'_>) -> u64 {
+    let mut next = 0;
+    let mut missing = 0;
+    while next < room.published {
+        let (opcode, payload) = read_frame(stalled).unwrap();
+        let number: u32 = std::str::from_utf8(&payload[..8]).unwrap().parse().unwrap();
+        assert!(number >= next, "{number} after {next}");
+        assert_eq!((opcode, &payload), (0x82, &message(number)));
+        missing += u64::from(number - next);
+        next = number + 1;
+    }
+    missing
+}

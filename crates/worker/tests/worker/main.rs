@@ -346,6 +346,9 @@ fn dropping_does_not_restart_the_write_timeout_but_a_byte_that_is_taken_does() {
         assert_eq!(rig.closes(client), [Closing::Abort]);
         assert_eq!(rig.handler().closed, ["stalled"]);
     }
+}
+
+#[test]
 fn a_letter_that_a_full_fan_out_cannot_take_does_not_keep_the_worker_awake() {
     let mut rig = Rig::new(|options| {
         options.coalesce_delay = 30 * MS;
