@@ -96,6 +96,8 @@ impl Scenario {
             pong_timeout: self.pong_timeout,
             coalesce_delay: self.coalesce_delay,
             connection_age_max: None,
+            addresses: None,
+            publish_rate_max: None,
             slow_consumer: SlowConsumer::Close,
             limits: self.limits.clone(),
             seed: self.seed ^ u64::from(member),

@@ -1,7 +1,7 @@
 //! The flags, each defined once: its name, its default and its help. The environment and the
 //! configuration file are read by the same definitions (`config.rs`).
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -117,9 +117,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(crate) client_publish: Toggle,
 
-    /// Messages a second and connection.
+    /// Messages a second and connection; over it the connection is not read from.
     #[arg(long, value_name = "N")]
-    pub(crate) client_publish_rate_max: Option<Unavailable>,
+    pub(crate) client_publish_rate_max: Option<NonZeroU32>,
 
     /// Origins of browsers: exact, with a wildcard as first label (https://*.example.com), any;
     /// auto: any while every listener is on loopback, else the host of the request. Repeatable.
@@ -190,13 +190,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TIME")]
     pub(crate) connection_age_max: Option<Span>,
 
-    /// Connections of one address.
+    /// Connections of one address; an IPv6 address counts as its /64.
     #[arg(long, value_name = "N")]
-    pub(crate) connections_per_address_max: Option<Unavailable>,
+    pub(crate) connections_per_address_max: Option<NonZeroU32>,
 
-    /// Handshakes of one address.
+    /// Handshakes of one address a second; an IPv6 address counts as its /64.
     #[arg(long, value_name = "N")]
-    pub(crate) handshakes_per_address_rate: Option<Unavailable>,
+    pub(crate) handshakes_per_address_rate: Option<NonZeroU32>,
 
     /// permessage-deflate.
     #[arg(long, default_value = "off", value_parser = compression())]

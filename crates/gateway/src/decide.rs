@@ -3,13 +3,14 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
 
 use engine_ring::RingOptions;
 use hub::{Letter, OriginRule};
 use mesh::Endpoint;
-use worker::Limits;
+use worker::{AddressLimits, Addresses, Limits};
 
 use crate::{
     capacity::{Capacity, Layout, limits_of_worker},
@@ -48,6 +49,8 @@ pub(crate) struct Decisions {
     /// Whether clients may publish.
     pub(crate) client_publish: Decision<bool>,
     pub(crate) origins: Decision<OriginRule>,
+    /// What one address may take of the process.
+    addresses: Option<Arc<Addresses>>,
     /// By worker.
     pub(crate) limits: Vec<Limits>,
 }
@@ -94,6 +97,7 @@ impl Decisions {
             capacity,
             client_publish: client_publish(serve.client_publish, is_local),
             origins: origins(origin_rule, is_local),
+            addresses: address_accounts(serve, capacity),
             limits,
             layout,
         })
@@ -138,6 +142,8 @@ impl Decisions {
             pong_timeout: serve.pong_timeout.0,
             coalesce_delay: serve.coalesce_delay.0,
             connection_age_max: serve.connection_age_max.map(|span| span.0),
+            addresses: self.addresses.clone(),
+            publish_rate_max: serve.client_publish_rate_max,
             slow_consumer: match serve.slow_consumer {
                 SlowConsumer::Close => worker::SlowConsumer::Close,
                 SlowConsumer::DropOldest => worker::SlowConsumer::DropOldest,
@@ -181,6 +187,17 @@ fn pin(asked: Toggle, cpus: &Cpus) -> Decision<bool> {
             Decision { value, reason }
         }
     }
+}
+
+/// The accounts of addresses, where they have bounds.
+fn address_accounts(serve: &ServeArgs, capacity: Capacity) -> Option<Arc<Addresses>> {
+    let limits = AddressLimits {
+        connections_max: serve.connections_per_address_max,
+        handshakes_rate: serve.handshakes_per_address_rate,
+    };
+    let is_bounded = limits.connections_max.is_some() || limits.handshakes_rate.is_some();
+    let connections_max = u32::try_from(capacity.connections_max).unwrap_or(u32::MAX);
+    is_bounded.then(|| Arc::new(Addresses::new(limits, connections_max, rand::random())))
 }
 
 /// Whoever reaches a loopback address has an account on the machine; whoever reaches another may

@@ -14,6 +14,7 @@ use mesh::Member;
 
 use self::aging::Aging;
 use crate::{
+    addresses::Verdict,
     connections::{Connections, Flags, Identity, State},
     fanout::Fanout,
     handler::{Audience, Readiness},
@@ -21,6 +22,7 @@ use crate::{
     operation::{Closing, ConnectionId, ListenerId, Operation, Slot, Time},
     options::{Options, SlowConsumer},
     publication::Publication,
+    rates::Rates,
     send_queue::SendQueue,
     stats::{CloseReason, Gauges, RefusalReason, Report, Stage},
     wheel::{Tick, Wheel},
@@ -42,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) fanout: Fanout,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) wheel: Wheel,
+    pub(crate) rates: Option<Rates>,
     pub(crate) outbox: Vec<Outgoing>,
     /// Connections that are no longer open, of which the handler has not been told.
     pub(crate) closed: Vec<(ConnectionId, CloseReason)>,
@@ -92,6 +95,7 @@ impl Core {
                 .ping_interval
                 .map(|interval| Heartbeat::new(interval, options.pong_timeout, Tick(0))),
             wheel: Wheel::new(),
+            rates: options.publish_rate_max.map(Rates::new),
             outbox,
             closed: Vec::new(),
             resumed: Vec::new(),
@@ -168,6 +172,29 @@ impl Core {
         self.handshakes += 1;
         self.set_deadline(connection, self.options.handshake_timeout);
         self.outbox.push(Outgoing::Operation(Operation::Receive { connection }));
+        if let Some(rates) = &mut self.rates {
+            rates.begin(connection.slot);
+        }
+        let Some(addresses) = &self.options.addresses else { return };
+        match addresses.enter(peer.ip(), self.now) {
+            Verdict::Welcome => {}
+            Verdict::Refuse(reason) => {
+                let text = "too many connections or handshakes from this address: try again later";
+                self.refuse_with(connection, reason, &[("Retry-After", "5")], text);
+            }
+            Verdict::Reset(reason) => self.reset_handshake(connection, reason),
+        }
+    }
+
+    /// The kernel holds nothing of the connection any more.
+    pub(crate) fn handle_closed(&mut self, connection: ConnectionId) {
+        if self.connections.get(connection).is_none() {
+            return;
+        }
+        if let Some(addresses) = &self.options.addresses {
+            addresses.leave(self.connections.identity(connection.slot).peer().ip());
+        }
+        self.connections.remove(connection);
     }
 
     /// The upgrade is accepted: its 101 leaves before anything else.

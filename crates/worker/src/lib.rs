@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod addresses;
 /// The contract of the engine boundary as a suite of checks that every engine runs.
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -19,6 +20,7 @@ mod limits;
 mod operation;
 mod options;
 mod publication;
+mod rates;
 mod record;
 mod send_queue;
 mod slots;
@@ -28,6 +30,7 @@ mod worker;
 
 pub use crate::{
     actions::Actions,
+    addresses::{AddressLimits, Addresses},
     handler::{Answer, Audience, Chunk, Flow, Handler, HandlerCounts, Readiness, Response},
     heartbeat::PONG_TIMEOUT_MAX,
     limits::{FRAME_HEADER_BYTES_MAX, LimitError, Limits},

@@ -1,8 +1,8 @@
 //! What one worker is told at its start. Every field is written at the call.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::limits::Limits;
+use crate::{addresses::Addresses, limits::Limits};
 
 /// What becomes of a subscriber that does not keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub struct Options {
     pub coalesce_delay: Duration,
     /// Connections are closed as `moving` after this, a tenth more or less.
     pub connection_age_max: Option<Duration>,
+    /// What one address may take of the process; shared by all its workers.
+    pub addresses: Option<Arc<Addresses>>,
+    /// Messages a second that a client may send.
+    pub publish_rate_max: Option<NonZeroU32>,
     /// What becomes of a subscriber that does not keep up.
     pub slow_consumer: SlowConsumer,
     /// The bounds.

@@ -29,6 +29,8 @@ pub struct Record<A> {
     pub(crate) outgoing: Vec<Outgoing>,
     /// Publications whose jobs had not come to it: frames and the messages in them.
     pub(crate) owed: Vec<(Audience, Bytes, u32)>,
+    /// What its rate of messages allows, where there is one.
+    pub(crate) allowance: Option<(u64, bool)>,
     /// True exactly when its handler has let it go on and it has not gone on yet.
     pub(crate) is_resumed: bool,
 }

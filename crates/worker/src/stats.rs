@@ -189,11 +189,15 @@ pub enum RefusalReason {
     Draining,
     /// The peer left before it was answered.
     Gone,
+    /// Its address has as many connections as it may.
+    AddressConnections,
+    /// Its address begins handshakes faster than it may.
+    AddressRate,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::BadTopic,
         Self::Origin,
@@ -206,6 +210,8 @@ impl RefusalReason {
         Self::Full,
         Self::Draining,
         Self::Gone,
+        Self::AddressConnections,
+        Self::AddressRate,
     ];
 
     /// The metric label.
@@ -224,6 +230,8 @@ impl RefusalReason {
             Self::Full => "full",
             Self::Draining => "draining",
             Self::Gone => "gone",
+            Self::AddressConnections => "address_connections",
+            Self::AddressRate => "address_rate",
         }
     }
 
@@ -237,6 +245,7 @@ impl RefusalReason {
             Self::Method => 405,
             Self::Timeout => 408,
             Self::NoUpgrade | Self::WrongVersion => 426,
+            Self::AddressConnections | Self::AddressRate => 429,
             Self::HeadTooLarge => 431,
             Self::Full | Self::Draining => 503,
             Self::Gone => 499,
@@ -305,6 +314,8 @@ pub struct Report {
     pub sent_bytes: u64,
     /// Publications that some queue had no room for, so that their publisher was held back.
     pub publications_refused: u64,
+    /// Times a client was not read from because it had sent faster than it may.
+    pub rate_pauses: u64,
     /// Closes to be logged: those the peer did not ask for, at most `closes_logged_max` a reason.
     pub closes: Vec<ClosedConnection>,
     /// Such closes beyond those, by [`CloseReason`].
@@ -390,6 +401,7 @@ impl Report {
             received_bytes: 0,
             sent_bytes: 0,
             publications_refused: 0,
+            rate_pauses: 0,
             closes,
             closes_unlogged: [0; CloseReason::ALL.len()],
             gauges: Gauges::default(),

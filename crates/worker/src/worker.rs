@@ -146,6 +146,9 @@ impl<H: Handler> Worker<H> {
         if let Some(heartbeat) = &core.heartbeat {
             deadline = deadline.min(now + heartbeat.next_in(tick) + crate::wheel::TICK);
         }
+        if let Some(due) = core.rates.as_ref().and_then(crate::rates::Rates::deadline) {
+            deadline = deadline.min(due);
+        }
         if self.is_holding {
             deadline = deadline.min(Time(now.0 + HELD_PERIOD_NS));
         }
@@ -175,11 +178,7 @@ impl<H: Handler> Worker<H> {
                 self.core.handle_refused(connection, outcome);
             }
             Completion::Offered { targets } => self.core.fanout.handle_offered(targets),
-            Completion::Closed { connection } => {
-                if self.core.connections.get(connection).is_some() {
-                    self.core.connections.remove(connection);
-                }
-            }
+            Completion::Closed { connection } => self.core.handle_closed(connection),
             Completion::Woken => {}
         }
         self.tell_closed(endpoint);
@@ -459,9 +458,8 @@ impl<H: Handler> Worker<H> {
                     }
                     self.core.report.messages_received += 1;
                     let mut actions = Actions { core: &mut self.core, endpoint };
-                    if self.handler.on_message(&mut actions, connection, message) == Flow::Pause {
-                        self.pause(connection);
-                    }
+                    let flow = self.handler.on_message(&mut actions, connection, message);
+                    self.heed(connection, flow);
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     let mut pong = Vec::with_capacity(payload.len() + 2);
@@ -478,6 +476,24 @@ impl<H: Handler> Worker<H> {
                     return true;
                 }
             }
+        }
+    }
+
+    /// Pauses a connection that its handler wants paused, or that has sent more than its rate.
+    fn heed(&mut self, connection: ConnectionId, flow: Flow) {
+        let now = self.core.now();
+        let is_over =
+            self.core.rates.as_mut().is_some_and(|rates| rates.handle_message(connection, now));
+        match flow {
+            Flow::Pause => self.pause(connection),
+            Flow::Continue if is_over => {
+                self.pause(connection);
+                self.core.report.rate_pauses += 1;
+                if let Some(rates) = &mut self.core.rates {
+                    rates.pause(connection);
+                }
+            }
+            Flow::Continue => {}
         }
     }
 
@@ -533,6 +549,10 @@ impl<H: Handler> Worker<H> {
 
     /// Lets resumed connections go on with what they had sent.
     fn go_on(&mut self, endpoint: &mut Endpoint<H::Letter>) {
+        let now = self.core.now();
+        while let Some(connection) = self.core.rates.as_mut().and_then(|it| it.poll_due(now)) {
+            self.core.resume(connection);
+        }
         for connection in mem::take(&mut self.core.resumed) {
             let is_paused =
                 self.core.connections.get(connection).is_some_and(|it| it.has(Flags::PAUSED));

@@ -191,6 +191,11 @@ fn add_counters(families: &mut Families, record: &Record) {
     let of_clients = totals.sum(|worker| worker.publications_refused);
     publications.sample(&[("reason", "client_no_room")], of_clients as f64);
     publications.sample(&[("reason", "http_no_room")], totals.publications_refused as f64);
+    let mut pauses = families.counter(
+        "ringway_publish_rate_pauses_total",
+        "Times a client was not read from because it had published faster than it may.",
+    );
+    pauses.sample(&[], totals.sum(|worker| worker.rate_pauses) as f64);
 }
 
 fn add_stages(families: &mut Families, record: &Record) {

@@ -45,6 +45,8 @@ pub(super) struct WorkerTotals {
     pub(super) sent_bytes: u64,
     /// Publications of clients that some queue had no room for.
     pub(super) publications_refused: u64,
+    /// Times a client was not read from because it had sent faster than it may.
+    pub(super) rate_pauses: u64,
     /// How it stood.
     pub(super) gauges: Gauges,
     /// What its engine had counted since its start.
@@ -152,6 +154,7 @@ impl WorkerTotals {
         self.received_bytes += report.received_bytes;
         self.sent_bytes += report.sent_bytes;
         self.publications_refused += report.publications_refused;
+        self.rate_pauses += report.rate_pauses;
         self.gauges = report.gauges;
         self.engine = report.engine;
         self.reported_at = Some(now);

@@ -233,6 +233,8 @@ fn worker_options(setting: Setting) -> worker::Options {
         pong_timeout: Duration::from_secs(10),
         coalesce_delay: Duration::ZERO,
         connection_age_max: None,
+        addresses: None,
+        publish_rate_max: None,
         slow_consumer: SlowConsumer::Close,
         limits: Limits {
             fanout_publications_max: setting.fanout_publications_max,

@@ -58,6 +58,13 @@ impl Core {
         self.say_last_words(connection, Farewell::Linger, response);
     }
 
+    /// Refuses a handshake without a word.
+    pub(super) fn reset_handshake(&mut self, connection: ConnectionId, refusal: RefusalReason) {
+        self.leave_handshake(connection);
+        self.report.refused[refusal as usize] += 1;
+        self.terminate(connection, Closing::Abort);
+    }
+
     /// Refuses a handshake for a reason whose response needs no words of the handler.
     pub(crate) fn refuse_with(
         &mut self,

@@ -4,6 +4,7 @@ use super::{Core, Outgoing};
 use crate::{
     connections::{Connection, Flags, Identity, State},
     operation::{ConnectionId, Operation},
+    rates::Rates,
     send_queue::SendQueue,
     wheel::{Tick, Wheel},
 };
@@ -18,6 +19,7 @@ impl Core {
         self.connections = self.connections.succeed();
         self.fanout = self.fanout.succeed();
         self.wheel = Wheel::starting_at(self.tick());
+        self.rates = self.options.publish_rate_max.map(Rates::new);
         self.closed.clear();
         self.resumed.clear();
         self.handshakes = 0;

@@ -54,6 +54,7 @@ impl<H: Handler> Worker<H> {
             exported_us: core.now_us(),
             outgoing: core.outgoing(connection),
             owed: if is_open { self.owed(connection) } else { Vec::new() },
+            allowance: core.rates.as_ref().map(|rates| rates.allowance(connection)),
             is_resumed: core.resumed.contains(&connection),
             state,
         })
@@ -94,6 +95,9 @@ impl<H: Handler> Worker<H> {
         self.core.outbox.extend(outgoing.map(|outgoing| outgoing.to(connection)));
         for (audience, frames, messages) in record.owed {
             self.core.send_messages(connection, frames, messages, Some(audience));
+        }
+        if let (Some(rates), Some(allowance)) = (&mut self.core.rates, record.allowance) {
+            rates.restore(connection, allowance);
         }
         if record.is_resumed {
             self.core.resume(connection);

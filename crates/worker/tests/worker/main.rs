@@ -6,10 +6,12 @@
 
 mod rig;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use rig::{Rig, text};
-use ringway_worker::{Closing, DropReason, Slot, SlowConsumer, Stage};
+use ringway_worker::{
+    AddressLimits, Addresses, Closing, DropReason, RefusalReason, Slot, SlowConsumer, Stage,
+};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -365,4 +367,44 @@ fn a_letter_that_a_full_fan_out_cannot_take_does_not_keep_the_worker_awake() {
     assert_eq!(rig.sent(client), b"\x81\x03one");
     rig.pass(30 * MS);
     assert_eq!(rig.sent(client), b"\x81\x03one\x81\x03two");
+}
+
+#[test]
+fn a_client_over_its_rate_waits_and_loses_nothing() {
+    let mut rig = Rig::new(|options| options.publish_rate_max = NonZeroU32::new(2));
+    let client = rig.connect();
+    rig.receive(client, &["1", "2", "3", "4", "5"].map(text).concat());
+    rig.settle();
+    assert_eq!(rig.handler().messages, ["1", "2"], "a second's worth at once");
+    assert_eq!(rig.report().gauges.publishers_paused, 1);
+    rig.pass(MS * 501);
+    assert_eq!(rig.handler().messages, ["1", "2", "3"]);
+    rig.pass(SECOND);
+    assert_eq!(rig.handler().messages, ["1", "2", "3", "4", "5"]);
+    rig.pass(SECOND);
+    let report = rig.report();
+    assert_eq!((report.gauges.publishers_paused, report.gauges.partial_bytes), (0, 0));
+}
+
+#[test]
+fn an_address_that_has_all_it_may_is_told_so_until_one_of_its_connections_is_gone() {
+    let limits = AddressLimits { connections_max: NonZeroU32::new(1), handshakes_rate: None };
+    let mut rig = Rig::new(|options| {
+        options.addresses = Some(Arc::new(Addresses::new(limits, 10, 7)));
+    });
+    let client = rig.connect();
+    let other = rig.accept();
+    rig.settle();
+    assert!(rig.sent(other).starts_with(b"HTTP/1.1 429 "));
+    assert_eq!(rig.closes(other), [Closing::Linger]);
+    let third = rig.accept();
+    rig.settle();
+    assert_eq!((rig.sent(third), rig.closes(third)), (&b""[..], &[Closing::Abort][..]));
+    rig.finish(client);
+    rig.closed(other);
+    rig.settle();
+    rig.connect();
+    let report = rig.report();
+    assert_eq!(report.refused[RefusalReason::AddressConnections as usize], 2);
+    assert_eq!(report.gauges.connections, 1);
 }

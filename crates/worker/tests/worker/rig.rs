@@ -284,6 +284,8 @@ impl Rig {
             pong_timeout: Duration::from_secs(10),
             coalesce_delay: Duration::ZERO,
             connection_age_max: None,
+            addresses: None,
+            publish_rate_max: None,
             slow_consumer: SlowConsumer::Close,
             limits: Limits::default(),
             seed: 7,
@@ -311,13 +313,8 @@ impl Rig {
         const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        let first = Slot::try_from(self.engine.sockets.len()).unwrap();
-        let slots: Vec<_> = (first..first + count).collect();
-        for &slot in &slots {
-            self.engine.sockets.insert(slot, Socket::default());
-            self.engine.events.push_back(Event::Accepted(ListEngine::id(slot)));
-            self.receive(slot, HEAD);
-        }
+        let slots: Vec<_> = (0..count).map(|_| self.accept()).collect();
+        slots.iter().for_each(|slot| self.receive(*slot, HEAD));
         self.settle();
         for slot in &slots {
             let socket = self.engine.sockets.get_mut(slot).unwrap();
@@ -325,6 +322,19 @@ impl Rig {
             socket.sent.clear();
         }
         slots
+    }
+
+    /// A client that has said nothing.
+    pub(crate) fn accept(&mut self) -> Slot {
+        let slot = Slot::try_from(self.engine.sockets.len()).unwrap();
+        self.engine.sockets.insert(slot, Socket::default());
+        self.engine.events.push_back(Event::Accepted(ListEngine::id(slot)));
+        slot
+    }
+
+    /// The end of a connection that lingered.
+    pub(crate) fn closed(&mut self, slot: Slot) {
+        self.engine.events.push_back(Event::Closed(ListEngine::id(slot)));
     }
 
     /// From now on the client's socket takes so many bytes; `None`: all.
