@@ -109,6 +109,7 @@ impl Scenario {
             workers: self.workers,
             client_publish: true,
             echo: true,
+            compression: false,
             origins: OriginRule::Any,
             topics_per_connection_max: self.limits.topics_per_connection_max,
             topic_bytes_max: self.limits.topic_bytes_max,

@@ -198,9 +198,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N")]
     pub(crate) handshakes_per_address_rate: Option<NonZeroU32>,
 
-    /// permessage-deflate.
-    #[arg(long, default_value = "off", value_parser = compression())]
-    pub(crate) compression: Compression,
+    /// permessage-deflate: a publication is compressed once for all who agreed on it.
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "off")]
+    pub(crate) compression: Switch,
 
     /// How long the closing of connections is spread on SIGTERM or SIGINT.
     #[arg(long, value_name = "TIME", default_value = "25s")]
@@ -259,10 +259,10 @@ pub(crate) enum SlowConsumer {
     Latest,
 }
 
-/// Compressions of this build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    /// None.
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
     Off,
 }
 
@@ -289,9 +289,4 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
             _ => Err(UNAVAILABLE),
         }
     })
-}
-
-fn compression() -> impl TypedValueParser<Value = Compression> {
-    PossibleValuesParser::new(["off", "on"])
-        .try_map(|name| if name == "off" { Ok(Compression::Off) } else { Err(UNAVAILABLE) })
 }

@@ -14,7 +14,7 @@ use worker::{AddressLimits, Addresses, Limits};
 
 use crate::{
     capacity::{Capacity, Layout, limits_of_worker},
-    cli::{ServeArgs, SlowConsumer, Toggle},
+    cli::{ServeArgs, SlowConsumer, Switch, Toggle},
     config::Configuration,
     cores::Cpus,
     serve::Failure,
@@ -159,6 +159,7 @@ impl Decisions {
             workers: self.layout.workers,
             client_publish: self.client_publish.value,
             echo: serve.echo,
+            compression: serve.compression == Switch::On,
             origins: self.origins.value.clone(),
             topics_per_connection_max: limits.topics_per_connection_max,
             topic_bytes_max: limits.topic_bytes_max,

@@ -90,7 +90,6 @@ fn what_this_build_lacks_is_refused_by_name() {
         ("--listen", "unix:/run/ringway"),
         ("--engine", "tokio-uring"),
         ("--engine", "epoll"),
-        ("--compression", "on"),
         ("--token-key-file", "/dev/null"),
         ("--token-jwks-file", "/dev/null"),
         ("--trusted-proxy", "10.0.0.0/8"),

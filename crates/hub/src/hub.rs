@@ -125,7 +125,7 @@ impl Handler for Hub {
         let Purpose::Subscriber { topics: &[topic, ..], own } =
             self.connections.get(connection.slot)
         else {
-            actions.send(connection, wire::encode_message(message.opcode, message.payload));
+            actions.send(connection, message);
             return Flow::Continue;
         };
         if !self.options.client_publish {

@@ -11,6 +11,8 @@ pub struct Options {
     pub client_publish: bool,
     /// Whether `/echo` is served.
     pub echo: bool,
+    /// Whether connections may agree on permessage-deflate.
+    pub compression: bool,
     /// Which origins may open connections.
     pub origins: OriginRule,
     /// Topics of one connection.

@@ -3,7 +3,7 @@
 //! worker.
 
 use http::{Method, header::SEC_WEBSOCKET_PROTOCOL};
-use wire::{Request, StatusCode};
+use wire::{Extensions, Request, StatusCode};
 use worker::{Answer, Readiness, RefusalReason, Response};
 
 use crate::{
@@ -57,7 +57,11 @@ pub(crate) fn answer(
             "this page's origin may not connect here: see --allow-origin",
         )),
         Some(Err(refusal)) => Answer::Respond(refusal),
-        Some(Ok(admission)) => Answer::Upgrade { subprotocol: subprotocol(request), admission },
+        Some(Ok(admission)) => Answer::Upgrade {
+            subprotocol: subprotocol(request),
+            extensions: Extensions { deflate: options.compression },
+            admission,
+        },
     }
 }
 
@@ -171,6 +175,7 @@ mod tests {
             workers: 1,
             client_publish: true,
             echo: true,
+            compression: false,
             origins: OriginRule::SameHost,
             topics_per_connection_max: 64,
             topic_bytes_max: 255,
@@ -325,12 +330,29 @@ mod tests {
     fn echo_is_served_only_where_it_is_on() {
         assert!(matches!(
             ask("/echo?x=1"),
-            Answer::Upgrade { admission: Admission::Echo, subprotocol: None }
+            Answer::Upgrade {
+                admission: Admission::Echo,
+                subprotocol: None,
+                extensions: Extensions { deflate: false }
+            }
         ));
         let options = Options { echo: false, ..options() };
         let response = refusal(ask_with(&options, "GET /echo", ""));
         assert_eq!(response.status.as_u16(), 404);
         assert!(response.text.contains("--echo"));
+    }
+
+    #[test]
+    fn extensions_may_be_agreed_on_where_compression_is_on() {
+        for deflate in [false, true] {
+            let options = Options { compression: deflate, ..options() };
+            for line in ["GET /ws/a", "GET /echo"] {
+                match ask_with(&options, line, "") {
+                    Answer::Upgrade { extensions, .. } => assert_eq!(extensions.deflate, deflate),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! No window outlives its message, so neither side keeps anything for a connection: one
 //! [`Inflater`] and one [`Deflater`] serve all connections of a thread.
 
-use std::num::NonZeroU8;
+use std::{num::NonZeroU8, ops::AddAssign};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -16,11 +16,23 @@ use crate::{DataOpcode, Violation, decode, encode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window(NonZeroU8);
 
+/// Messages that were compressed, or put back together, and their payloads' bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Converted {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes as they were.
+    pub before_bytes: u64,
+    /// Bytes as they became.
+    pub after_bytes: u64,
+}
+
 /// Puts compressed messages back together, within a bound that holds while it runs.
 #[derive(Debug)]
 pub struct Inflater {
     state: Decompress,
     output: Vec<u8>,
+    converted: Converted,
 }
 
 /// Compresses messages for receivers with any [`Window`].
@@ -29,6 +41,7 @@ pub struct Deflater {
     /// By [`Window::index`], made when first needed: some 300 KiB for the largest.
     states: [Option<Compress>; Window::COUNT],
     output: Vec<u8>,
+    converted: Converted,
 }
 
 /// What a flush ends with, and a payload goes without (RFC 7692 section 7.2.1).
@@ -64,6 +77,11 @@ impl Window {
         (Self::SMALLEST_BITS..=Self::LARGEST.bits()).contains(&bits).then_some(window)
     }
 
+    /// All of them, by [`Self::index`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        (Self::SMALLEST_BITS..=Self::LARGEST.bits()).filter_map(Self::of_bits)
+    }
+
     /// Base-2 logarithm of its bytes.
     #[must_use]
     pub const fn bits(self) -> u8 {
@@ -92,11 +110,35 @@ pub(crate) const fn compressed_bytes_max(message_bytes_max: usize) -> usize {
     message_bytes_max.saturating_add(message_bytes_max / 8).saturating_add(64)
 }
 
+impl AddAssign for Converted {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.before_bytes += other.before_bytes;
+        self.after_bytes += other.after_bytes;
+    }
+}
+
+impl Converted {
+    fn count(&mut self, before_bytes: usize, after_bytes: usize) {
+        *self += Self {
+            messages: 1,
+            before_bytes: before_bytes as u64,
+            after_bytes: after_bytes as u64,
+        };
+    }
+}
+
 impl Inflater {
     /// Some 40 KiB for the largest window, whatever the peers use.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: Decompress::new(false), output: Vec::new() }
+        let converted = Converted::default();
+        Self { state: Decompress::new(false), output: Vec::new(), converted }
+    }
+
+    /// What has been put back together since this was last asked.
+    pub fn take_converted(&mut self) -> Converted {
+        std::mem::take(&mut self.converted)
     }
 
     /// The message in a payload of at most [`compressed_bytes_max`], if it has at most
@@ -119,6 +161,7 @@ impl Inflater {
         {
             return Err(decode::INVALID_DEFLATE);
         }
+        self.converted.count(payload.len(), self.output.len());
         Ok(&self.output)
     }
 
@@ -170,6 +213,11 @@ impl Deflater {
         Self::default()
     }
 
+    /// What has been compressed since this was last asked. What did not shrink counts as it was.
+    pub fn take_converted(&mut self) -> Converted {
+        std::mem::take(&mut self.converted)
+    }
+
     /// A whole message in one compressed frame, for receivers with this window. `None`: it would
     /// be no shorter than the plain one.
     pub fn encode_message(
@@ -178,6 +226,15 @@ impl Deflater {
         payload: &[u8],
         window: Window,
     ) -> Option<Bytes> {
+        let compressed = self.deflate(payload, window);
+        let after_bytes = compressed.map_or(payload.len(), <[u8]>::len);
+        let frame = compressed.map(|compressed| encode::encode_compressed(opcode, compressed));
+        self.converted.count(payload.len(), after_bytes);
+        frame
+    }
+
+    /// The payload compressed, if that makes it shorter.
+    fn deflate(&mut self, payload: &[u8], window: Window) -> Option<&[u8]> {
         let window = window.for_payload(payload.len());
         let state = self.states[window.index()].get_or_insert_with(|| {
             Compress::new_with_window_bits(Compression::new(LEVEL), false, window.bits())
@@ -192,10 +249,7 @@ impl Deflater {
             return None;
         }
         let compressed = self.output.strip_suffix(&FLUSH_END)?;
-        if compressed.len() >= payload.len() {
-            return None;
-        }
-        Some(encode::encode_compressed(opcode, compressed))
+        (compressed.len() < payload.len()).then_some(compressed)
     }
 }
 
@@ -247,8 +301,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_converted_is_counted_until_it_is_asked_for() {
+        let counts =
+            |messages, before_bytes, after_bytes| Converted { messages, before_bytes, after_bytes };
+        let mut inflater = Inflater::new();
+        assert!(inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 5).is_ok());
+        assert!(inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 4).is_err());
+        assert_eq!(inflater.take_converted(), counts(1, 7, 5));
+        assert_eq!(inflater.take_converted(), counts(0, 0, 0));
+        let mut deflater = Deflater::new();
+        let frame = deflater.encode_message(DataOpcode::Text, &[b'x'; 100], Window::LARGEST);
+        deflater.encode_message(DataOpcode::Text, b"noise", Window::LARGEST);
+        let compressed = frame.unwrap().len() as u64 - 2;
+        assert_eq!(deflater.take_converted(), counts(2, 105, compressed + 5));
+    }
+
+    #[test]
     fn windows_have_9_to_15_bits_and_a_place_each() {
         let windows: Vec<Window> = (0..=255).filter_map(Window::of_bits).collect();
+        assert_eq!(Window::all().collect::<Vec<_>>(), windows);
         assert_eq!(
             windows.iter().map(|it| it.bits()).collect::<Vec<_>>(),
             [9, 10, 11, 12, 13, 14, 15]

@@ -19,7 +19,7 @@ mod partial;
 pub use boundary::{has_control_frame, message_boundary};
 pub use close::{CloseCode, CloseFrame};
 pub use decode::{Decoder, Event, Input, Message, Violation};
-pub use deflate::{Deflater, Inflater, Window};
+pub use deflate::{Converted, Deflater, Inflater, Window};
 pub use encode::{DataOpcode, PING, encode_close, encode_message, encode_pong};
 pub use extension::Extensions;
 pub use handshake::{

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use mesh::{Endpoint, Full, Member};
+use wire::Message;
 
 use crate::{
     core::Core,
@@ -66,9 +66,9 @@ impl<L> Actions<'_, L> {
         self.core.publish(audience, publication);
     }
 
-    /// Sends a frame to one open connection, behind what is queued for it.
-    pub fn send(&mut self, connection: ConnectionId, frame: Bytes) {
-        self.core.send(connection, frame);
+    /// Sends a message to one open connection, behind what is queued for it.
+    pub fn send(&mut self, connection: ConnectionId, message: Message<'_>) {
+        self.core.send_message(connection, message);
     }
 
     /// Closes an open connection with a reason that has a Close frame. The handler's `on_close`

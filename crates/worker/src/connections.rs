@@ -15,7 +15,7 @@ use std::{
 };
 
 use bitflags::bitflags;
-use wire::Decoder;
+use wire::{Decoder, Window};
 
 use crate::{
     operation::{ConnectionId, Slot},
@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     pub(crate) farewell: Farewell,
     pub(crate) flags: Flags,
+    /// `Some` exactly when permessage-deflate is agreed on: how far back we may look.
+    pub(crate) window: Option<Window>,
     pub(crate) decoder: Decoder,
     backlog: Option<Box<Backlog>>,
 }
@@ -124,6 +126,10 @@ pub(crate) struct Connections {
     busy: SlotSet,
     /// Connections with a send queue.
     queued: SlotSet,
+    /// Open connections that inflate, by [`Window::index`]: apart from the records, which a
+    /// fan-out does not touch.
+    inflating: [SlotSet; Window::COUNT],
+    inflating_len: u32,
     len: u32,
     open: u32,
 }
@@ -139,6 +145,7 @@ impl Connection {
             state: State::Free,
             farewell: Farewell::Finish,
             flags: Flags::empty(),
+            window: None,
             decoder: Decoder::default(),
             backlog: None,
         }
@@ -222,6 +229,8 @@ impl Connections {
             identities: Vec::with_capacity(slots_max),
             busy: SlotSet::new(),
             queued: SlotSet::new(),
+            inflating: Default::default(),
+            inflating_len: 0,
             len: 0,
             open: 0,
         }
@@ -347,12 +356,32 @@ impl Connections {
             + self.identities.capacity() * size_of::<Identity>()
     }
 
-    pub(crate) fn count_open(&mut self) {
+    /// The connection in this slot has become open.
+    pub(crate) fn count_open(&mut self, slot: Slot) {
         self.open += 1;
+        if let Some(window) = self.records[slot as usize].window {
+            self.inflating[window.index()].insert(slot);
+            self.inflating_len += 1;
+        }
     }
 
-    pub(crate) fn count_no_longer_open(&mut self) {
+    /// The connection in this slot is no longer open.
+    pub(crate) fn count_no_longer_open(&mut self, slot: Slot) {
         self.open -= 1;
+        if let Some(window) = self.records[slot as usize].window {
+            self.inflating[window.index()].remove(slot);
+            self.inflating_len -= 1;
+        }
+    }
+
+    /// How many open connections inflate.
+    pub(crate) fn inflating_len(&self) -> u32 {
+        self.inflating_len
+    }
+
+    /// Who inflates, by the windows that there are: usually nobody, or all with one.
+    pub(crate) fn inflating(&self) -> impl Iterator<Item = (Window, &SlotSet)> {
+        Window::all().zip(&self.inflating).filter(|(_, set)| !set.is_empty())
     }
 
     /// Connections in any state.

@@ -11,10 +11,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::Member;
+use wire::Upgrade;
 
 use self::aging::Aging;
 use crate::{
     addresses::Verdict,
+    compression::Compression,
     connections::{Connections, Flags, Identity, State},
     fanout::Fanout,
     handler::{Audience, Readiness},
@@ -42,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) connections: Connections,
     pub(crate) fanout: Fanout,
+    pub(crate) compression: Compression,
     pub(crate) heartbeat: Option<Heartbeat>,
     pub(crate) wheel: Wheel,
     pub(crate) rates: Option<Rates>,
@@ -91,6 +94,7 @@ impl Core {
         Self {
             connections: Connections::new(slots),
             fanout: Fanout::new(member, options.coalesce_delay, joined_bytes_max),
+            compression: Compression::new(limits.compression_bytes_min as usize),
             heartbeat: options
                 .ping_interval
                 .map(|interval| Heartbeat::new(interval, options.pong_timeout, Tick(0))),
@@ -198,18 +202,19 @@ impl Core {
     }
 
     /// The upgrade is accepted: its 101 leaves before anything else.
-    pub(crate) fn open(&mut self, connection: ConnectionId, response: Bytes) {
+    pub(crate) fn open(&mut self, connection: ConnectionId, upgrade: Upgrade) {
         let now_us = self.now_us();
         self.report.opened += 1;
         self.handshakes -= 1;
-        self.connections.count_open();
         if let Some(record) = self.connections.get_mut(connection) {
             record.state = State::Open;
+            record.window = upgrade.deflate;
             record.flags.remove(Flags::DEADLINE);
             let us = now_us.wrapping_sub(record.timed_us);
             self.report.record(Stage::Handshake, Duration::from_micros(us.into()));
         }
-        self.send_alone(connection, response);
+        self.connections.count_open(connection.slot);
+        self.send_alone(connection, upgrade.response);
     }
 
     // Time.
@@ -367,11 +372,13 @@ impl Core {
 
     pub(crate) fn swap_report(&mut self, mut empty: Box<Report>) -> Box<Report> {
         empty.reset();
+        (self.report.deflated, self.report.inflated) = self.compression.take_converted();
         let limits = &self.options.limits;
         let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         self.report.gauges = Gauges {
             connections: self.connections.open(),
             connections_max: self.options.connections_max,
+            connections_deflate: self.connections.inflating_len(),
             handshakes: self.handshakes,
             send_queues: narrow(self.connections.queued().len()),
             send_queue_bytes: self.send_queue_bytes as u64,

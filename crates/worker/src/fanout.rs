@@ -11,8 +11,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use mesh::Member;
+use wire::Window;
 
 use crate::{
+    compression::Compression,
     handler::Audience,
     operation::{ConnectionId, Slot, Time},
     publication::Publication,
@@ -50,11 +52,23 @@ pub(crate) struct Job {
     pub(crate) audience: Audience,
     /// Never empty.
     publications: Vec<Arc<Publication>>,
-    pub(crate) frame: Bytes,
-    /// Publishers that must not get what they published, each with what it gets instead.
-    pub(crate) exceptions: Vec<(ConnectionId, Bytes, u32)>,
+    /// The plain frames.
+    frame: Bytes,
+    /// The same compressed, for the windows that were met.
+    deflated: Vec<(Window, Bytes)>,
+    /// Publishers that must not get what they published.
+    pub(crate) exceptions: Vec<Exception>,
+    member: Member,
     /// Where to go on.
     pub(crate) cursor: Slot,
+}
+
+/// A publisher that gets the publications of others only.
+#[derive(Debug)]
+pub(crate) struct Exception {
+    pub(crate) connection: ConnectionId,
+    /// What it got instead, once it got it.
+    frames: Bytes,
 }
 
 impl Fanout {
@@ -188,10 +202,14 @@ impl Fanout {
         let mut owed = Vec::new();
         let coming = self.jobs.iter().filter(|job| job.cursor <= connection.slot);
         for job in coming.filter(|job| is_member(job.audience)) {
-            owed.push(match job.exception(connection) {
-                Some((_, frame, messages)) => (job.audience, frame.clone(), *messages),
-                None => (job.audience, job.frame.clone(), job.messages()),
-            });
+            // Whoever inflates may be sent plain frames too.
+            if job.is_exception(connection) {
+                let others = || job.publications_of_others(connection);
+                let messages = u32::try_from(others().count()).unwrap_or(u32::MAX);
+                owed.push((job.audience, join(others().map(Publication::frame)), messages));
+            } else {
+                owed.push((job.audience, job.frame.clone(), job.messages()));
+            }
         }
         for (audience, waiting) in &self.waiting {
             if !waiting.publications.is_empty() && is_member(*audience) {
@@ -212,12 +230,8 @@ impl Fanout {
     /// The audience of a frame that is being offered: a socket that refuses it does not say.
     pub(crate) fn audience_of(&self, frame: &Bytes) -> Option<Audience> {
         let is_same = |it: &Bytes| (it.as_ptr(), it.len()) == (frame.as_ptr(), frame.len());
-        let jobs = self.finishing.iter().map(|(_, job)| job).chain(&self.jobs);
-        jobs.filter(|job| {
-            is_same(&job.frame) || job.exceptions.iter().any(|(_, frame, _)| is_same(frame))
-        })
-        .map(|job| job.audience)
-        .next()
+        let mut jobs = self.finishing.iter().map(|(_, job)| job).chain(&self.jobs);
+        jobs.find(|job| job.frames().any(is_same)).map(|job| job.audience)
     }
 
     /// One without publications, for the same worker.
@@ -243,32 +257,84 @@ impl Fanout {
     }
 
     fn start(&mut self, audience: Audience, publications: Vec<Arc<Publication>>) {
-        let frame = join(&publications, |_| true);
-        let exceptions = self.exceptions(&publications);
-        self.jobs.push_back(Job { audience, publications, frame, exceptions, cursor: 0 });
-    }
-
-    fn exceptions(&self, publications: &[Arc<Publication>]) -> Vec<(ConnectionId, Bytes, u32)> {
+        let member = self.member;
+        let frame = join(publications.iter().map(|it| it.frame()));
         let mut excluded: Vec<_> =
-            publications.iter().filter_map(|it| it.excluded(self.member)).collect();
+            publications.iter().filter_map(|it| it.excluded(member)).collect();
         excluded.sort_unstable();
         excluded.dedup();
-        excluded
-            .into_iter()
-            .map(|connection| {
-                let others = |it: &Publication| it.excluded(self.member) != Some(connection);
-                let messages = publications.iter().filter(|it| others(it)).count();
-                let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-                (connection, join(publications, others), messages)
-            })
-            .collect()
+        let exception = |connection| Exception { connection, frames: Bytes::new() };
+        let exceptions = excluded.into_iter().map(exception).collect();
+        let deflated = Vec::new();
+        let cursor = 0;
+        self.jobs.push_back(Job {
+            audience,
+            publications,
+            frame,
+            deflated,
+            exceptions,
+            member,
+            cursor,
+        });
     }
 }
 
 impl Job {
-    /// What a publisher that must not get its own gets instead.
-    pub(crate) fn exception(&self, at: ConnectionId) -> Option<&(ConnectionId, Bytes, u32)> {
-        self.exceptions.iter().find(|(connection, ..)| *connection == at)
+    /// The frames for whoever does not inflate.
+    pub(crate) fn plain_frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The frames for those with this window, if any.
+    pub(crate) fn frame(
+        &mut self,
+        window: Option<Window>,
+        compression: &mut Compression,
+    ) -> &Bytes {
+        let Some(window) = window else { return &self.frame };
+        let index = self.deflated.iter().position(|(other, _)| *other == window);
+        let index = index.unwrap_or_else(|| {
+            let frames = self.publications.iter().map(|it| it.frame_for(Some(window), compression));
+            self.deflated.push((window, join(frames)));
+            self.deflated.len() - 1
+        });
+        &self.deflated[index].1
+    }
+
+    /// Whether the connection must not get what it published.
+    pub(crate) fn is_exception(&self, connection: ConnectionId) -> bool {
+        self.exceptions.iter().any(|exception| exception.connection == connection)
+    }
+
+    /// What a publisher is given that must not get its own, and how many messages that is.
+    pub(crate) fn others(
+        &mut self,
+        connection: ConnectionId,
+        window: Option<Window>,
+        compression: &mut Compression,
+    ) -> (Bytes, u32) {
+        let messages = self.publications_of_others(connection).count();
+        let others = self.publications_of_others(connection);
+        let frames = join(others.map(|it| it.frame_for(window, compression)));
+        if let Some(it) = self.exceptions.iter_mut().find(|it| it.connection == connection) {
+            it.frames = frames.clone();
+        }
+        (frames, u32::try_from(messages).unwrap_or(u32::MAX))
+    }
+
+    /// All that has been, or may be, offered.
+    fn frames(&self) -> impl Iterator<Item = &Bytes> {
+        let deflated = self.deflated.iter().map(|(_, frame)| frame);
+        let others = self.exceptions.iter().map(|exception| &exception.frames);
+        std::iter::once(&self.frame).chain(deflated).chain(others)
+    }
+
+    fn publications_of_others(
+        &self,
+        connection: ConnectionId,
+    ) -> impl Iterator<Item = &Publication> {
+        let is_other = move |it: &&Publication| it.excluded(self.member) != Some(connection);
+        self.publications.iter().map(|it| &**it).filter(is_other)
     }
 
     pub(crate) fn messages(&self) -> u32 {
@@ -276,15 +342,13 @@ impl Job {
     }
 }
 
-/// The frames of the publications that are `wanted`, one behind the other: without a copy where
-/// there is only one.
-fn join(publications: &[Arc<Publication>], wanted: impl Fn(&Publication) -> bool) -> Bytes {
-    let mut wanted = publications.iter().filter(|it| wanted(it));
-    let Some(first) = wanted.next() else { return Bytes::new() };
-    let Some(second) = wanted.next() else { return first.frame().clone() };
-    let mut joined = BytesMut::from(&first.frame()[..]);
-    joined.extend_from_slice(second.frame());
-    wanted.for_each(|publication| joined.extend_from_slice(publication.frame()));
+/// Frames one behind the other: without a copy where there is only one.
+fn join<'a>(mut frames: impl Iterator<Item = &'a Bytes>) -> Bytes {
+    let Some(first) = frames.next() else { return Bytes::new() };
+    let Some(second) = frames.next() else { return first.clone() };
+    let mut joined = BytesMut::from(&first[..]);
+    joined.extend_from_slice(second);
+    frames.for_each(|frame| joined.extend_from_slice(frame));
     joined.freeze()
 }
 
@@ -354,8 +418,10 @@ mod tests {
         fanout.publish(ROOM, message("yours", None), Time(0));
         assert!(fanout.poll_job().is_none());
         fanout.handle_time(Time(5_000_000));
-        let job = fanout.poll_job().unwrap();
-        assert_eq!(job.exceptions, [(me, message("yours", None).frame().clone(), 1)]);
+        let mut job = fanout.poll_job().unwrap();
+        assert!(job.is_exception(me) && job.exceptions.len() == 1);
+        let others = job.others(me, None, &mut Compression::new(0));
+        assert_eq!(others, (message("yours", None).frame().clone(), 1));
         assert_eq!(&job.frame[..], b"\x81\x04mine\x81\x05yours");
     }
 

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use mesh::Member;
-use wire::{Message, Request, StatusCode};
+use wire::{Extensions, Message, Request, StatusCode};
 
 use crate::{
     actions::Actions,
@@ -106,6 +106,8 @@ pub enum Answer<A> {
     Upgrade {
         /// The subprotocol to name in the 101, if any.
         subprotocol: Option<&'static str>,
+        /// The extensions that may be agreed on, as far as the request offers them.
+        extensions: Extensions,
         /// What `on_open` is to be given.
         admission: A,
     },

@@ -8,6 +8,7 @@
 
 mod actions;
 mod addresses;
+mod compression;
 /// The contract of the engine boundary as a suite of checks that every engine runs.
 #[cfg(feature = "conformance")]
 pub mod conformance;

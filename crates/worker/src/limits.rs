@@ -47,6 +47,8 @@ pub struct Limits {
     pub fanout_targets_max: u32,
     /// Bytes of publications of one topic joined into one offer.
     pub coalesce_bytes_max: u32,
+    /// Messages of fewer bytes are never compressed.
+    pub compression_bytes_min: u32,
     /// Letters between two workers, divided by the workers per core; at least 32.
     pub mesh_letters_max: u32,
     /// Bytes read and thrown away after our Close, waiting for the peer's.
@@ -95,6 +97,8 @@ const DEFAULT: Limits = Limits {
     fanout_bytes_max: 32 * MIB as u64,
     fanout_targets_max: 64,
     coalesce_bytes_max: 16 * KIB,
+    // Below, a quarter is not saved: examples/deflate_curve.rs of `wire`.
+    compression_bytes_min: 128,
     mesh_letters_max: 1024,
     linger_bytes_max: 256 * KIB,
     shutdowns_max: 64,

@@ -1,10 +1,16 @@
-//! A message on its way to many: encoded once, shared by every subscriber of every worker.
+//! A message on its way to many: encoded once, shared by every subscriber of every worker. What is
+//! compressed is compressed once for each size of window, by the first worker that needs it.
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use mesh::Member;
-use wire::DataOpcode;
+use wire::{DataOpcode, Window};
 
-use crate::operation::{ConnectionId, Time};
+use crate::{
+    compression::Compression,
+    operation::{ConnectionId, Time},
+};
 
 /// One published message with its frame. Crosses the mesh as `Arc<Publication>`.
 #[derive(Debug)]
@@ -15,7 +21,12 @@ pub struct Publication {
     opcode: DataOpcode,
     excluded: Option<(Member, ConnectionId)>,
     received_at: Time,
+    /// Absent until somebody compresses: most publications have only plain subscribers.
+    deflated: OnceLock<Box<Deflated>>,
 }
+
+/// The compressed frames, by [`Window::index`]. `None`: it would not have been shorter.
+type Deflated = [OnceLock<Option<Bytes>>; Window::COUNT];
 
 impl Publication {
     /// Encodes the one frame that fits every subscriber. `topic` is `None` for a broadcast to
@@ -31,7 +42,15 @@ impl Publication {
         let frame = wire::encode_message(opcode, payload);
         let payload_offset =
             u8::try_from(frame.len() - payload.len()).expect("a frame header has at most 14 bytes");
-        Self { topic, frame, payload_offset, opcode, excluded, received_at }
+        Self {
+            topic,
+            frame,
+            payload_offset,
+            opcode,
+            excluded,
+            received_at,
+            deflated: OnceLock::new(),
+        }
     }
 
     /// The topic; `None` for a broadcast to everyone.
@@ -44,6 +63,28 @@ impl Publication {
     #[must_use]
     pub fn frame(&self) -> &Bytes {
         &self.frame
+    }
+
+    /// The frame for a receiver that has agreed on compression with this window, if any. Who needs
+    /// one that is missing makes it; where two workers do so at once, one has in vain, and neither
+    /// has waited.
+    pub(crate) fn frame_for(
+        &self,
+        window: Option<Window>,
+        compression: &mut Compression,
+    ) -> &Bytes {
+        let payload = self.payload();
+        let Some(window) = window.filter(|_| compression.is_worth(payload.len())) else {
+            return &self.frame;
+        };
+        let window = window.for_payload(payload.len());
+        let place = &self.deflated.get_or_init(Box::default)[window.index()];
+        let deflated = place.get().or_else(|| {
+            // Lost to another worker, ours is as good and is dropped.
+            let _ = place.set(compression.encode(self.opcode, payload, window));
+            place.get()
+        });
+        deflated.and_then(Option::as_ref).unwrap_or(&self.frame)
     }
 
     /// What the publisher sent.

@@ -5,7 +5,7 @@
 use std::{mem, net::SocketAddr, time::Duration};
 
 use hdrhistogram::Histogram;
-use wire::{CloseCode, StatusCode};
+use wire::{CloseCode, Converted, StatusCode};
 
 use crate::operation::{ConnectionId, EngineCounts};
 
@@ -312,6 +312,10 @@ pub struct Report {
     pub received_bytes: u64,
     /// Bytes handed to the kernel.
     pub sent_bytes: u64,
+    /// Messages compressed here, each once however many got it.
+    pub deflated: Converted,
+    /// Compressed messages of clients.
+    pub inflated: Converted,
     /// Publications that some queue had no room for, so that their publisher was held back.
     pub publications_refused: u64,
     /// Times a client was not read from because it had sent faster than it may.
@@ -347,6 +351,7 @@ pub struct ClosedConnection {
 pub struct Gauges {
     pub connections: u32,
     pub connections_max: u32,
+    pub connections_deflate: u32,
     pub handshakes: u32,
     pub topics: u64,
     pub subscriptions: u64,
@@ -400,6 +405,8 @@ impl Report {
             messages_dropped: [0; DropReason::ALL.len()],
             received_bytes: 0,
             sent_bytes: 0,
+            deflated: Converted::default(),
+            inflated: Converted::default(),
             publications_refused: 0,
             rate_pauses: 0,
             closes,

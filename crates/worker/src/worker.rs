@@ -3,13 +3,14 @@
 //! first, then replies and closes, then a chunk of pings and fan-out.
 
 mod moving;
+mod offering;
 
 use std::{io, mem, net::SocketAddr};
 
 use bytes::Bytes;
 use mesh::Endpoint;
 use wire::{
-    BadRequest, CloseCode, CloseFrame, Decoder, Event, Extensions, Input, NoUpgrade, Request,
+    BadRequest, CloseCode, CloseFrame, Decoder, Event, Inflater, Input, NoUpgrade, Request,
     Violation,
 };
 
@@ -347,8 +348,8 @@ impl<H: Handler> Worker<H> {
                     wire::encode_response(response.status, &response.headers, &response.text);
                 self.respond(connection, request, response.refusal, bytes);
             }
-            Answer::Upgrade { subprotocol, admission } => {
-                match wire::encode_upgrade(request, subprotocol, Extensions::default()) {
+            Answer::Upgrade { subprotocol, extensions, admission } => {
+                match wire::encode_upgrade(request, subprotocol, extensions) {
                     Err(no_upgrade) => self.refuse_upgrade(connection, request, no_upgrade),
                     Ok(_) if readiness == Readiness::Full => {
                         self.refuse_unready(connection, RefusalReason::Full);
@@ -357,7 +358,7 @@ impl<H: Handler> Worker<H> {
                         self.refuse_unready(connection, RefusalReason::Draining);
                     }
                     Ok(upgrade) => {
-                        self.core.open(connection, upgrade.response);
+                        self.core.open(connection, upgrade);
                         let mut actions = Actions { core: &mut self.core, endpoint };
                         self.handler.on_open(&mut actions, connection, admission);
                         if !rest.is_empty() {
@@ -410,8 +411,13 @@ impl<H: Handler> Worker<H> {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
         let mut decoder = mem::take(&mut record.decoder);
         let before = decoder.buffered_bytes();
+        let mut inflater = record.window.map(|_| self.core.compression.take_inflater());
         let mut input = Input::new(bytes);
-        let is_over = self.decode_input(endpoint, connection, &mut decoder, &mut input);
+        let inflates = inflater.as_deref_mut();
+        let is_over = self.decode_input(endpoint, connection, &mut decoder, &mut input, inflates);
+        if let Some(inflater) = inflater {
+            self.core.compression.put_inflater(inflater);
+        }
         let after = if is_over { 0 } else { decoder.buffered_bytes() };
         let Some(record) = self.core.connections.get_mut(connection) else {
             self.core.partial_bytes -= before;
@@ -440,6 +446,7 @@ impl<H: Handler> Worker<H> {
         connection: ConnectionId,
         decoder: &mut Decoder,
         input: &mut Input<'_>,
+        mut inflater: Option<&mut Inflater>,
     ) -> bool {
         let message_bytes_max = self.core.options.limits.message_bytes_max as usize;
         loop {
@@ -450,7 +457,11 @@ impl<H: Handler> Worker<H> {
                 Some((State::Open, true)) => return false,
                 _ => return true,
             }
-            match decoder.poll(input, message_bytes_max) {
+            let polled = match inflater.as_deref_mut() {
+                None => decoder.poll(input, message_bytes_max),
+                Some(inflater) => decoder.poll_deflated(input, message_bytes_max, inflater),
+            };
+            match polled {
                 Ok(None) => return false,
                 Ok(Some(Event::Message(message))) => {
                     if !matches!(state, Some((State::Open, _))) {
@@ -643,66 +654,6 @@ impl<H: Handler> Worker<H> {
         let Core { heartbeat: Some(heartbeat), connections, options, .. } = core else { return };
         let targets_max = options.limits.fanout_targets_max as usize;
         heartbeat.poll_pings(tick, now_us, connections, targets_max, targets);
-    }
-
-    /// Offers a chunk of the jobs whose turn it is.
-    fn submit_fanout<E: Engine>(&mut self, engine: &mut E) {
-        let members_max = self.core.options.limits.fanout_targets_max as usize;
-        let mut room = members_max.saturating_sub(self.core.fanout.in_flight());
-        while room > 0 {
-            let Some(job) = self.core.fanout.poll_job() else { return };
-            self.chunk.clear_for(room);
-            let next = self.handler.fill(
-                job.audience,
-                job.cursor,
-                self.core.connections.busy(),
-                &mut self.chunk,
-            );
-            room -= (self.chunk.targets.len() + self.chunk.busy.len()).min(room);
-            let audience = Some(job.audience);
-            for index in 0..self.chunk.busy.len() {
-                if let Some(connection) = self.core.connections.id_at(self.chunk.busy[index]) {
-                    match job.exception(connection) {
-                        Some((_, _, 0)) => {}
-                        Some((_, frame, messages)) => {
-                            self.core.send_messages(connection, frame.clone(), *messages, audience);
-                        }
-                        None => {
-                            let frame = job.frame.clone();
-                            self.core.send_messages(connection, frame, job.messages(), audience);
-                        }
-                    }
-                }
-            }
-            if !job.exceptions.is_empty() {
-                self.submit_exceptions(&job);
-            }
-            let targets = self.chunk.targets.len();
-            if targets > 0 {
-                self.core.report.messages_delivered += targets as u64 * u64::from(job.messages());
-                self.core.report.sent_bytes += (targets * job.frame.len()) as u64;
-                let targets = &self.chunk.targets;
-                engine.submit(Operation::Offer { frame: job.frame.clone(), targets });
-            }
-            self.core.fanout.submit(job, targets, next);
-        }
-    }
-
-    /// Takes publishers that do not want their own messages out of the chunk.
-    fn submit_exceptions(&mut self, job: &crate::fanout::Job) {
-        for (connection, frame, messages) in &job.exceptions {
-            let Some(index) = self.chunk.targets.iter().position(|slot| *slot == connection.slot)
-            else {
-                continue;
-            };
-            if self.core.connections.id_at(connection.slot) == Some(*connection) {
-                self.chunk.targets.remove(index);
-                if *messages > 0 {
-                    let audience = Some(job.audience);
-                    self.core.send_messages(*connection, frame.clone(), *messages, audience);
-                }
-            }
-        }
     }
 }
 

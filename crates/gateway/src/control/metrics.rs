@@ -21,8 +21,11 @@ use crate::facts::Facts;
 type WorkerValue = (&'static str, &'static str, fn(&WorkerTotals) -> u64);
 
 /// How workers stand. Each has a bound under the same name with `_max` behind, where it has one.
-const GAUGES: [WorkerValue; 20] = [
+const GAUGES: [WorkerValue; 21] = [
     ("ringway_connections", "Open connections.", |worker| worker.gauges.connections.into()),
+    ("ringway_connections_deflate", "Open connections that compress.", |worker| {
+        worker.gauges.connections_deflate.into()
+    }),
     ("ringway_handshakes", "Connections that are not open yet.", |worker| {
         worker.gauges.handshakes.into()
     }),
@@ -77,7 +80,7 @@ const GAUGES: [WorkerValue; 20] = [
 ];
 
 /// What workers have counted; one number for the process.
-const COUNTERS: [WorkerValue; 11] = [
+const COUNTERS: [WorkerValue; 17] = [
     ("ringway_connections_opened_total", "Connections that became open.", |worker| worker.opened),
     ("ringway_messages_received_total", "Messages that clients sent.", |worker| {
         worker.messages_received
@@ -89,6 +92,24 @@ const COUNTERS: [WorkerValue; 11] = [
     ),
     ("ringway_received_bytes_total", "Bytes received.", |worker| worker.received_bytes),
     ("ringway_sent_bytes_total", "Bytes handed to the kernel.", |worker| worker.sent_bytes),
+    ("ringway_deflated_messages_total", "Messages compressed, once for all receivers.", |worker| {
+        worker.deflated.messages
+    }),
+    ("ringway_deflated_before_bytes_total", "Bytes of those as they were.", |worker| {
+        worker.deflated.before_bytes
+    }),
+    ("ringway_deflated_after_bytes_total", "Bytes of those as they became.", |worker| {
+        worker.deflated.after_bytes
+    }),
+    ("ringway_inflated_messages_total", "Compressed messages of clients.", |worker| {
+        worker.inflated.messages
+    }),
+    ("ringway_inflated_before_bytes_total", "Bytes of those as they came.", |worker| {
+        worker.inflated.before_bytes
+    }),
+    ("ringway_inflated_after_bytes_total", "Bytes of those inflated.", |worker| {
+        worker.inflated.after_bytes
+    }),
     ("ringway_engine_enters_total", "Entries into the kernel.", |worker| worker.engine.enters),
     ("ringway_accepts_failed_total", "Connections lost for want of something.", |worker| {
         worker.engine.accepts_failed
@@ -224,6 +245,7 @@ mod tests {
         time::{Duration, UNIX_EPOCH},
     };
 
+    use wire::Converted;
     use worker::Report;
 
     use super::*;
@@ -243,6 +265,9 @@ mod tests {
         report.closed[CloseReason::SlowConsumer as usize] = 7;
         report.refused[RefusalReason::Origin as usize] = 2;
         report.messages_dropped[DropReason::OverBudget as usize] = 3;
+        report.gauges.connections_deflate = 4;
+        report.deflated = Converted { messages: 1, before_bytes: 100, after_bytes: 30 };
+        report.inflated = Converted { messages: 2, before_bytes: 40, after_bytes: 90 };
         report.sent_bytes = 1_000_000;
         report.record_many(Stage::Hop, Duration::from_micros(3), 2);
         report.record_many(Stage::Hop, Duration::from_millis(40), 1);
@@ -267,6 +292,13 @@ mod tests {
         has(&page, r#"ringway_connections_closed_total{reason="reset"} 0"#);
         has(&page, r#"ringway_handshakes_refused_total{reason="origin"} 4"#);
         has(&page, "ringway_messages_received_total 0");
+        has(&page, r#"ringway_connections_deflate{worker="1"} 4"#);
+        has(&page, "ringway_deflated_messages_total 2");
+        has(&page, "ringway_deflated_before_bytes_total 200");
+        has(&page, "ringway_deflated_after_bytes_total 60");
+        has(&page, "ringway_inflated_messages_total 4");
+        has(&page, "ringway_inflated_before_bytes_total 80");
+        has(&page, "ringway_inflated_after_bytes_total 180");
         has(&page, "ringway_messages_delivered_total 0");
         has(&page, r#"ringway_messages_dropped_total{reason="over_budget"} 6"#);
         has(&page, r#"ringway_messages_dropped_total{reason="gone"} 0"#);

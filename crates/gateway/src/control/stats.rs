@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use wire::Converted;
 
 use super::{Control, Record, totals::WorkerTotals};
 use crate::facts::{Facts, WorkerFacts};
@@ -32,6 +33,7 @@ struct WorkerStats {
     report_age_seconds: f64,
     connections: u32,
     connections_max: u32,
+    connections_deflate: u32,
     handshakes: u32,
     topics: u64,
     subscriptions: u64,
@@ -57,6 +59,8 @@ struct WorkerStats {
     messages_dropped: u64,
     received_bytes: u64,
     sent_bytes: u64,
+    deflated: ConvertedStats,
+    inflated: ConvertedStats,
     publications_refused: u64,
     publish_rate_pauses: u64,
     closed: BTreeMap<&'static str, u64>,
@@ -64,9 +68,24 @@ struct WorkerStats {
     dropped: BTreeMap<&'static str, u64>,
 }
 
+/// Messages compressed or inflated.
+#[derive(Debug, Serialize)]
+struct ConvertedStats {
+    messages: u64,
+    before_bytes: u64,
+    after_bytes: u64,
+}
+
 /// `GET /stats`.
 pub(super) async fn stats(State(control): State<Arc<Control>>) -> Json<Stats> {
     Json(Stats::new(&control.facts, &control.record(), Instant::now()))
+}
+
+impl From<Converted> for ConvertedStats {
+    fn from(converted: Converted) -> Self {
+        let Converted { messages, before_bytes, after_bytes } = converted;
+        Self { messages, before_bytes, after_bytes }
+    }
 }
 
 impl Stats {
@@ -101,6 +120,7 @@ impl WorkerStats {
             report_age_seconds,
             connections: gauges.connections,
             connections_max: facts.connections_max,
+            connections_deflate: gauges.connections_deflate,
             handshakes: gauges.handshakes,
             topics: gauges.topics,
             subscriptions: gauges.subscriptions,
@@ -126,6 +146,8 @@ impl WorkerStats {
             messages_dropped: totals.messages_dropped.iter().sum(),
             received_bytes: totals.received_bytes,
             sent_bytes: totals.sent_bytes,
+            deflated: totals.deflated.into(),
+            inflated: totals.inflated.into(),
             publications_refused: totals.publications_refused,
             publish_rate_pauses: totals.rate_pauses,
             closed: totals.closed_by_label(),
@@ -164,6 +186,8 @@ mod tests {
         report.refused[RefusalReason::Origin as usize] = 1;
         report.messages_dropped[DropReason::SlowConsumer as usize] = 5;
         report.messages_dropped[DropReason::Gone as usize] = 2;
+        report.gauges.connections_deflate = 2;
+        report.deflated = Converted { messages: 5, before_bytes: 1_000, after_bytes: 300 };
         record.totals.add(1, &report, now);
         serde_json::to_value(Stats::new(&facts, &record, now)).unwrap()
     }
@@ -182,6 +206,10 @@ mod tests {
         assert_eq!(worker["core"], 1);
         assert_eq!(worker["connections"], 3);
         assert_eq!(worker["connections_max"], 105);
+        assert_eq!(worker["connections_deflate"], 2);
+        let deflated = json!({"messages": 5, "before_bytes": 1_000, "after_bytes": 300});
+        assert_eq!(worker["deflated"], deflated);
+        assert_eq!(worker["inflated"]["messages"], 0);
         assert_eq!(worker["topics"], 2);
         assert_eq!(worker["subscriptions"], 9);
         assert_eq!(worker["send_queue_bytes"], 100);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use wire::Converted;
 use worker::{CloseReason, DropReason, EngineCounts, Gauges, RefusalReason, Report, Stage};
 
 /// One histogram a [`Stage`], in nanoseconds, with counts that do not overflow in any lifetime.
@@ -43,6 +44,10 @@ pub(super) struct WorkerTotals {
     pub(super) received_bytes: u64,
     /// Bytes handed to the kernel.
     pub(super) sent_bytes: u64,
+    /// Messages compressed here, each once however many got it.
+    pub(super) deflated: Converted,
+    /// Compressed messages of clients.
+    pub(super) inflated: Converted,
     /// Publications of clients that some queue had no room for.
     pub(super) publications_refused: u64,
     /// Times a client was not read from because it had sent faster than it may.
@@ -153,6 +158,8 @@ impl WorkerTotals {
         }
         self.received_bytes += report.received_bytes;
         self.sent_bytes += report.sent_bytes;
+        self.deflated += report.deflated;
+        self.inflated += report.inflated;
         self.publications_refused += report.publications_refused;
         self.rate_pauses += report.rate_pauses;
         self.gauges = report.gauges;
@@ -197,12 +204,15 @@ mod tests {
         report.opened = 3;
         report.closed[CloseReason::NoPong as usize] = 2;
         report.gauges.connections = 7;
+        report.deflated = Converted { messages: 1, before_bytes: 100, after_bytes: 40 };
         totals.add(1, &report, now);
         report.gauges.connections = 5;
         totals.add(1, &report, now);
         assert_eq!(totals.workers[1].opened, 6);
         assert_eq!(totals.workers[1].closed_by_label()["no_pong"], 4);
         assert_eq!(totals.workers[1].closed_by_label()["reset"], 0);
+        let twice = Converted { messages: 2, before_bytes: 200, after_bytes: 80 };
+        assert_eq!(totals.workers[1].deflated, twice);
         assert_eq!(totals.workers[0].opened, 0);
         assert_eq!(totals.connections(), 5);
         assert_eq!(totals.sum(|worker| worker.opened), 6);

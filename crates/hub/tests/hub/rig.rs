@@ -43,6 +43,8 @@ pub(crate) struct Setting {
     pub(crate) client_publish: bool,
     pub(crate) held_bytes_max: u64,
     pub(crate) fanout_publications_max: u32,
+    /// Messages from so many bytes on are compressed where connections agree; `None`: none is.
+    pub(crate) compression_bytes_min: Option<u32>,
 }
 
 impl Setting {
@@ -53,6 +55,7 @@ impl Setting {
         client_publish: true,
         held_bytes_max: 1 << 20,
         fanout_publications_max: 4096,
+        compression_bytes_min: None,
     };
 }
 
@@ -121,6 +124,17 @@ impl Rig {
 
     /// A connection in this slot that was answered with 101.
     pub(crate) fn connect(&mut self, worker: usize, slot: Slot, target: &str) -> Client {
+        self.connect_with(worker, slot, target, "")
+    }
+
+    /// The same with more header lines.
+    pub(crate) fn connect_with(
+        &mut self,
+        worker: usize,
+        slot: Slot,
+        target: &str,
+        headers: &str,
+    ) -> Client {
         let engine = &mut self.workers[worker].engine;
         let generation = engine.generations.entry(slot).or_default();
         *generation += 1;
@@ -128,7 +142,7 @@ impl Rig {
         engine.input.push_back(Input::Accepted(connection));
         let head = format!(
             "GET {target} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         engine.input.push_back(Input::Bytes(connection, head.into_bytes()));
         let client = Client { worker, connection };
@@ -144,9 +158,12 @@ impl Rig {
     pub(crate) fn send(&mut self, client: Client, text: &str) {
         let length = u8::try_from(text.len()).unwrap();
         assert!(length < 126);
-        // A mask of zeros leaves the payload as it is.
-        let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat();
-        self.engine(client).input.push_back(Input::Bytes(client.connection, frame));
+        self.send_bytes(client, &[&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat());
+    }
+
+    /// The client sends these bytes. A mask of zeros leaves a payload as it is.
+    pub(crate) fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        self.engine(client).input.push_back(Input::Bytes(client.connection, bytes.to_vec()));
     }
 
     /// The client closes in order.
@@ -160,15 +177,21 @@ impl Rig {
         self.engine(client).input.push_back(Input::Reset(client.connection));
     }
 
-    /// The texts that the client has received since it was last asked.
+    /// The texts that the client has received since it was last asked. What came compressed has a
+    /// mark before it.
     pub(crate) fn received(&mut self, client: Client) -> Vec<String> {
         let bytes = self.received_bytes(client);
         let mut rest = &bytes[..];
         let mut texts = Vec::new();
         while let [opcode, length, payload @ ..] = rest {
-            let (payload, behind) = payload.split_at(usize::from(*length));
+            let (length, payload) = match (length, payload) {
+                (126, [high, low, payload @ ..]) => (u16::from_be_bytes([*high, *low]), payload),
+                _ => (u16::from(*length), payload),
+            };
+            let (payload, behind) = payload.split_at(usize::from(length));
             texts.push(match (opcode, payload) {
                 (0x81, text) => String::from_utf8(text.to_vec()).unwrap(),
+                (0xC1, text) => format!("deflated {}", String::from_utf8(inflate(text)).unwrap()),
                 (0x88, [high, low, reason @ ..]) => {
                     let code = u16::from_be_bytes([*high, *low]);
                     format!("close {code} {}", String::from_utf8_lossy(reason))
@@ -238,6 +261,7 @@ fn worker_options(setting: Setting) -> worker::Options {
         slow_consumer: SlowConsumer::Close,
         limits: Limits {
             fanout_publications_max: setting.fanout_publications_max,
+            compression_bytes_min: setting.compression_bytes_min.unwrap_or(u32::MAX),
             ..Limits::default()
         },
         seed: 1,
@@ -249,12 +273,23 @@ fn hub_options(setting: Setting) -> ringway_hub::Options {
         workers: setting.workers,
         client_publish: setting.client_publish,
         echo: true,
+        compression: setting.compression_bytes_min.is_some(),
         origins: OriginRule::Any,
         topics_per_connection_max: 64,
         topic_bytes_max: 255,
         held_bytes_max: setting.held_bytes_max,
         seed: 1,
     }
+}
+
+/// What was compressed by itself.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let payload = [payload, &[0x00, 0x00, 0xFF, 0xFF]].concat();
+    let mut output = Vec::with_capacity(1 << 16);
+    let mut state = flate2::Decompress::new(false);
+    state.decompress_vec(&payload, &mut output, flate2::FlushDecompress::Sync).unwrap();
+    assert_eq!(state.total_in(), payload.len() as u64);
+    output
 }
 
 enum Input {

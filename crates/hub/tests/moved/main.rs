@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../hub/compression.rs"]
+mod compression;
 #[path = "../hub/control.rs"]
 mod control;
 #[path = "../hub/model.rs"]

@@ -170,7 +170,7 @@ impl Core {
     }
 
     pub(super) fn leave_open(&mut self, connection: ConnectionId, reason: CloseReason) {
-        self.connections.count_no_longer_open();
+        self.connections.count_no_longer_open(connection.slot);
         self.report.closed[reason as usize] += 1;
         self.release_held(connection);
         self.closed.push((connection, reason));

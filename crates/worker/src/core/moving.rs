@@ -58,7 +58,7 @@ impl Core {
                 self.head_bytes += held;
             }
             State::Open => {
-                self.connections.count_open();
+                self.connections.count_open(connection.slot);
                 self.partial_bytes += held;
                 self.paused += u32::from(is_paused);
             }

@@ -2,6 +2,7 @@
 //! long as something is in it, within its bounds.
 
 use bytes::{Bytes, BytesMut};
+use wire::Message;
 
 use super::{Core, Outgoing};
 use crate::{
@@ -14,8 +15,13 @@ use crate::{
 };
 
 impl Core {
-    /// Sends whole frames to an open connection, behind what is queued for it.
-    pub(crate) fn send(&mut self, connection: ConnectionId, frame: Bytes) {
+    /// Sends a message to an open connection, compressed if it may be and repays.
+    pub(crate) fn send_message(&mut self, connection: ConnectionId, message: Message<'_>) {
+        let Message { opcode, payload } = message;
+        let window = self.connections.get(connection).and_then(|record| record.window);
+        let window = window.filter(|_| self.compression.is_worth(payload.len()));
+        let deflated = window.and_then(|it| self.compression.encode(opcode, payload, it));
+        let frame = deflated.unwrap_or_else(|| wire::encode_message(opcode, payload));
         self.send_messages(connection, frame, 1, None);
     }
 

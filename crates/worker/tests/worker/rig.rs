@@ -17,7 +17,7 @@ use ringway_worker::{
     Options, Publication, Readiness, Reception, Report, Slot, SlotSet, SlowConsumer, Taken, Time,
     Waker, Worker,
 };
-use wire::{DataOpcode, Message, Request};
+use wire::{DataOpcode, Extensions, Message, Request};
 
 /// A client's masked text frame. The mask is zero, so the payload stays as it is.
 pub(crate) fn text(payload: &str) -> Vec<u8> {
@@ -47,7 +47,7 @@ impl Handler for Everyone {
     type Admission = ();
 
     fn on_request(&mut self, _: &Request, _: SocketAddr, _: Readiness) -> Answer<()> {
-        Answer::Upgrade { subprotocol: None, admission: () }
+        Answer::Upgrade { subprotocol: None, extensions: Extensions::default(), admission: () }
     }
 
     fn on_open(&mut self, _: &mut Actions<'_, Letter>, connection: ConnectionId, (): ()) {
