@@ -124,8 +124,10 @@ impl SendQueue {
         self.bytes -= whole * charge;
         parts.drain(..whole);
         let mut rest = parts.into_iter();
-        // Control frames that came meanwhile pass all but what has begun.
-        let mut place = self.frames.iter().take_while(|it| it.content == Content::Control).count();
+        // Control frames that came meanwhile pass all but what has begun. What the same batch had
+        // offered before, and what passes that, stays before.
+        let controls = self.frames.iter().take_while(|it| it.content == Content::Control).count();
+        let mut place = if self.returned > 0 { self.returned } else { controls };
         if left > 0 {
             self.taken = left;
             self.frames.push_front(rest.next().expect("no more was taken than was sent"));
@@ -364,6 +366,20 @@ mod tests {
             queue.push(control(), CHARGE);
             queue.complete_send(taken, CHARGE);
             assert_eq!(drain(&mut queue), expected, "{taken}");
+        }
+    }
+
+    #[test]
+    fn a_send_behind_an_offer_that_the_socket_refused_in_the_same_batch_stays_behind_it() {
+        for taken in [0, 3] {
+            let mut queue = SendQueue::default();
+            queue.push(Frame { content: Content::Opaque, ..frame(&["last"], None) }, CHARGE);
+            queue.poll_send(100).unwrap();
+            queue.push_refused(frame(&["offered"], A), taken, CHARGE);
+            queue.push_refused(frame(&["too"], A), 0, CHARGE);
+            queue.complete_send(0, CHARGE);
+            let expected = b"\x81\x07offered\x81\x03too\x81\x04last";
+            assert_eq!(drain(&mut queue), expected[taken..]);
         }
     }
 
