@@ -55,13 +55,15 @@ struct Sending {
 }
 
 impl SendQueue {
-    /// Puts a frame behind the others, a control frame before all data that has not begun to
-    /// leave. `charge`: see `limits.rs`.
+    /// Puts a frame behind the others, a control frame before all messages that have not begun to
+    /// leave and have nothing else behind them. `charge`: see `limits.rs`.
     pub(crate) fn push(&mut self, frame: Frame, charge: usize) {
         self.bytes += frame.bytes.len() + charge;
         if frame.content == Content::Control {
-            self.returned += usize::from(self.returned > 0);
-            self.frames.insert(self.begun(), frame);
+            let last = self.frames.iter().rposition(|it| !it.is_message());
+            let index = last.map_or(0, |last| last + 1).max(self.begun());
+            self.returned += usize::from(index < self.returned);
+            self.frames.insert(index, frame);
         } else {
             self.frames.push_back(frame);
         }
@@ -124,32 +126,44 @@ impl SendQueue {
         self.bytes -= whole * charge;
         parts.drain(..whole);
         let mut rest = parts.into_iter();
-        // Control frames that came meanwhile pass all but what has begun. What the same batch had
-        // offered before, and what passes that, stays before.
+        // Control frames that came meanwhile pass messages that have not begun, and nothing else. What
+        // the same batch had offered before stays before.
         let controls = self.frames.iter().take_while(|it| it.content == Content::Control).count();
-        let mut place = if self.returned > 0 { self.returned } else { controls };
+        let mut first = self.returned;
+        let mut place = if first > 0 { first } else { controls };
         if left > 0 {
             self.taken = left;
             self.frames.push_front(rest.next().expect("no more was taken than was sent"));
-            place += 1;
+            (first, place) = (1, place + 1);
         }
         let is_refused = left > 0 || rest.len() > 0;
         for part in rest {
-            self.frames.insert(place, part);
+            if part.is_message() {
+                self.frames.insert(place, part);
+            } else {
+                self.frames.insert(first, part);
+                first += 1;
+            }
             place += 1;
         }
         self.returned = if is_refused { place } else { 0 };
     }
 
-    /// Throws away what has not begun to leave and is not on its way. Returns the number of
-    /// messages lost. What has begun is cut behind the message it is in.
+    /// Throws away what has not begun to leave and is not on its way, but nothing opaque. Returns
+    /// the number of messages lost. What has begun is cut behind the message it is in.
     pub(crate) fn truncate(&mut self, charge: usize) -> u64 {
         self.split_begun(charge);
-        let lost = self.frames.drain(self.begun()..).map(|frame| {
-            self.bytes -= frame.bytes.len() + charge;
-            u64::from(frame.messages)
-        });
-        let lost = lost.sum();
+        let mut lost = 0;
+        let mut index = self.begun();
+        while let Some(frame) = self.frames.get(index) {
+            if frame.content == Content::Opaque {
+                index += 1;
+                continue;
+            }
+            lost += u64::from(frame.messages);
+            self.bytes -= frame.bytes.len();
+            self.remove(index, charge);
+        }
         self.returned = self.frames.len();
         lost
     }
@@ -275,6 +289,10 @@ impl SendQueue {
 }
 
 impl Frame {
+    fn is_message(&self) -> bool {
+        matches!(self.content, Content::Messages(_))
+    }
+
     /// What a socket did not take whole, of which it is not known what it is.
     pub(crate) fn refused(taken: &Taken, audience: Option<Audience>, queued: Tick) -> Self {
         let (_, messages) = wire::message_boundary(&taken.bytes, taken.bytes.len());
@@ -367,6 +385,38 @@ mod tests {
             queue.complete_send(taken, CHARGE);
             assert_eq!(drain(&mut queue), expected, "{taken}");
         }
+    }
+
+    fn pong(letter: u8) -> Frame {
+        Frame { bytes: Bytes::from(vec![0x8A, 0x01, letter]), ..control() }
+    }
+
+    #[test]
+    fn control_frames_leave_in_their_order_whether_refused_on_their_way_or_waiting() {
+        let mut queue = SendQueue::default();
+        let refused = Taken { bytes: pong(b'a').bytes, taken: 0 };
+        queue.push_refused(Frame::refused(&refused, None, Tick(1)), 0, CHARGE);
+        queue.push(frame(&["behind"], A), CHARGE);
+        queue.push(pong(b'b'), CHARGE);
+        queue.push(pong(b'c'), CHARGE);
+        assert_eq!(&queue.poll_send(0).unwrap()[..], b"\x8A\x01a");
+        queue.push(pong(b'd'), CHARGE);
+        queue.complete_send(0, CHARGE);
+        let expected = b"\x8A\x01a\x8A\x01b\x8A\x01c\x8A\x01d\x81\x06behind";
+        assert_eq!(drain(&mut queue), expected);
+    }
+
+    #[test]
+    fn nothing_passes_a_response_that_comes_back() {
+        let mut queue = SendQueue::default();
+        let response = Bytes::from_static(b"HTTP/1.1 101 ");
+        queue.push(Frame { bytes: response, content: Content::Opaque, ..control() }, CHARGE);
+        assert!(queue.poll_send(0).is_some());
+        queue.push(pong(b'a'), CHARGE);
+        queue.complete_send(0, CHARGE);
+        queue.push(frame(&["lost"], A), CHARGE);
+        assert_eq!(queue.truncate(CHARGE), 1);
+        assert_eq!(drain(&mut queue), b"HTTP/1.1 101 ", "a pong may be lost at the end");
     }
 
     #[test]
