@@ -373,9 +373,15 @@ impl Core {
     pub(crate) fn swap_report(&mut self, mut empty: Box<Report>) -> Box<Report> {
         empty.reset();
         (self.report.deflated, self.report.inflated) = self.compression.take_converted();
+        self.report.gauges = self.gauges();
+        std::mem::replace(&mut self.report, empty)
+    }
+
+    /// How the worker stands now, as far as it knows without its handler.
+    pub(crate) fn gauges(&self) -> Gauges {
         let limits = &self.options.limits;
         let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        self.report.gauges = Gauges {
+        Gauges {
             connections: self.connections.open(),
             connections_max: self.options.connections_max,
             connections_deflate: self.connections.inflating_len(),
@@ -396,7 +402,6 @@ impl Core {
             publishers_paused: self.paused,
             fixed_bytes: self.fixed_bytes() as u64,
             ..Gauges::default()
-        };
-        std::mem::replace(&mut self.report, empty)
+        }
     }
 }

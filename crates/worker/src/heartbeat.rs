@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     connections::{Connections, Flags, State},
     operation::Slot,
-    wheel::Tick,
+    wheel::{TICK, Tick},
 };
 
 /// The longest that a pong may take: pings are timed in microseconds of 32 bits, which wrap after
@@ -33,7 +33,7 @@ pub(crate) struct Heartbeat {
 
 impl Heartbeat {
     pub(crate) fn new(interval: Duration, pong_timeout: Duration, now: Tick) -> Self {
-        let period = (interval / 16).clamp(crate::wheel::TICK, Duration::from_secs(1));
+        let period = (interval / 16).clamp(TICK, Duration::from_secs(1));
         Self {
             interval,
             pong_timeout,
@@ -101,7 +101,7 @@ impl Heartbeat {
         unanswered: &mut Vec<Slot>,
     ) {
         while let Some(&(visited, from, to)) = self.trail.front() {
-            if now.is_before(visited.after(self.pong_timeout)) {
+            if now.is_before(self.due(visited)) {
                 return;
             }
             self.trail.pop_front();
@@ -121,6 +121,12 @@ impl Heartbeat {
         self.trail.push_back((now, slot as usize, slot as usize + 1));
     }
 
+    /// When pings sent in the tick `visited` are overdue: even one that left at the end of that
+    /// tick has had its time then, for nobody looks at it again before the cursor comes round.
+    fn due(&self, visited: Tick) -> Tick {
+        visited.after(self.pong_timeout + TICK)
+    }
+
     /// Whether pings wait to be sent.
     pub(crate) fn has_pings(&self) -> bool {
         self.next < self.end
@@ -129,7 +135,7 @@ impl Heartbeat {
     /// How long from `now` until the cursor moves or the trail must be looked at.
     pub(crate) fn next_in(&self, now: Tick) -> Duration {
         let tick = self.last.after(self.period);
-        let trail = self.trail.front().map(|(visited, ..)| visited.after(self.pong_timeout));
+        let trail = self.trail.front().map(|(visited, ..)| self.due(*visited));
         let until = |due: Tick| if due.is_before(now) { Duration::ZERO } else { due.since(now) };
         trail.map_or(until(tick), |trail| until(tick).min(until(trail)))
     }

@@ -21,7 +21,7 @@ use crate::{
     handler::{Answer, Chunk, Flow, Handler, Readiness},
     operation::{Completion, ConnectionId, Engine, Operation, Reception, Slot, Time},
     options::Options,
-    stats::{CloseReason, RefusalReason, Stage},
+    stats::{CloseReason, Gauges, RefusalReason, Stage},
 };
 
 /// One worker: its connections, its handler, and nothing of the kernel.
@@ -64,6 +64,12 @@ impl<H: Handler> Worker<H> {
     /// The handler.
     pub fn handler(&self) -> &H {
         &self.handler
+    }
+
+    /// How it stands now, as far as it knows without its handler.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        self.core.gauges()
     }
 
     /// True exactly when it was told to drain and every listener and connection is gone.
@@ -434,8 +440,16 @@ impl<H: Handler> Worker<H> {
             self.hold(connection, input.rest());
         }
         if after > before && !self.has_partial_room(0) {
-            self.core.close(connection, CloseReason::Overloaded);
+            self.give_up_partial(connection);
         }
+    }
+
+    /// There is no room for what is incomplete: without it nothing more can be decoded.
+    fn give_up_partial(&mut self, connection: ConnectionId) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        self.core.partial_bytes -= mem::take(&mut record.decoder).buffered_bytes();
+        self.core.close(connection, CloseReason::Overloaded);
+        self.core.handle_peer_done_badly(connection);
     }
 
     /// Decodes until the input is used up, the connection pauses, or nothing more is to be heard
@@ -644,8 +658,7 @@ impl<H: Handler> Worker<H> {
             engine.submit(Operation::Offer { frame: wire::PING, targets: &self.targets });
             self.targets.clear();
         }
-        self.submit_fanout(engine);
-        self.tell_closed(endpoint);
+        self.submit_fanout(engine, endpoint);
     }
 
     fn submit_pings(&mut self) {

@@ -2,6 +2,8 @@
 //! Encodings divide a chunk, not a job: there is one cursor, and whoever comes or goes meanwhile
 //! is met once whatever it has agreed on.
 
+use mesh::Endpoint;
+
 use super::Worker;
 use crate::{
     fanout::Job,
@@ -14,7 +16,11 @@ const COMPRESSED_BYTES_PER_TARGET: usize = 512;
 
 impl<H: Handler> Worker<H> {
     /// Offers a chunk of the jobs whose turn it is.
-    pub(super) fn submit_fanout<E: Engine>(&mut self, engine: &mut E) {
+    pub(super) fn submit_fanout<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        endpoint: &mut Endpoint<H::Letter>,
+    ) {
         let members_max = self.core.options.limits.fanout_targets_max as usize;
         let mut room = members_max.saturating_sub(self.core.fanout.in_flight());
         while room > 0 {
@@ -34,6 +40,8 @@ impl<H: Handler> Worker<H> {
             let targets = self.chunk.targets.len();
             self.offer(engine, &mut job);
             self.core.fanout.submit(job, targets, next);
+            // Whose queue became too long by this is no member of the next job's audience.
+            self.tell_closed(endpoint);
             let work = self.core.compression.take_work_bytes() / COMPRESSED_BYTES_PER_TARGET;
             room = room.saturating_sub(work);
         }

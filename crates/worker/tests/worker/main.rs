@@ -408,3 +408,48 @@ fn an_address_that_has_all_it_may_is_told_so_until_one_of_its_connections_is_gon
     assert_eq!(report.refused[RefusalReason::AddressConnections as usize], 2);
     assert_eq!(report.gauges.connections, 1);
 }
+
+#[test]
+fn a_missing_pong_is_noticed_whenever_the_ping_was_sent() {
+    for offset in 0..16 {
+        let mut rig = Rig::new(|options| {
+            options.ping_interval = Some(SECOND * 4);
+            options.pong_timeout = SECOND;
+        });
+        rig.pass(offset * MS);
+        rig.connect();
+        (0..29).for_each(|_| rig.pass(SECOND / 4));
+        assert_eq!(rig.handler().closed, ["no_pong"], "{offset} ms after a tick");
+    }
+}
+
+#[test]
+fn incomplete_messages_of_closing_connections_stay_within_their_pool_too() {
+    let mut rig = Rig::new(|options| {
+        options.limits.message_bytes_max = 100;
+        options.limits.partial_total_bytes_max = 250;
+    });
+    let begun = [&[0x01, 0xE4, 0, 0, 0, 0][..], &[b'x'; 90]].concat();
+    let clients = [rig.connect(), rig.connect()];
+    clients.into_iter().for_each(|client| rig.receive(client, &begun));
+    rig.settle();
+    assert_eq!(rig.handler().closed, ["overloaded"]);
+    assert!((90..=250).contains(&rig.report().gauges.partial_bytes), "one is left");
+    assert_eq!(rig.closes(clients[1]), [Closing::Linger], "its frames can be read no more");
+}
+
+#[test]
+fn who_was_cut_by_one_job_is_offered_nothing_by_the_next_of_the_turn() {
+    let mut rig = Rig::new(|options| {
+        options.limits.message_bytes_max = 100;
+        options.limits.send_queue_total_bytes_max = 250;
+    });
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.publish_to(&[0], "refused");
+    rig.settle();
+    rig.publish_to(&[0, 1], &"x".repeat(100));
+    rig.settle();
+    assert_eq!(rig.handler().closed, ["over_budget"]);
+    assert_eq!(rig.closes(client), [Closing::Abort]);
+}

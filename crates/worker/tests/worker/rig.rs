@@ -137,6 +137,8 @@ struct Socket {
     /// How many more bytes it takes; `None`: all.
     takes: Option<usize>,
     is_refusing: bool,
+    /// True exactly when the worker knows that it is refusing.
+    is_told: bool,
     sent: Vec<u8>,
     closes: Vec<Closing>,
 }
@@ -165,6 +167,7 @@ impl Waker for NoWaker {
 impl ListEngine {
     fn send(&mut self, slot: Slot, bytes: Bytes) -> Taken {
         let socket = self.sockets.get_mut(&slot).unwrap();
+        assert!(!socket.is_told, "a send before Writable");
         let takes = if socket.is_refusing { 0 } else { socket.takes.unwrap_or(usize::MAX) };
         let taken = takes.min(bytes.len());
         socket.sent.extend_from_slice(&bytes[..taken]);
@@ -221,6 +224,7 @@ impl Engine for ListEngine {
     ) -> Result<(), io::Error> {
         self.waits += 1;
         let now = Time(self.now);
+        self.sockets.values_mut().for_each(|socket| socket.is_told = socket.is_refusing);
         let events: Vec<_> = self.first.drain(..).chain(self.events.drain(..)).collect();
         self.parked_until = (events.is_empty() && deadline > now).then_some(deadline);
         for mut event in events {
@@ -341,6 +345,7 @@ impl Rig {
     pub(crate) fn takes(&mut self, slot: Slot, takes: Option<usize>) {
         let socket = self.engine.sockets.get_mut(&slot).unwrap();
         socket.takes = takes;
+        socket.is_told &= takes == Some(0);
         if takes != Some(0) && std::mem::take(&mut socket.is_refusing) {
             self.engine.events.push_back(Event::Writable(ListEngine::id(slot)));
         }
