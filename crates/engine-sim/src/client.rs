@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use worker::Failure;
 
-use crate::network::{LinkId, Network, Side};
+use crate::{
+    link::{LinkId, Side},
+    network::Network,
+};
 
 /// A client that has begun to connect. It may write at once; its bytes follow its knock.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub enum ClientRead {
 impl Client {
     pub(crate) fn new(network: Network, link: LinkId) -> Self {
         Self { network, link }
+    }
+
+    pub(crate) fn link(&self) -> LinkId {
+        self.link
     }
 
     /// The client's own address.
@@ -77,6 +84,12 @@ impl Client {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.network.state.borrow_mut().is_writable(self.link, Side::Client)
+    }
+
+    /// True exactly when it carries no more bytes.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.network.state.borrow_mut().broken(self.link, Side::Client).is_some()
     }
 
     /// True exactly when there is something to read, be it the end.

@@ -3,7 +3,10 @@
 //! rest in any order. The engine also watches its worker: what the boundary forbids is kept as a
 //! breach of the contract.
 
+mod telling;
+
 use std::{
+    collections::{BTreeSet, HashMap},
     io,
     sync::{
         Arc,
@@ -20,26 +23,25 @@ use worker::{
 };
 
 use crate::{
-    network::{Network, Side, State},
+    link::Side,
+    network::{Network, State},
     options::{Clock, EngineOptions},
     outcome::Outcome,
+    reached::{CLOSE_TIMER, EAGAIN, EAGAIN_STORM, SHORT_SEND},
     table::{Connection, Phase, Sending, Table},
+    watch::Watch,
 };
 
 /// What a wait costs where it moves the clock by itself: time goes on, though nothing is awaited.
 const ENTER: Duration = Duration::from_micros(1);
 
-/// How long accepting rests after a connection was lost.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long a storm lasts at most in which sockets take nothing, and how long one that took nothing
+/// is not writable.
+const STORM_US_MAX: u64 = 20_000;
+const SEND_REST_US_MAX: u64 = 2_000;
 
-/// How long a connection waits for a buffer to receive into.
-const RECEIVE_REST: Duration = Duration::from_millis(1);
-
-/// How many times a connection is received from in one wait.
-const RECEIVES_MAX: usize = 4;
-
-/// How many connections that are gone may still be spoken of by mistake.
-const GONE_MAX: usize = 16;
+/// Connections looked at in each wait, for what their worker owes them.
+const WATCHED_PER_WAIT: usize = 8;
 
 /// An operation that outlives the call.
 #[derive(Debug)]
@@ -67,14 +69,6 @@ enum Accepting {
     Closed,
 }
 
-/// Something that is ready to be told.
-#[derive(Clone, Copy, Debug)]
-enum Source {
-    Listener(usize),
-    Slot(Slot),
-    Waker,
-}
-
 /// An engine without a kernel.
 #[derive(Debug)]
 pub struct SimEngine {
@@ -90,7 +84,17 @@ pub struct SimEngine {
     /// Targets of offers that were decided, and this was not told.
     offered: u32,
     told: Vec<Outcome>,
+    /// Places where something may be ready to be told.
+    looks: BTreeSet<Slot>,
     gone: Vec<ConnectionId>,
+    /// What was seen of those whose close was submitted.
+    ended: HashMap<ConnectionId, Watch>,
+    /// The next place to be watched, when the table last grew, and when its worker last had an
+    /// excuse.
+    watch_next: Slot,
+    grown: Time,
+    excused: Time,
+    storm_until: Time,
     waker: Arc<SimWaker>,
     waits_until: Time,
     has_told: bool,
@@ -123,7 +127,13 @@ impl SimEngine {
             decided: Vec::new(),
             offered: 0,
             told: Vec::new(),
+            looks: BTreeSet::new(),
             gone: Vec::new(),
+            ended: HashMap::new(),
+            watch_next: 0,
+            grown: Time(0),
+            excused: Time(0),
+            storm_until: Time(0),
             waker: Arc::new(SimWaker(woken)),
             waits_until: Time(0),
             has_told: false,
@@ -136,9 +146,13 @@ impl SimEngine {
 
     /// True exactly when a wait would tell something now.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        let mut state = self.network.state.borrow_mut();
-        !self.submitted.is_empty() || self.has_news() || !self.sources(&mut state).is_empty()
+    pub fn is_ready(&mut self) -> bool {
+        if !self.submitted.is_empty() || self.has_news() {
+            return true;
+        }
+        let network = self.network.clone();
+        let mut state = network.state.borrow_mut();
+        !self.sources(&mut state).is_empty()
     }
 
     /// True exactly when something was submitted that the next wait hands over.
@@ -163,13 +177,24 @@ impl SimEngine {
     /// Connections that the engine holds.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.table.iter().count()
+        self.table.len()
     }
 
     /// What the worker did that the boundary forbids.
     #[must_use]
     pub fn breaches(&self) -> &[String] {
         &self.breaches
+    }
+
+    /// What was seen of a connection that is there, or was.
+    pub(crate) fn watch(&mut self, id: ConnectionId) -> Option<Watch> {
+        let ended = self.ended.get(&id).copied();
+        ended.or_else(|| self.table.get(id).map(|connection| connection.watch))
+    }
+
+    /// Its worker was kept from its turn: what it owes is due anew.
+    pub(crate) fn excuse(&mut self) {
+        self.excused = self.network.now();
     }
 
     fn has_news(&self) -> bool {
@@ -188,6 +213,12 @@ impl SimEngine {
         if state.options.clock == Clock::Waits {
             let soon = state.now + ENTER;
             state.advance(soon);
+        }
+        let storms = state.options.faults.send_storms;
+        if state.chance.of(storms) {
+            state.reached.count(EAGAIN_STORM);
+            self.storm_until =
+                state.now + Duration::from_micros(state.chance.long(1..=STORM_US_MAX));
         }
         for submitted in std::mem::take(&mut self.submitted) {
             match submitted {
@@ -225,6 +256,7 @@ impl SimEngine {
             Some(connection) if !connection.ended => {
                 connection.receiving = true;
                 connection.trailing = false;
+                self.looks.insert(id.slot);
             }
             Some(_) => self.breach(format!("Receive of {id:?}, whose stream has ended")),
             None => self.breach(format!("Receive of {id:?}, which is not open")),
@@ -236,6 +268,7 @@ impl SimEngine {
             Some(connection) => {
                 connection.trailing = connection.receiving && state.chance.of(0.5);
                 connection.receiving = false;
+                self.looks.insert(id.slot);
             }
             None => self.breach(format!("StopReceiving of {id:?}, which is not open")),
         }
@@ -256,7 +289,9 @@ impl SimEngine {
         if self.decided.iter().any(sent) {
             self.breaches.push(format!("a second Send to {id:?} before the first was told"));
         }
-        let outcome = transmit(state, connection, &bytes);
+        connection.watch.handle_send(state.now, &bytes);
+        let outcome = transmit(state, self.storm_until, connection, &bytes);
+        self.looks.insert(id.slot);
         state.note(connection.link as u64, "sent", taken(&outcome));
         self.decided.push(Outcome::sent(id, bytes, outcome));
     }
@@ -276,9 +311,10 @@ impl SimEngine {
             if connection.sending == Sending::Waiting {
                 self.breaches.push(format!("Offer to {id:?} before Writable"));
             }
-            let outcome = transmit(state, connection, frame);
+            let outcome = transmit(state, self.storm_until, connection, frame);
             state.note(connection.link as u64, "offered", taken(&outcome));
             if outcome != Ok(frame.len()) {
+                self.looks.insert(*slot);
                 self.decided.push(Outcome::refused(id, frame.clone(), outcome));
             }
         }
@@ -291,6 +327,13 @@ impl SimEngine {
         };
         let link = connection.link;
         state.note(link as u64, "close", how as usize);
+        let is_overdue = connection.watch.is_closing() || connection.phase != Phase::Open;
+        if how == Closing::Abort && is_overdue && connection.phase != Phase::Ended {
+            state.reached.count(CLOSE_TIMER);
+        }
+        connection.watch.handle_close(state.now, connection.receiving);
+        self.ended.insert(id, connection.watch);
+        self.looks.insert(id.slot);
         match (how, connection.phase) {
             (Closing::Finish, Phase::Open) => state.close(link, Side::Server),
             (Closing::Linger, Phase::Open) if connection.ended => state.close(link, Side::Server),
@@ -316,178 +359,18 @@ impl SimEngine {
     fn forget_decided(&mut self, id: ConnectionId) {
         self.decided.retain(|decided| decided.connection() != Some(id));
     }
-
-    /// What is ready to be told.
-    fn sources(&self, state: &mut State) -> Vec<Source> {
-        let mut sources = Vec::new();
-        for (listener, accepting) in self.accepting.iter().enumerate() {
-            let waiting = state.has_waiting(self.member, listener);
-            let rested = state.now >= self.accepts_rest_until;
-            let may = waiting && rested && self.table.has_free();
-            let ready = match accepting {
-                Accepting::On => may,
-                Accepting::Emptying => may || !waiting,
-                Accepting::Idle | Accepting::Closed => false,
-            };
-            if ready {
-                sources.push(Source::Listener(listener));
-            }
-        }
-        let slots = self.table.iter().filter(|(_, connection)| is_ready(state, connection));
-        sources.extend(slots.map(|(slot, _)| Source::Slot(slot)));
-        if self.waker.0.load(Ordering::Acquire) {
-            sources.push(Source::Waker);
-        }
-        sources
-    }
-
-    /// Gathers what this wait tells beside what became of sends.
-    fn gather(&mut self) {
-        let network = self.network.clone();
-        let mut state = network.state.borrow_mut();
-        let mut sources = self.sources(&mut state);
-        state.chance.shuffle(&mut sources);
-        let late = state.options.faults.late_completions;
-        for source in sources {
-            if state.chance.of(late) {
-                continue;
-            }
-            match source {
-                Source::Listener(listener) => self.gather_accepted(&mut state, listener),
-                Source::Slot(slot) => self.gather_connection(&mut state, slot),
-                Source::Waker => {
-                    self.waker.0.store(false, Ordering::Release);
-                    self.told.push(Outcome::Woken);
-                }
-            }
-        }
-        let stale = state.options.faults.stale_completions;
-        if !self.gone.is_empty() && state.chance.of(stale) {
-            let id = *state.chance.one(&self.gone);
-            let stale = [Outcome::Writable(id), Outcome::Finished(id), Outcome::Closed(id)];
-            self.told.push(state.chance.one(&stale).clone());
-        }
-    }
-
-    fn gather_accepted(&mut self, state: &mut State, index: usize) {
-        let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
-        while self.table.has_free() && state.now >= self.accepts_rest_until {
-            let Some(link) = state.accept(self.member, index) else { break };
-            if state.chance.of(state.options.faults.lost_accepts) {
-                state.note(link as u64, "lost by accept", 0);
-                state.reset(link, Side::Server);
-                self.counts.accepts_failed += 1;
-                self.accepts_rest_until = state.now + ACCEPT_REST;
-                state.tick(self.accepts_rest_until);
-                break;
-            }
-            let Some(connection) = self.table.insert(link) else { break };
-            state.note(link as u64, "accepted", connection.slot as usize);
-            self.accepted += 1;
-            let peer = state.address(link);
-            self.told.push(Outcome::Accepted(connection, listener, peer));
-        }
-        let empty = !state.has_waiting(self.member, index);
-        if self.accepting[index] == Accepting::Emptying && empty {
-            self.accepting[index] = Accepting::Closed;
-            state.close_listener(self.member, index);
-            self.told.push(Outcome::StoppedAccepting(listener));
-        }
-    }
-
-    fn gather_connection(&mut self, state: &mut State, slot: Slot) {
-        let Some((id, connection)) = self.table.at(slot) else { return };
-        match connection.phase {
-            Phase::Open => self.gather_open(state, id),
-            Phase::Lingering(thrown_away) => {
-                let bytes = state.read(connection.link, Side::Server, usize::MAX).len();
-                let thrown_away = thrown_away + bytes;
-                connection.phase = Phase::Lingering(thrown_away);
-                let over = thrown_away >= self.options.linger_bytes_max;
-                if over || has_ended(state, connection) {
-                    state.close(connection.link, Side::Server);
-                    connection.phase = Phase::Ended;
-                }
-            }
-            Phase::Ended => {
-                state.note(connection.link as u64, "closed", slot as usize);
-                self.table.remove(slot);
-                self.closed += 1;
-                self.told.push(Outcome::Closed(id));
-                if self.gone.len() == GONE_MAX {
-                    self.gone.remove(0);
-                }
-                self.gone.push(id);
-            }
-        }
-    }
-
-    fn gather_open(&mut self, state: &mut State, id: ConnectionId) {
-        let Some(connection) = self.table.open(id) else { return };
-        if is_writable_again(state, connection) {
-            connection.sending = Sending::Free;
-            state.note(connection.link as u64, "writable", 0);
-            self.told.push(Outcome::Writable(id));
-        }
-        let receives = if connection.trailing { 1 } else { state.chance.number(1..=RECEIVES_MAX) };
-        for _ in 0..receives {
-            if !is_receivable(state, connection) {
-                break;
-            }
-            if state.chance.of(state.options.faults.exhausted_buffers) {
-                self.counts.receive_buffers_exhausted += 1;
-                connection.rests_until = state.now + RECEIVE_REST;
-                state.tick(connection.rests_until);
-                break;
-            }
-            let mut count = self.options.receive_buffer_bytes;
-            if state.chance.of(state.options.faults.split_receives) {
-                count = state.chance.number(1..=count);
-            }
-            let bytes = state.read(connection.link, Side::Server, count);
-            if bytes.is_empty() {
-                self.told.push(end(state, id, connection));
-                break;
-            }
-            state.note(connection.link as u64, "received", bytes.len());
-            self.told.push(Outcome::Bytes(id, bytes));
-        }
-        connection.trailing = false;
-    }
-
-    /// Tells what was gathered. Says whether there was anything.
-    fn tell(&mut self, on_completion: &mut impl FnMut(Time, Completion<'_>)) -> bool {
-        let now = self.network.now();
-        let mut outcomes = std::mem::take(&mut self.decided);
-        for outcome in &outcomes {
-            // From now on the worker knows that it must wait.
-            if let Some(id) = outcome.connection()
-                && let Some(connection) = self.table.get(id)
-                && connection.sending == Sending::Refused
-            {
-                connection.sending = Sending::Waiting;
-            }
-        }
-        if self.offered > 0 {
-            outcomes.push(Outcome::Offered(std::mem::take(&mut self.offered)));
-        }
-        outcomes.append(&mut self.told);
-        let any = !outcomes.is_empty();
-        for outcome in &mut outcomes {
-            on_completion(now, outcome.completion());
-        }
-        any
-    }
 }
 
 /// Offers bytes to a socket: how many it takes.
 fn transmit(
     state: &mut State,
+    storm_until: Time,
     connection: &mut Connection,
     bytes: &Bytes,
 ) -> Result<usize, worker::Failure> {
     if let Some(failure) = state.broken(connection.link, Side::Server) {
         connection.send_failed = true;
+        connection.watch.failure = Some(failure);
         return Err(failure);
     }
     if connection.sending != Sending::Free {
@@ -495,14 +378,20 @@ fn transmit(
     }
     let mut room = state.room(connection.link, Side::Server).min(bytes.len());
     let faults = state.options.faults;
-    if state.chance.of(faults.refused_sends) {
+    let refuses = if state.now < storm_until { 0.9 } else { faults.refused_sends };
+    if state.chance.of(refuses) {
         room = 0;
+        let rest = Duration::from_micros(state.chance.long(0..=SEND_REST_US_MAX));
+        connection.rests_from_sending_until = state.now + rest;
+        state.tick(state.now + rest);
     } else if room > 1 && state.chance.of(faults.short_sends) {
         room = state.chance.number(1..=room - 1);
     }
     let count = state.write(connection.link, Side::Server, &bytes[..room]);
     if count < bytes.len() {
         connection.sending = Sending::Refused;
+        connection.watch.handle_refused(state.now);
+        state.reached.count(if count > 0 { SHORT_SEND } else { EAGAIN });
     }
     Ok(count)
 }
@@ -511,51 +400,22 @@ fn taken(outcome: &Result<usize, worker::Failure>) -> usize {
     *outcome.as_ref().unwrap_or(&0)
 }
 
-/// The end of the stream, which is then told. A socket that has told a failure to a send has ended.
-fn end(state: &mut State, id: ConnectionId, connection: &mut Connection) -> Outcome {
-    connection.receiving = false;
-    connection.ended = true;
-    let broken = state.broken(connection.link, Side::Server);
-    state.note(connection.link as u64, "ended", usize::from(broken.is_some()));
-    match broken {
-        Some(failure) if !connection.send_failed => Outcome::Failed(id, failure),
-        _ => Outcome::Finished(id),
-    }
-}
-
-/// True exactly when nothing more will arrive.
-fn has_ended(state: &mut State, connection: &Connection) -> bool {
-    state.broken(connection.link, Side::Server).is_some()
-        || state.is_at_its_end(connection.link, Side::Server)
-}
-
-fn is_receivable(state: &mut State, connection: &Connection) -> bool {
-    (connection.receiving || connection.trailing)
-        && !connection.ended
-        && state.now >= connection.rests_until
-        && (state.arrived_bytes(connection.link, Side::Server) > 0 || has_ended(state, connection))
-}
-
-fn is_writable_again(state: &mut State, connection: &Connection) -> bool {
-    connection.sending == Sending::Waiting && state.is_writable(connection.link, Side::Server)
-}
-
-fn is_ready(state: &mut State, connection: &Connection) -> bool {
-    match connection.phase {
-        Phase::Open => is_receivable(state, connection) || is_writable_again(state, connection),
-        Phase::Lingering(_) => {
-            state.arrived_bytes(connection.link, Side::Server) > 0 || has_ended(state, connection)
-        }
-        Phase::Ended => true,
-    }
-}
-
 impl Engine for SimEngine {
     fn now(&self) -> Time {
         self.network.now()
     }
 
     fn submit(&mut self, operation: Operation<'_>) {
+        if let Operation::Offer { frame, targets } = &operation
+            && *frame == wire::PING
+        {
+            let now = self.network.now();
+            for slot in *targets {
+                if let Some((_, connection)) = self.table.at(*slot) {
+                    connection.watch.handle_ping(now);
+                }
+            }
+        }
         self.submitted.push(match operation {
             Operation::Accept { listener } => Submitted::Accept(listener),
             Operation::StopAccepting { listener } => Submitted::StopAccepting(listener),
@@ -575,6 +435,7 @@ impl Engine for SimEngine {
     ) -> Result<(), io::Error> {
         self.waits_until = deadline;
         self.enter();
+        self.look_after();
         loop {
             self.gather();
             self.has_told = self.tell(&mut on_completion);

@@ -17,9 +17,15 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The request that upgrades to a target.
 pub(crate) fn request(target: &str) -> Vec<u8> {
+    request_with("GET", target, "13", "")
+}
+
+/// A request like it, with another method or version, or more header lines.
+pub(crate) fn request_with(method: &str, target: &str, version: &str, lines: &str) -> Vec<u8> {
     format!(
-        "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: {version}\r\n\
+         Sec-WebSocket-Key: {KEY}\r\n{lines}\r\n"
     )
     .into_bytes()
 }

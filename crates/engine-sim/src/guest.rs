@@ -13,18 +13,17 @@ use std::{
 use hub::{Batch, Letter};
 use mesh::{Endpoint, Member};
 use wire::DataOpcode;
-use worker::{CloseReason, Gauges, Publication, Report, Time};
+use worker::{ClosedConnection, Gauges, Publication, Report, Time};
 
 use crate::{
-    chance::Chance,
+    bounds,
     frames::{BINARY, TEXT},
-    ledger::{Ledger, StreamId, To},
+    ledger::{StreamId, To},
     network::Network,
+    reached::{MESH_FULL, Reached},
     scenario::Scenario,
+    world::World,
 };
-
-/// How often reports are asked for.
-const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// The guest.
 #[derive(Debug)]
@@ -35,7 +34,8 @@ pub(crate) struct Guest {
     workers: u16,
     /// One stream a topic, and one to everyone.
     streams: Vec<(Option<usize>, StreamId)>,
-    batches_left: usize,
+    /// True exactly when it publishes.
+    publishes: bool,
     next_batch: Time,
     next_report: Time,
     /// By batch: whose receipt is still to come, and of how many publications.
@@ -43,23 +43,23 @@ pub(crate) struct Guest {
     batches: u64,
     /// By worker: whether a report is outstanding.
     asked: Vec<bool>,
+    /// Reports that nobody has.
+    #[expect(clippy::vec_box, reason = "letters carry them boxed")]
+    spare: Vec<Box<Report>>,
+    /// Closes that were reported and not yet looked at, with the worker.
+    pub(crate) closes: Vec<(usize, ClosedConnection)>,
     /// By worker: what the last report said.
     pub(crate) gauges: Vec<Gauges>,
     /// What all reports say together.
     pub(crate) opened: u64,
     pub(crate) closed: u64,
     pub(crate) delivered: u64,
-    pub(crate) closed_for: BTreeMap<&'static str, u64>,
+    pub(crate) reached: Reached,
 }
 
 impl Guest {
-    pub(crate) fn new(
-        endpoint: Endpoint<Letter>,
-        network: &Network,
-        scenario: &Scenario,
-        ledger: &mut Ledger,
-        chance: &mut Chance,
-    ) -> Self {
+    pub(crate) fn new(endpoint: Endpoint<Letter>, world: &mut World) -> Self {
+        let World { network, scenario, ledger, .. } = world;
         let audiences = (0..scenario.topics).map(Some).chain([None]);
         let streams = audiences
             .map(|topic| (topic, ledger.stream(topic.map_or(To::Everyone, To::Topic), None)));
@@ -71,22 +71,24 @@ impl Guest {
             network: network.clone(),
             workers: scenario.workers,
             streams: streams.collect(),
-            batches_left: *chance.one(&[0, 3, 30]),
+            publishes: true,
             next_batch: now,
             next_report: now,
             receipts: BTreeMap::new(),
             batches: 0,
             asked: vec![false; workers],
+            spare: Vec::new(),
+            closes: Vec::new(),
             gauges: vec![Gauges::default(); workers],
             opened: 0,
             closed: 0,
             delivered: 0,
-            closed_for: BTreeMap::new(),
+            reached: Reached::default(),
         }
     }
 
     pub(crate) fn next(&self) -> Time {
-        if self.batches_left > 0 { self.next_report.min(self.next_batch) } else { self.next_report }
+        if self.publishes { self.next_report.min(self.next_batch) } else { self.next_report }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -95,29 +97,24 @@ impl Guest {
 
     /// No more batches.
     pub(crate) fn calm_down(&mut self) {
-        self.batches_left = 0;
+        self.publishes = false;
     }
 
-    pub(crate) fn act(
-        &mut self,
-        scenario: &Scenario,
-        ledger: &mut Ledger,
-        chance: &mut Chance,
-    ) -> Result<(), String> {
+    pub(crate) fn act(&mut self, world: &mut World) -> Result<(), String> {
         let now = self.network.now();
         self.woken.store(false, Ordering::Release);
         self.endpoint.unpark();
         while let Some(delivery) = self.endpoint.take() {
-            self.handle(scenario, delivery.from, delivery.letter)?;
+            self.handle(&world.scenario, delivery.from, delivery.letter)?;
         }
         if now >= self.next_report {
-            self.next_report = now + REPORT_PERIOD;
+            self.next_report = now + world.scenario.report_period;
             self.ask();
         }
-        if self.batches_left > 0 && now >= self.next_batch {
-            let pause = Duration::from_millis(chance.long(0..=500));
-            self.next_batch = now + pause + Duration::from_millis(1);
-            self.publish(scenario, ledger, now, chance);
+        if self.publishes && now >= self.next_batch {
+            let longest = if world.chance.of(0.6) { 500 } else { 20_000 };
+            self.next_batch = now + Duration::from_millis(world.chance.long(1..=longest));
+            self.publish(world, now);
         }
         self.wake();
         if !self.endpoint.park() {
@@ -148,24 +145,24 @@ impl Guest {
 
     fn ask(&mut self) {
         for member in self.members() {
-            let asked = &mut self.asked[usize::from(member.0)];
-            if !*asked && self.endpoint.room(member) > 0 {
-                *asked = true;
-                self.post(member, Letter::Report(Box::new(Report::new())));
+            let is_asked = self.asked[usize::from(member.0)];
+            if !is_asked && self.endpoint.room(member) > 0 {
+                self.asked[usize::from(member.0)] = true;
+                let empty = self.spare.pop().unwrap_or_default();
+                self.post(member, Letter::Report(empty));
             }
         }
     }
 
     /// A batch goes to every worker or to none.
-    fn publish(
-        &mut self,
-        scenario: &Scenario,
-        ledger: &mut Ledger,
-        now: Time,
-        chance: &mut Chance,
-    ) {
+    fn publish(&mut self, world: &mut World, now: Time) {
+        let World { scenario, ledger, chance, .. } = world;
         // Where receipts find no room, workers hold them: the guest bounds how many there are.
-        if !self.has_room() || self.receipts.len() >= scenario.limits.mesh_letters_max as usize {
+        if !self.has_room() {
+            self.reached.count(MESH_FULL);
+            return;
+        }
+        if self.receipts.len() >= scenario.limits.mesh_letters_max as usize {
             return;
         }
         let publications = (0..chance.number(1..=5)).map(|_| {
@@ -181,7 +178,6 @@ impl Guest {
         let outstanding = (self.members().collect(), batch.publications.len());
         self.receipts.insert(batch.id, outstanding);
         self.batches += 1;
-        self.batches_left -= 1;
         for member in self.members() {
             self.post(member, Letter::Batch(Arc::clone(&batch)));
         }
@@ -219,7 +215,11 @@ impl Guest {
                 }
                 Ok(())
             }
-            Letter::Report(report) => self.add(scenario, usize::from(from.0), &report),
+            Letter::Report(report) => {
+                let outcome = self.add(scenario, usize::from(from.0), &report);
+                self.spare.push(report);
+                outcome
+            }
             letter => Err(format!("{from:?} sends the guest {letter:?}")),
         }
     }
@@ -229,26 +229,10 @@ impl Guest {
         self.opened += report.opened;
         self.closed += report.closed.iter().sum::<u64>();
         self.delivered += report.messages_delivered;
-        for reason in CloseReason::ALL {
-            *self.closed_for.entry(reason.label()).or_default() += report.closed[reason as usize];
-        }
-        let gauges = report.gauges;
-        self.gauges[worker] = gauges;
-        let limits = &scenario.limits;
-        let connections = u64::from(gauges.connections);
-        // What one turn brings may exceed the fan-out's bounds, and a frame that a socket has begun
-        // to take belongs in no bound but that of the message.
-        for (name, value, bound) in [
-            ("connections", connections, u64::from(scenario.connections_max)),
-            ("send_queue_bytes", gauges.send_queue_bytes, limits.send_queue_total_bytes_max),
-            ("partial_bytes", gauges.partial_bytes, limits.partial_total_bytes_max),
-            ("handshake_bytes", gauges.handshake_bytes, limits.handshake_total_bytes_max),
-        ] {
-            if value > bound {
-                return Err(format!("worker {worker}: {name} is {value}, and at most {bound}"));
-            }
-        }
-        Ok(())
+        self.reached.add_report(report);
+        self.gauges[worker] = report.gauges;
+        self.closes.extend(report.closes.iter().map(|closed| (worker, closed.clone())));
+        bounds::check(&report.gauges, scenario).map_err(|what| format!("worker {worker}: {what}"))
     }
 
     /// When everything has come to rest: every batch was acknowledged by all.
@@ -262,23 +246,7 @@ impl Guest {
     /// When nobody is there any more: nothing is held for anybody, and everyone was counted once.
     pub(crate) fn check_gauges(&self) -> Result<(), String> {
         for (worker, gauges) in self.gauges.iter().enumerate() {
-            let held = [
-                ("connections", u64::from(gauges.connections)),
-                ("handshakes", u64::from(gauges.handshakes)),
-                ("topics", gauges.topics),
-                ("subscriptions", gauges.subscriptions),
-                ("send_queues", u64::from(gauges.send_queues)),
-                ("send_queue_bytes", gauges.send_queue_bytes),
-                ("partial_bytes", gauges.partial_bytes),
-                ("handshake_bytes", gauges.handshake_bytes),
-                ("fanout_jobs", u64::from(gauges.fanout_jobs)),
-                ("fanout_publications", u64::from(gauges.fanout_publications)),
-                ("fanout_bytes", gauges.fanout_bytes),
-                ("publishers_paused", u64::from(gauges.publishers_paused)),
-            ];
-            if let Some((name, value)) = held.iter().find(|(_, value)| *value > 0) {
-                return Err(format!("worker {worker}: {name} is {value}, though nobody is there"));
-            }
+            bounds::check_returned(gauges).map_err(|what| format!("worker {worker}: {what}"))?;
         }
         if self.opened != self.closed {
             return Err(format!("{} were opened, and {} closed", self.opened, self.closed));

@@ -4,42 +4,50 @@
 //! that waits stays parked meanwhile, as it would in the kernel, so that a wake-up that is missing
 //! is missed.
 
+mod crowd;
+mod place;
+mod verdict;
+
 use std::{panic::AssertUnwindSafe, time::Duration};
 
-use hub::{Hub, Letter};
-use mesh::{Endpoint, Member};
-use worker::{Time, Worker};
+use worker::Time;
 
 use crate::{
     chance::Chance,
-    engine::SimEngine,
+    deeds::Deed,
     guest::Guest,
+    history::{crowd::Crowd, place::Place, verdict::Verdict},
     ledger::Ledger,
-    network::{Deed, Network},
+    network::Network,
+    reached::Reached,
     scenario::Scenario,
-    visitor::Visitor,
+    world::World,
 };
-
-/// Turns of a worker that had nothing to do and did not wait, before it is said to spin.
-const IDLE_TURNS_MAX: u32 = 200;
 
 /// Steps of a history, after which it is said never to end.
 const STEPS_MAX: u64 = 20_000_000;
 
 /// How long it takes until everything has come to rest: longer than every timeout.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_secs(100);
+
+/// How likely a worker acts where a visitor could: there are few of them, and many visitors.
+const WORKER_FIRST: f64 = 0.3;
 
 /// A history that ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// How long it took, on its own clock.
+    pub lasted: Duration,
     /// Turns of workers.
     pub turns: u64,
     /// Connections that became open.
     pub opened: u64,
+    /// Messages that were published.
+    pub published: usize,
     /// Messages that were offered or queued.
     pub delivered: u64,
-    /// How many were closed for which reason.
-    pub closed_for: Vec<(&'static str, u64)>,
+    /// What was reached.
+    pub reached: Reached,
     /// A number that two equal histories have in common.
     pub fingerprint: u64,
 }
@@ -51,6 +59,8 @@ pub struct Broken {
     pub seed: u64,
     /// Which promise.
     pub what: String,
+    /// What the seed had made of it.
+    pub scenario: String,
     /// What was done and told last.
     pub deeds: Vec<Deed>,
 }
@@ -61,11 +71,12 @@ pub struct Broken {
 /// A promise was broken, or something has panicked.
 pub fn run(seed: u64) -> Result<Summary, Box<Broken>> {
     let mut history = History::new(Scenario::new(seed));
-    let network = history.network.clone();
+    let network = history.world.network.clone();
+    let scenario = format!("{:?}", history.world.scenario);
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| history.run()));
     outcome
         .unwrap_or_else(|panic| Err(format!("panic: {}", message(panic.as_ref()))))
-        .map_err(|what| Box::new(Broken { seed, what, deeds: network.deeds() }))
+        .map_err(|what| Box::new(Broken { seed, what, scenario, deeds: network.deeds() }))
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -73,30 +84,12 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// A worker with what it runs on.
-struct Place {
-    worker: Worker<Hub>,
-    engine: SimEngine,
-    endpoint: Endpoint<Letter>,
-    /// It waits until then, unless something happens before; `None`: it has something to do.
-    waits: Option<Time>,
-    /// True exactly when it waits and is parked: then letters end its wait.
-    is_parked: bool,
-    /// It is kept from its turn until then.
-    late_until: Time,
-    idle_turns: u32,
-    /// True exactly when its thread has ended, because it was drained.
-    has_ended: bool,
-}
-
 struct History {
-    scenario: Scenario,
-    network: Network,
-    chance: Chance,
-    ledger: Ledger,
+    world: World,
     places: Vec<Place>,
-    visitors: Vec<Visitor>,
+    crowd: Crowd,
     guest: Guest,
+    verdict: Verdict,
     /// True exactly when every worker was seen to be drained.
     all_drained: bool,
     turns: u64,
@@ -107,239 +100,182 @@ struct History {
 #[derive(Clone, Copy, Debug)]
 enum Actor {
     Worker(usize),
-    Visitor(usize),
+    Visitor,
     Guest,
 }
 
 impl History {
     fn new(scenario: Scenario) -> Self {
-        // Another seed than the network's and the scenario's, or they would throw alike.
-        let mut chance = Chance::new(scenario.seed ^ 0x9E37_79B9_7F4A_7C15);
         let network = Network::new(scenario.network.clone());
-        let mut ledger = Ledger::default();
+        // Another seed than the network's and the scenario's, or they would throw alike.
+        let chance = Chance::new(scenario.seed ^ 0x9E37_79B9_7F4A_7C15);
         let letters_max = scenario.limits.mesh_letters_max as usize;
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
-        let places = endpoints
-            .into_iter()
-            .map(|endpoint| {
-                let Member(member) = endpoint.member();
-                let engine = network.engine(scenario.engine());
-                let hub = Hub::new(scenario.hub(member));
-                let options = scenario.worker(member);
-                let worker = Worker::new(options, hub, endpoint.member(), network.now());
-                let late_until = Time(0);
-                Place {
-                    worker,
-                    engine,
-                    endpoint,
-                    waits: None,
-                    is_parked: false,
-                    late_until,
-                    idle_turns: 0,
-                    has_ended: false,
-                }
-            })
-            .collect();
-        let guest = Guest::new(guest, &network, &scenario, &mut ledger, &mut chance);
-        let begin = network.now();
-        let visitors = (0..scenario.visitors)
-            .map(|number| Visitor::new(number, &scenario, &mut ledger, begin, &mut chance))
-            .collect();
-        Self {
+        let places = endpoints.into_iter().map(|it| Place::new(it, &network, &scenario)).collect();
+        let mut world = World {
             scenario,
             network,
             chance,
-            ledger,
-            places,
-            visitors,
-            guest,
-            all_drained: false,
-            turns: 0,
-            steps: 0,
-        }
+            ledger: Ledger::default(),
+            visits: Vec::new(),
+            visits_begun: 0,
+        };
+        let guest = Guest::new(guest, &mut world);
+        let crowd = Crowd::new(&mut world);
+        let verdict = Verdict::default();
+        Self { world, places, crowd, guest, verdict, all_drained: false, turns: 0, steps: 0 }
     }
 
     fn run(&mut self) -> Result<Summary, String> {
-        let begin = self.network.now();
-        self.go_on(begin + self.scenario.lasts)?;
+        let begin = self.now();
+        self.go_on(begin + self.world.scenario.lasts)?;
+        while self.world.ledger.publications() < self.world.scenario.publications_min {
+            self.go_on(self.now() + Duration::from_secs(1))?;
+        }
         // From now on every turn comes when it is due: what is late by turns never comes to rest.
-        self.scenario.late_turns = 0.0;
-        self.visitors.iter_mut().for_each(Visitor::calm_down);
+        self.world.scenario.late_turns = 0.0;
+        self.world.network.come_to_rest();
+        self.crowd.calm_down();
         self.guest.calm_down();
-        self.go_on(self.network.now() + REST)?;
-        for visitor in &self.visitors {
-            visitor.conclude(&mut self.ledger);
-        }
-        for visitor in &self.visitors {
-            visitor.check(&self.ledger, self.scenario.is_calm)?;
-        }
+        self.go_on(self.now() + REST)?;
+        self.crowd.check(&mut self.world)?;
         self.guest.check_receipts()?;
         self.drain()?;
-        self.summarise()
+        self.verdict.check(&self.world)?;
+        self.summarise(begin)
+    }
+
+    fn now(&self) -> Time {
+        self.world.network.now()
     }
 
     fn drain(&mut self) -> Result<(), String> {
-        while !self.guest.drain(self.scenario.drain) {
-            self.go_on(self.network.now() + Duration::from_millis(100))?;
+        let over = self.world.scenario.drain;
+        self.crowd.send_latecomers(&mut self.world);
+        while !self.guest.drain(over) {
+            self.go_on(self.now() + Duration::from_millis(100))?;
         }
-        let drained = |history: &Self| history.places.iter().all(|it| it.worker.is_drained());
-        let longest = self.scenario.drain + self.scenario.close_timeout + Duration::from_secs(5);
-        let deadline = self.network.now() + longest;
+        self.verdict.is_draining = true;
+        let drained = |history: &Self| history.places.iter().all(Place::is_drained);
+        let longest = over
+            + self.world.scenario.close_timeout
+            + self.world.scenario.handshake_timeout
+            + Duration::from_secs(5);
+        let deadline = self.now() + longest;
         while !drained(self) {
-            if self.network.now() >= deadline {
-                let left: Vec<usize> =
-                    self.places.iter().map(|it| it.engine.connections()).collect();
+            if self.now() >= deadline {
+                let left: Vec<usize> = self.places.iter().map(Place::connections).collect();
                 return Err(format!("not drained after {longest:?}: connections left {left:?}"));
             }
-            self.go_on(self.network.now() + Duration::from_millis(100))?;
+            self.go_on(self.now() + Duration::from_millis(100))?;
         }
         // The last reports, which the workers would have made before they ended, and segments.
         self.all_drained = true;
-        self.places.iter_mut().for_each(|place| place.has_ended = false);
-        self.go_on(self.network.now() + Duration::from_secs(3))?;
-        if let Some(hangs) = self.visitors.iter().find(|visitor| visitor.hangs()) {
-            return Err(format!("after the drain there is still {hangs:?}"));
-        }
+        self.places.iter_mut().for_each(Place::revive);
+        self.go_on(self.now() + self.world.scenario.report_period * 2 + Duration::from_secs(3))?;
+        self.crowd.check_gone()?;
         self.guest.check_gauges()
     }
 
-    fn summarise(&self) -> Result<Summary, String> {
+    fn summarise(&self, begin: Time) -> Result<Summary, String> {
         for (number, place) in self.places.iter().enumerate() {
-            let (accepted, closed) = place.engine.accepted_and_closed();
-            if accepted != closed || place.engine.connections() > 0 {
-                return Err(format!("worker {number}: {accepted} accepted, {closed} closed"));
-            }
+            place.check_ended().map_err(|what| format!("worker {number}: {what}"))?;
         }
-        let closed_for = self.guest.closed_for.iter().filter(|(_, count)| **count > 0);
+        let received = self.world.ledger.received();
+        if received > self.guest.delivered {
+            let delivered = self.guest.delivered;
+            return Err(format!("{received} messages received, and {delivered} delivered"));
+        }
+        let mut reached = self.world.network.reached();
+        reached.merge(&self.guest.reached);
         Ok(Summary {
+            lasted: self.now().since(begin),
             turns: self.turns,
             opened: self.guest.opened,
+            published: self.world.ledger.publications(),
             delivered: self.guest.delivered,
-            closed_for: closed_for.map(|(reason, count)| (*reason, *count)).collect(),
-            fingerprint: self.network.fingerprint(),
+            reached,
+            fingerprint: self.world.network.fingerprint(),
         })
     }
 
     /// Has everyone act until then.
     fn go_on(&mut self, until: Time) -> Result<(), String> {
-        while self.network.now() < until {
+        while self.now() < until {
             self.steps += 1;
             if self.steps > STEPS_MAX {
                 return Err("the history does not come to its end".to_owned());
             }
-            let ready = self.ready();
-            if ready.is_empty() {
-                self.check_parked()?;
-                let next = self.next().min(until);
-                self.network.advance(next);
-                continue;
-            }
-            match *self.chance.one(&ready) {
-                Actor::Worker(number) => self.turn(number)?,
-                Actor::Visitor(number) => self.visitors[number].act(
-                    &self.network,
-                    &mut self.ledger,
-                    &self.scenario,
-                    &mut self.chance,
-                )?,
-                Actor::Guest => {
-                    self.guest.act(&self.scenario, &mut self.ledger, &mut self.chance)?;
+            self.crowd.look_around(&self.world.network);
+            match self.choose() {
+                Some(Actor::Worker(number)) => self.turn(number)?,
+                Some(Actor::Visitor) => self.crowd.act(&mut self.world)?,
+                Some(Actor::Guest) => {
+                    self.guest.act(&mut self.world)?;
+                    for (worker, closed) in self.guest.closes.drain(..) {
+                        let place = &mut self.places[worker];
+                        self.verdict.add(&closed, place.watch(closed.connection), &self.world)?;
+                    }
+                }
+                None => {
+                    self.check_parked()?;
+                    let next = self.next().min(until);
+                    self.world.network.advance(next);
                 }
             }
         }
         Ok(())
     }
 
-    /// Who has something to do now.
-    fn ready(&self) -> Vec<Actor> {
-        let now = self.network.now();
-        let workers = self.places.iter().enumerate().filter(|(_, it)| it.is_ready(now));
-        let visitors = self.visitors.iter().enumerate();
-        let visitors = visitors.filter(|(_, it)| it.next() <= now || it.is_ready(now));
-        let guest = (self.guest.next() <= now || self.guest.is_ready()).then_some(Actor::Guest);
-        workers
-            .map(|(number, _)| Actor::Worker(number))
-            .chain(visitors.map(|(number, _)| Actor::Visitor(number)))
-            .chain(guest)
-            .collect()
+    /// Somebody who has something to do now.
+    fn choose(&mut self) -> Option<Actor> {
+        let now = self.now();
+        let mut others = Vec::new();
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if place.is_ready(now) {
+                others.push(Actor::Worker(number));
+            }
+        }
+        if self.guest.next() <= now || self.guest.is_ready() {
+            others.push(Actor::Guest);
+        }
+        if !self.crowd.is_ready() {
+            return (!others.is_empty()).then(|| *self.world.chance.one(&others));
+        }
+        if others.is_empty() || !self.world.chance.of(WORKER_FIRST) {
+            return Some(Actor::Visitor);
+        }
+        Some(*self.world.chance.one(&others))
     }
 
     /// When somebody will have something to do.
     fn next(&self) -> Time {
-        let workers = self.places.iter().map(Place::next);
-        let visitors = self.visitors.iter().map(Visitor::next);
-        let first = workers.chain(visitors).min().unwrap_or(Time::NEVER);
-        first.min(self.guest.next()).min(self.network.next())
+        let workers = self.places.iter().map(Place::next).min().unwrap_or(Time::NEVER);
+        let others = self.crowd.next().min(self.guest.next());
+        workers.min(others).min(self.world.network.next())
     }
 
     /// Everybody waits: no letter may lie beside a worker that nobody will wake.
-    fn check_parked(&self) -> Result<(), String> {
-        if self.places.iter().any(|place| place.engine.has_submitted()) {
+    fn check_parked(&mut self) -> Result<(), String> {
+        if self.places.iter().any(Place::has_submitted) {
             // A worker that is late may have the wake-up among what it has not yet handed over.
             return Ok(());
         }
-        for (number, place) in self.places.iter().enumerate() {
-            let letters = place.endpoint.waiting();
-            if place.is_parked && !place.engine.is_ready() && letters > 0 {
-                return Err(format!("worker {number} is parked beside {letters} letters"));
-            }
+        for (number, place) in self.places.iter_mut().enumerate() {
+            place.check_parked().map_err(|what| format!("worker {number} {what}"))?;
         }
         Ok(())
     }
 
     fn turn(&mut self, number: usize) -> Result<(), String> {
         let place = &mut self.places[number];
-        let now = self.network.now();
-        if place.late_until < now && self.chance.of(self.scenario.late_turns) {
-            place.late_until = now + Duration::from_millis(self.chance.long(1..=1_500));
+        if place.must_wait(&mut self.world) {
             return Ok(());
         }
-        place.waits = None;
-        if std::mem::take(&mut place.is_parked) {
-            place.endpoint.unpark();
-        }
         self.turns += 1;
-        place.worker.turn(&mut place.engine, &mut place.endpoint).map_err(|it| it.to_string())?;
-        if let Some(breach) = place.engine.breaches().first() {
-            return Err(format!("worker {number} broke the contract: {breach}"));
-        }
-        place.has_ended |= place.worker.is_drained() && !self.all_drained;
-        // Nothing takes no time.
-        let took = Duration::from_micros(self.chance.long(1..=50));
-        self.network.advance(now + took);
-        let place = &mut self.places[number];
-        match place.engine.waits_until() {
-            Some(until) if until > now => {
-                place.idle_turns = 0;
-                // Where there are letters already, it has looked at them and does not want them.
-                place.is_parked = place.endpoint.park();
-                place.waits = Some(until);
-            }
-            Some(_) => {
-                place.idle_turns += 1;
-                if place.idle_turns > IDLE_TURNS_MAX {
-                    let letters = place.endpoint.waiting();
-                    return Err(format!("worker {number} spins beside {letters} letters"));
-                }
-            }
-            None => place.idle_turns = 0,
-        }
-        Ok(())
-    }
-}
-
-impl Place {
-    fn is_ready(&self, now: Time) -> bool {
-        self.late_until <= now
-            && !self.has_ended
-            && self.waits.is_none_or(|until| until <= now || self.engine.is_ready())
-    }
-
-    fn next(&self) -> Time {
-        if self.has_ended {
-            return Time::NEVER;
-        }
-        self.waits.unwrap_or(Time(0)).max(self.late_until)
+        place
+            .turn(&mut self.world, self.all_drained)
+            .map_err(|what| format!("worker {number} {what}"))
     }
 }

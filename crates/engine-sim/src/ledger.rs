@@ -2,7 +2,7 @@
 //! that can be checked. Messages of one publisher to one topic arrive in order, each once, and
 //! without a gap for as long as a subscriber is open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use worker::Time;
 
@@ -43,6 +43,10 @@ struct Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     streams: Vec<Stream>,
+    /// Streams with a message, in their order.
+    begun: BTreeSet<StreamId>,
+    publications: usize,
+    received: u64,
 }
 
 /// What one visitor may expect and has received.
@@ -73,7 +77,10 @@ impl Ledger {
 
     /// The payload of the next message of a stream, so many bytes or a few more.
     pub(crate) fn publish(&mut self, id: StreamId, now: Time, opcode: u8, bytes: usize) -> Vec<u8> {
-        let messages = &mut self.streams[id].messages;
+        let stream = &mut self.streams[id];
+        self.begun.insert(id);
+        self.publications += usize::from(stream.to != To::Echo);
+        let messages = &mut stream.messages;
         let payload = payload(id, messages.len(), bytes);
         messages.push(Message { sent: now, opcode, bytes });
         payload
@@ -96,35 +103,49 @@ impl Ledger {
             .filter(|(id, _)| *id < self.streams.len())
             .ok_or_else(|| format!("visitor {visitor} has received what nobody sent"))?;
         let stream = &mut self.streams[id];
-        let name =
-            format!("message {number} of stream {id} ({:?}) at visitor {visitor}", stream.to);
-        let message = stream.messages.get(number).ok_or(format!("{name} was not sent"))?;
+        let to = stream.to;
+        let broken = |how: &str| {
+            Err(format!("message {number} of stream {id} ({to:?}) at visitor {visitor} {how}"))
+        };
+        let Some(message) = stream.messages.get(number) else { return broken("was not sent") };
         let sent = payload(id, number, message.bytes);
         if message.opcode != opcode || sent != received {
             let same = sent.iter().zip(received).take_while(|(sent, got)| sent == got).count();
-            return Err(format!(
-                "{name} is not what was sent: opcode {} became {opcode}, {} bytes became {}, of \
-                 which {same} are the same",
+            return broken(&format!(
+                "is not what was sent: opcode {} became {opcode}, {} bytes became {}, of which \
+                 {same} are the same",
                 message.opcode,
                 sent.len(),
                 received.len()
             ));
         }
         if !is_for(by, stream) {
-            return Err(format!("{name} is not for it"));
+            return broken("is not for it");
         }
         let next = by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, number));
         if number != next {
-            return Err(format!("{name} came instead of {next}"));
+            return broken(&format!("came instead of {next}"));
         }
         by.next.insert(id, number + 1);
         stream.heard = stream.heard.max(number + 1);
+        self.received += 1;
         Ok(())
+    }
+
+    /// How many messages all subscribers have received.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// How many messages were published, of those that may be.
+    pub(crate) fn publications(&self) -> usize {
+        self.publications
     }
 
     /// A subscriber that is open when everything has come to rest: it has all that it must have.
     pub(crate) fn check(&self, by: &Subscription) -> Result<(), String> {
-        for (id, stream) in self.streams.iter().enumerate().filter(|(_, it)| is_for(by, it)) {
+        let begun = self.begun.iter().map(|id| (*id, &self.streams[*id]));
+        for (id, stream) in begun.filter(|(_, it)| is_for(by, it)) {
             let must = if stream.taken { stream.messages.len() } else { stream.heard };
             let next = by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, must));
             if next != must {

@@ -6,26 +6,34 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod chance;
 mod client;
+mod deeds;
 mod engine;
 mod frames;
 mod guest;
 mod history;
 mod ledger;
+mod link;
 mod network;
 mod options;
 mod outcome;
 mod pipe;
+mod reached;
 mod scenario;
 mod table;
 mod visitor;
+mod watch;
+mod world;
 
 pub use crate::{
     chance::Chance,
     client::{Client, ClientRead},
+    deeds::Deed,
     engine::SimEngine,
     history::{Broken, Summary, run},
-    network::{Deed, Network},
-    options::{Clock, EngineOptions, Faults, NetworkOptions},
+    network::Network,
+    options::{Clock, EngineOptions, Faults, NetworkOptions, Promises},
+    reached::Reached,
 };

@@ -4,8 +4,9 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -15,83 +16,26 @@ use std::{
 };
 
 use mesh::Member;
-use worker::{Failure, Time};
+use worker::{Failure, Slot, Time};
 
 use crate::{
     chance::Chance,
     client::Client,
+    deeds::{Deed, Deeds},
     engine::SimEngine,
+    link::{Link, LinkId, Side},
     options::{EngineOptions, NetworkOptions},
     pipe::{Pipe, Segment},
+    reached::{BROKEN_LINK, Reached, STALLED_LINK},
 };
+
+/// How much longer than the others a delayed segment takes at most, and how long a link that stalls
+/// lets nothing through at most.
+const DELAY_US_MAX: u64 = 50_000;
+const STALL_MS_MAX: u64 = 20_000;
 
 /// How long a client waits before it knocks again at a listener whose queue is full.
 const KNOCK_AGAIN: Duration = Duration::from_millis(200);
-
-/// A link by number. Numbers are not used again.
-pub(crate) type LinkId = usize;
-
-/// Whose end of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Server,
-}
-
-impl Side {
-    fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
-}
-
-/// One end of a link.
-#[derive(Debug, Default)]
-struct End {
-    /// Why it carries no more bytes.
-    broken: Option<Failure>,
-    /// True exactly when its program has closed it: what still arrives is answered by a reset.
-    closed: bool,
-}
-
-/// A connection as the network knows it.
-#[derive(Debug)]
-struct Link {
-    address: SocketAddr,
-    /// Which engine, and which of its listeners.
-    listener: (usize, usize),
-    latency: Duration,
-    /// True exactly when the listener's queue has taken it.
-    established: bool,
-    client: End,
-    server: End,
-    /// From the client to the server.
-    up: Pipe,
-    /// From the server to the client.
-    down: Pipe,
-}
-
-impl Link {
-    fn end(&mut self, side: Side) -> &mut End {
-        match side {
-            Side::Client => &mut self.client,
-            Side::Server => &mut self.server,
-        }
-    }
-
-    fn from(&mut self, side: Side) -> &mut Pipe {
-        match side {
-            Side::Client => &mut self.up,
-            Side::Server => &mut self.down,
-        }
-    }
-
-    fn to(&mut self, side: Side) -> &mut Pipe {
-        self.from(side.other())
-    }
-}
 
 #[derive(Debug)]
 struct Listener {
@@ -100,7 +44,7 @@ struct Listener {
 }
 
 /// What happens at some time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     /// A client knocks at a listener.
     Knock(LinkId),
@@ -112,41 +56,29 @@ enum Happening {
     Tick,
 }
 
-/// Something that was done or told, for the account of a history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deed {
-    /// When.
-    pub time: Time,
-    /// Whose, or which connection's.
-    pub who: u64,
-    /// What.
-    pub what: &'static str,
-    /// How much of it.
-    pub count: u64,
-}
-
-/// How many deeds are remembered.
-const DEEDS_MAX: usize = 400;
-
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) now: Time,
     pub(crate) chance: Chance,
     pub(crate) options: NetworkOptions,
-    happenings: BTreeMap<(Time, u64), Happening>,
+    happenings: BinaryHeap<Reverse<(Time, u64, Happening)>>,
     happened: u64,
     links: Vec<Link>,
     listeners: Vec<Vec<Listener>>,
     /// By member of the mesh: whether somebody has woken it.
     pub(crate) woken: Vec<Arc<AtomicBool>>,
-    deeds: VecDeque<Deed>,
-    fingerprint: u64,
+    pub(crate) reached: Reached,
+    deeds: Deeds,
+    /// Links at whose client's end something has happened, each once.
+    client_news: Vec<LinkId>,
+    /// By member of the mesh: slots where something has happened.
+    server_news: Vec<Vec<Slot>>,
 }
 
 impl State {
     fn at(&mut self, time: Time, happening: Happening) {
         self.happened += 1;
-        self.happenings.insert((time, self.happened), happening);
+        self.happenings.push(Reverse((time, self.happened, happening)));
     }
 
     pub(crate) fn wake(&self, member: Member) {
@@ -161,15 +93,35 @@ impl State {
     }
 
     pub(crate) fn note(&mut self, who: u64, what: &'static str, count: usize) {
-        let deed = Deed { time: self.now, who, what, count: count as u64 };
-        if self.deeds.len() == DEEDS_MAX {
-            self.deeds.pop_front();
+        let time = self.now;
+        self.deeds.note(Deed { time, who, what, count: count as u64 });
+    }
+
+    /// Something has happened at this end, which its owner will want to look at.
+    fn touch(&mut self, id: LinkId, side: Side) {
+        let link = &mut self.links[id];
+        match side {
+            Side::Client if !std::mem::replace(&mut link.has_client_news, true) => {
+                self.client_news.push(id);
+            }
+            Side::Client => {}
+            Side::Server => {
+                if let Some(slot) = link.slot {
+                    self.server_news[link.listener.0].push(slot);
+                }
+            }
         }
-        self.deeds.push_back(deed);
-        for word in [deed.time.0, deed.who, deed.count, what.len() as u64] {
-            // FNV-1a by words: it need not resist anybody.
-            self.fingerprint = (self.fingerprint ^ word).wrapping_mul(0x0100_0000_01b3);
-        }
+    }
+
+    /// The engine has given the link a place, or taken it away.
+    pub(crate) fn place(&mut self, id: LinkId, slot: Option<Slot>) {
+        self.links[id].slot = slot;
+        self.touch(id, Side::Server);
+    }
+
+    /// The slots of a member where something has happened since the last call.
+    pub(crate) fn take_server_news(&mut self, member: usize) -> std::vec::Drain<'_, Slot> {
+        self.server_news[member].drain(..)
     }
 
     fn connect(&mut self, listener: (usize, usize)) -> LinkId {
@@ -178,25 +130,17 @@ impl State {
         let nanoseconds = |span: u128| u64::try_from(span).unwrap_or(u64::MAX);
         let span = nanoseconds(*span.start())..=nanoseconds(*span.end());
         let latency = Duration::from_nanos(self.chance.long(span));
-        let pipe = Pipe::new(self.options.send_buffer_bytes, self.options.window_bytes);
-        let other = Pipe::new(self.options.send_buffer_bytes, self.options.window_bytes);
-        self.links.push(Link {
-            address: address(id),
-            listener,
-            latency,
-            established: false,
-            client: End::default(),
-            server: End::default(),
-            up: pipe,
-            down: other,
-        });
+        let (send_buffer_bytes, window_bytes) =
+            (self.options.send_buffer_bytes, self.options.window_bytes);
+        let pipe = || Pipe::new(send_buffer_bytes, window_bytes);
+        self.links.push(Link::new(id, listener, latency, pipe));
         self.at(self.now + latency, Happening::Knock(id));
         id
     }
 
     fn knock(&mut self, id: LinkId) {
         let (member, listener) = self.links[id].listener;
-        if self.links[id].client.broken.is_some() {
+        if self.links[id].end(Side::Client).broken.is_some() {
             return;
         }
         let listener = &mut self.listeners[member][listener];
@@ -225,7 +169,16 @@ impl State {
 
     fn segment_left(&mut self, id: LinkId, side: Side) {
         let link = &mut self.links[id];
-        let arrival = (self.now + link.latency).max(link.from(side).last_arrival);
+        let mut arrival = self.now + link.latency;
+        if self.chance.of(self.options.faults.delayed_segments) {
+            arrival = arrival + Duration::from_micros(self.chance.long(1..=DELAY_US_MAX));
+        }
+        if self.chance.of(self.options.faults.stalled_links) {
+            self.reached.count(STALLED_LINK);
+            arrival = arrival + Duration::from_millis(self.chance.long(1..=STALL_MS_MAX));
+        }
+        let link = &mut self.links[id];
+        let arrival = arrival.max(link.from(side).last_arrival);
         link.from(side).last_arrival = arrival;
         self.at(arrival, Happening::Arrive(id, side));
     }
@@ -234,9 +187,10 @@ impl State {
         if self.chance.of(self.options.faults.broken_links) {
             self.break_link(id);
         }
+        let receiver = sender.other();
+        self.touch(id, receiver);
         let link = &mut self.links[id];
         let Some(segment) = link.from(sender).arrive() else { return };
-        let receiver = sender.other();
         if link.end(receiver).broken.is_some() {
             return;
         }
@@ -257,13 +211,15 @@ impl State {
         let failures = [Failure::Reset, Failure::TimedOut, Failure::Unreachable, Failure::Other(5)];
         let failure = *self.chance.one(&failures);
         self.note(id as u64, "the link breaks", 0);
+        self.reached.count(BROKEN_LINK);
         let link = &mut self.links[id];
-        link.client.broken.get_or_insert(Failure::Reset);
-        link.server.broken.get_or_insert(failure);
-        for pipe in [&mut link.up, &mut link.down] {
-            pipe.forget_arrived();
-            pipe.forget_unsent();
+        for (side, failure) in [(Side::Client, Failure::Reset), (Side::Server, failure)] {
+            link.end(side).broken.get_or_insert(failure);
+            link.to(side).forget_arrived();
+            link.from(side).forget_unsent();
         }
+        self.touch(id, Side::Client);
+        self.touch(id, Side::Server);
     }
 
     /// What this side's socket takes of the bytes.
@@ -367,34 +323,26 @@ impl State {
 
     /// When the next thing happens.
     pub(crate) fn next(&self) -> Time {
-        self.happenings.first_key_value().map_or(Time::NEVER, |((time, _), _)| *time)
+        self.happenings.peek().map_or(Time::NEVER, |Reverse((time, ..))| *time)
     }
 
     /// Moves the clock, and has everything happen that does until then.
     pub(crate) fn advance(&mut self, to: Time) {
-        while let Some(entry) = self.happenings.first_entry().filter(|entry| entry.key().0 <= to) {
-            let ((time, _), happening) = entry.remove_entry();
+        while self.next() <= to {
+            let Some(Reverse((time, _, happening))) = self.happenings.pop() else { break };
             self.now = self.now.max(time);
             match happening {
                 Happening::Knock(id) => self.knock(id),
                 Happening::Arrive(id, side) => self.arrive(id, side),
-                Happening::Window(id, side) => self.pump(id, side),
+                Happening::Window(id, side) => {
+                    self.pump(id, side);
+                    self.touch(id, side);
+                }
                 Happening::Tick => {}
             }
         }
         self.now = self.now.max(to);
     }
-}
-
-/// Every other client comes from an IPv6 address, and none from the address of another.
-fn address(id: LinkId) -> SocketAddr {
-    let number = u32::try_from(id).unwrap_or(u32::MAX);
-    let ip = if number.is_multiple_of(2) {
-        IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | number >> 1))
-    } else {
-        IpAddr::V6(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number)))
-    };
-    SocketAddr::new(ip, 40_000)
 }
 
 /// A virtual network. Clones are handles of the same one.
@@ -411,13 +359,15 @@ impl Network {
             now: Time(1_000_000_000),
             chance: Chance::new(options.seed),
             options,
-            happenings: BTreeMap::new(),
+            happenings: BinaryHeap::new(),
             happened: 0,
             links: Vec::new(),
             listeners: Vec::new(),
             woken: Vec::new(),
-            deeds: VecDeque::new(),
-            fingerprint: 0xcbf2_9ce4_8422_2325,
+            reached: Reached::default(),
+            deeds: Deeds::new(),
+            client_news: Vec::new(),
+            server_news: Vec::new(),
         };
         Self { state: Rc::new(RefCell::new(state)) }
     }
@@ -430,6 +380,7 @@ impl Network {
         let listener = || Listener { open: true, waiting: VecDeque::new() };
         state.listeners.push((0..options.listeners).map(|_| listener()).collect());
         state.woken.push(Arc::default());
+        state.server_news.push(Vec::new());
         drop(state);
         SimEngine::new(self.clone(), member, options)
     }
@@ -441,6 +392,7 @@ impl Network {
         let woken = Arc::<AtomicBool>::default();
         state.listeners.push(Vec::new());
         state.woken.push(Arc::clone(&woken));
+        state.server_news.push(Vec::new());
         woken
     }
 
@@ -475,6 +427,22 @@ impl Network {
         self.connect(member, listener)
     }
 
+    /// The links at whose client's end something has happened since the last call, into `news`.
+    pub(crate) fn take_client_news(&self, news: &mut Vec<LinkId>) {
+        let state = &mut *self.state.borrow_mut();
+        for id in state.client_news.drain(..) {
+            state.links[id].has_client_news = false;
+            news.push(id);
+        }
+    }
+
+    /// From now on links neither break nor stall.
+    pub(crate) fn come_to_rest(&self) {
+        let faults = &mut self.state.borrow_mut().options.faults;
+        faults.broken_links = 0.0;
+        faults.stalled_links = 0.0;
+    }
+
     /// Wakes a member of the mesh.
     pub fn wake(&self, member: Member) {
         self.state.borrow().wake(member);
@@ -505,12 +473,22 @@ impl Network {
     /// The last things that were done and told.
     #[must_use]
     pub fn deeds(&self) -> Vec<Deed> {
-        self.state.borrow().deeds.iter().copied().collect()
+        self.state.borrow().deeds.last()
+    }
+
+    /// What has been reached here.
+    pub(crate) fn reached(&self) -> Reached {
+        self.state.borrow().reached.clone()
+    }
+
+    /// Counts that something was reached.
+    pub(crate) fn reach(&self, row: &str) {
+        self.state.borrow_mut().reached.count(row);
     }
 
     /// A number that two histories have in common if they are the same.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        self.state.borrow().fingerprint
+        self.state.borrow().deeds.fingerprint()
     }
 }

@@ -53,6 +53,12 @@ pub struct Faults {
     pub exhausted_buffers: f64,
     /// Something that is ready is told only by a later wait.
     pub late_completions: f64,
+    /// A segment takes longer than others.
+    pub delayed_segments: f64,
+    /// A link lets nothing through for seconds: whenever a segment leaves.
+    pub stalled_links: f64,
+    /// For some milliseconds hardly any send takes anything: at every entry.
+    pub send_storms: f64,
     /// Beyond the contract: something is told of a connection that is gone.
     pub stale_completions: f64,
 }
@@ -67,6 +73,9 @@ impl Faults {
         lost_accepts: 0.0,
         exhausted_buffers: 0.0,
         late_completions: 0.0,
+        delayed_segments: 0.0,
+        stalled_links: 0.0,
+        send_storms: 0.0,
         stale_completions: 0.0,
     };
 }
@@ -82,4 +91,15 @@ pub struct EngineOptions {
     pub receive_buffer_bytes: usize,
     /// What a lingering connection reads and throws away at most.
     pub linger_bytes_max: usize,
+    /// What its worker is held to.
+    pub promises: Promises,
+}
+
+/// What a worker owes every connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promises {
+    /// Who is silent is pinged once in this time; `None`: nobody is.
+    pub ping_interval: Option<Duration>,
+    /// Who does not answer a ping within this is cut.
+    pub pong_timeout: Duration,
 }

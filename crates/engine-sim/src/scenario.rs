@@ -1,14 +1,14 @@
-//! What a seed makes of a history before it begins: how many workers, which bounds, which network,
-//! and who comes to visit.
+//! What a seed makes of a history before it begins: how large it is, which bounds, which network,
+//! and who comes to visit. Nine in ten are small and quick; one in ten has a thousand connections.
 
 use std::time::Duration;
 
 use hub::OriginRule;
-use worker::{Limits, SlowConsumer};
+use worker::{Limits, SlowConsumer, Time};
 
 use crate::{
     chance::Chance,
-    options::{Clock, EngineOptions, Faults, NetworkOptions},
+    options::{Clock, EngineOptions, Faults, NetworkOptions, Promises},
 };
 
 /// The whole of it.
@@ -18,25 +18,43 @@ pub(crate) struct Scenario {
     /// True exactly when nothing goes wrong that a visitor does not do itself, and no bound is so
     /// small that a visitor that behaves could meet it.
     pub(crate) is_calm: bool,
+    /// True exactly when it has a thousand connections.
+    pub(crate) is_large: bool,
     pub(crate) workers: u16,
     pub(crate) connections_max: u32,
     pub(crate) topics: usize,
+    /// The most topics of one visitor.
+    pub(crate) topics_per_visitor_max: usize,
     pub(crate) network: NetworkOptions,
     /// Bytes of the messages that visitors send.
     pub(crate) message_bytes: usize,
     pub(crate) receive_buffer_bytes: usize,
     pub(crate) limits: Limits,
     pub(crate) held_bytes_max: u64,
+    /// True exactly when visitors may publish.
+    pub(crate) client_publish: bool,
+    pub(crate) same_origin: bool,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) ping_interval: Option<Duration>,
     pub(crate) pong_timeout: Duration,
     pub(crate) coalesce_delay: Duration,
+    pub(crate) connection_age_max: Option<Duration>,
     /// How likely a worker whose turn it is has to wait for it.
     pub(crate) late_turns: f64,
+    /// When workers are taken apart and put together again: so long after the beginning, which one.
+    pub(crate) moves: Vec<(Duration, usize)>,
     /// How long everyone acts.
     pub(crate) lasts: Duration,
     pub(crate) visitors: usize,
+    /// How often a visitor that is no longer connected comes back at most.
+    pub(crate) comebacks_max: usize,
+    /// When many leave at once, and come back at once.
+    pub(crate) storm: Option<Duration>,
+    /// At least so many messages are published.
+    pub(crate) publications_min: usize,
+    pub(crate) report_period: Duration,
     pub(crate) drain: Duration,
 }
 
@@ -46,34 +64,66 @@ const MESSAGE_BYTES_MAX: u32 = 4096;
 impl Scenario {
     pub(crate) fn new(seed: u64) -> Self {
         let chance = &mut Chance::new(seed);
-        let is_calm = chance.of(0.4);
-        let milliseconds = |chance: &mut Chance, range| Duration::from_millis(chance.long(range));
-        let workers = *chance.one(&[1, 2, 2, 3, 4]);
-        let message_bytes = *chance.one(&[20, 200, MESSAGE_BYTES_MAX as usize]);
+        let is_large = chance.of(0.1);
+        let is_calm = chance.of(0.3);
+        let workers: u16 = if is_large { 3 } else { 2 };
+        let message_bytes = *chance.one(match is_large {
+            true => &[20, 200][..],
+            false => &[20, 200, 200, MESSAGE_BYTES_MAX as usize],
+        });
         // Many bytes in many pieces would take too long.
-        let pieces = if message_bytes <= 200 { &[1, 7, 64, 1_024][..] } else { &[64, 1_024] };
-        let limits = limits(is_calm, chance);
+        let is_wide = is_large || message_bytes > 200;
+        let pieces = if is_wide { &[64, 1_024][..] } else { &[7, 64, 1_024] };
+        let limits = limits(is_calm, is_wide, chance);
+        let lasts = milliseconds(chance, 300_000..=360_000);
+        let seconds = lasts.as_secs();
+        let moment = |chance: &mut Chance| Duration::from_secs(chance.long(1..=seconds));
+        let moves = chance.number(0..=if is_large { 3 } else { 30 });
         Self {
             seed,
             is_calm,
+            is_large,
             workers,
-            connections_max: *chance.one(if is_calm { &[64][..] } else { &[3, 8, 20, 64] }),
-            topics: chance.number(1..=4),
-            network: network(seed, is_calm, chance, pieces),
+            connections_max: *chance.one(match (is_calm, is_large) {
+                (true, _) => &[2_000][..],
+                (false, true) => &[300, 340, 1_000],
+                (false, false) => &[3, 8, 20, 64],
+            }),
+            topics: if is_large { chance.number(20..=60) } else { chance.number(1..=4) },
+            topics_per_visitor_max: if is_large { 2 } else { 4 },
+            network: network(seed, is_calm, is_wide, chance, pieces),
             message_bytes,
             receive_buffer_bytes: *chance.one(pieces),
             held_bytes_max: if is_calm { 1 << 30 } else { limits.fanout_bytes_max },
             limits,
-            write_timeout: milliseconds(chance, if is_calm { 3_000 } else { 500 }..=10_000),
+            client_publish: chance.of(0.9),
+            same_origin: chance.of(0.5),
+            handshake_timeout: milliseconds(chance, 2_000..=5_000),
+            write_timeout: milliseconds(chance, if is_calm { 5_000 } else { 500 }..=10_000),
             close_timeout: milliseconds(chance, 200..=5_000),
-            ping_interval: chance.of(0.8).then(|| milliseconds(chance, 500..=20_000)),
+            ping_interval: chance
+                .of(0.9)
+                .then(|| milliseconds(chance, if is_large { 25_000 } else { 2_000 }..=60_000)),
             pong_timeout: milliseconds(chance, 500..=5_000),
             coalesce_delay: milliseconds(chance, 0..=30) * u32::from(chance.of(0.5)),
-            late_turns: if is_calm { 0.0 } else { *chance.one(&[0.0, 0.0, 0.05, 0.3]) },
-            lasts: milliseconds(chance, 1_000..=15_000),
-            visitors: chance.number(2..=40),
+            connection_age_max: chance.of(0.2).then(|| milliseconds(chance, 20_000..=250_000)),
+            late_turns: if is_calm { 0.0 } else { *chance.one(&[0.0, 0.0, 0.0, 0.001, 0.02]) },
+            moves: (0..moves)
+                .map(|_| (moment(chance), chance.number(0..=usize::from(workers) - 1)))
+                .collect(),
+            lasts,
+            visitors: if is_large { 1_000 } else { chance.number(16..=40) },
+            comebacks_max: *chance.one(if is_large { &[0, 1][..] } else { &[0, 1, 3] }),
+            storm: chance.of(0.3).then(|| moment(chance)),
+            publications_min: 200,
+            report_period: milliseconds(chance, 1_000..=10_000),
             drain: milliseconds(chance, 0..=3_000),
         }
+    }
+
+    /// What the workers are held to.
+    pub(crate) fn promises(&self) -> Promises {
+        Promises { ping_interval: self.ping_interval, pong_timeout: self.pong_timeout }
     }
 
     pub(crate) fn engine(&self) -> EngineOptions {
@@ -82,6 +132,7 @@ impl Scenario {
             listeners: 1,
             receive_buffer_bytes: self.receive_buffer_bytes,
             linger_bytes_max: self.limits.linger_bytes_max as usize,
+            promises: self.promises(),
         }
     }
 
@@ -89,15 +140,15 @@ impl Scenario {
         worker::Options {
             connections_max: self.connections_max,
             listeners: 1,
-            handshake_timeout: Duration::from_secs(5),
+            handshake_timeout: self.handshake_timeout,
             write_timeout: self.write_timeout,
             close_timeout: self.close_timeout,
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,
             coalesce_delay: self.coalesce_delay,
-            connection_age_max: None,
             addresses: None,
             publish_rate_max: None,
+            connection_age_max: self.connection_age_max,
             slow_consumer: SlowConsumer::Close,
             limits: self.limits.clone(),
             seed: self.seed ^ u64::from(member),
@@ -107,29 +158,49 @@ impl Scenario {
     pub(crate) fn hub(&self, member: u16) -> hub::Options {
         hub::Options {
             workers: self.workers,
-            client_publish: true,
+            client_publish: self.client_publish,
             echo: true,
             compression: false,
-            origins: OriginRule::Any,
+            origins: if self.same_origin { OriginRule::SameHost } else { OriginRule::Any },
             topics_per_connection_max: self.limits.topics_per_connection_max,
             topic_bytes_max: self.limits.topic_bytes_max,
             held_bytes_max: self.held_bytes_max,
             seed: self.seed ^ u64::from(member),
         }
     }
+
+    /// A moment between the beginning and the end.
+    pub(crate) fn moment(&self, begin: Time, chance: &mut Chance) -> Time {
+        let lasts = u64::try_from(self.lasts.as_nanos()).unwrap_or(u64::MAX);
+        begin + Duration::from_nanos(chance.long(0..=lasts))
+    }
 }
 
-fn network(seed: u64, is_calm: bool, chance: &mut Chance, pieces: &[usize]) -> NetworkOptions {
+fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Duration {
+    Duration::from_millis(chance.long(range))
+}
+
+fn network(
+    seed: u64,
+    is_calm: bool,
+    is_wide: bool,
+    chance: &mut Chance,
+    pieces: &[usize],
+) -> NetworkOptions {
     let latency_min = Duration::from_micros(chance.long(10..=1_000));
     // So wide and short that whoever reads has soon read everything.
-    let buffers = if is_calm { &[40_000][..] } else { &[100, 1_000, 5_000, 40_000] };
+    let buffers = match (is_calm, is_wide) {
+        (true, _) => &[40_000][..],
+        (false, true) => &[1_000, 5_000, 40_000],
+        (false, false) => &[100, 1_000, 5_000, 40_000],
+    };
     let latency_us_max = if is_calm { 3_000 } else { 50_000 };
     NetworkOptions {
         seed,
         clock: Clock::Driver,
         latency_min,
         latency_max: latency_min + Duration::from_micros(chance.long(0..=latency_us_max)),
-        send_buffer_bytes: *chance.one(&[100, 1_000, 5_000, 40_000]),
+        send_buffer_bytes: *chance.one(buffers),
         window_bytes: *chance.one(buffers),
         segment_bytes_max: *chance.one(pieces).max(&10),
         backlog: if is_calm { 4096 } else { *chance.one(&[1, 5, 4096]) },
@@ -144,7 +215,10 @@ fn faults(chance: &mut Chance) -> Faults {
         split_receives: measure(0.5),
         short_sends: measure(0.5),
         refused_sends: measure(0.3),
+        send_storms: measure(0.01),
         broken_links: measure(0.001),
+        delayed_segments: measure(0.2),
+        stalled_links: measure(0.001),
         lost_accepts: measure(0.1),
         exhausted_buffers: measure(0.2),
         late_completions: measure(0.3),
@@ -152,26 +226,32 @@ fn faults(chance: &mut Chance) -> Faults {
     }
 }
 
-fn limits(is_calm: bool, chance: &mut Chance) -> Limits {
+fn limits(is_calm: bool, is_wide: bool, chance: &mut Chance) -> Limits {
     let queue: u64 = if is_calm { 16 << 20 } else { *chance.one(&[5_000, 20_000, 256 << 10]) };
+    let targets = if is_wide { &[5, 64][..] } else { &[1, 2, 5, 64] };
     Limits {
         surplus_connections_max: 4,
+        handshake_total_bytes_max: 64 << 10,
         message_bytes_max: MESSAGE_BYTES_MAX,
         partial_total_bytes_max: if is_calm { 64 << 20 } else { *chance.one(&[6_000, 1 << 20]) },
-        handshake_total_bytes_max: 64 << 10,
         send_queue_bytes_max: queue,
         send_queue_total_bytes_max: if is_calm {
             1 << 30
         } else {
             *chance.one(&[10_000, 100_000, 1 << 30])
         },
-        send_bytes_max: *chance.one(&[1, 1_000, 32 << 10]),
+        send_bytes_max: *chance.one(if is_wide {
+            &[1_000, 32 << 10][..]
+        } else {
+            &[1, 100, 1_000]
+        }),
         fanout_publications_max: *chance.one(&[1, 3, 20, 4096]),
         fanout_bytes_max: *chance.one(&[5_000, 50_000, 32 << 20]),
-        fanout_targets_max: *chance.one(&[1, 2, 5, 64]),
+        fanout_targets_max: *chance.one(targets),
         coalesce_bytes_max: *chance.one(&[1, 500, 16 << 10]),
         mesh_letters_max: *chance.one(&[1, 2, 8, 32]),
         linger_bytes_max: if is_calm { 256 << 10 } else { *chance.one(&[2_000, 256 << 10]) },
+        closes_logged_max: u32::MAX,
         ..Limits::default()
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use worker::{ConnectionId, Slot, Time};
 
-use crate::network::LinkId;
+use crate::{link::LinkId, watch::Watch};
 
 /// Where a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,17 @@ pub(crate) struct Connection {
     pub(crate) sending: Sending,
     /// There was no buffer: nothing is received until then.
     pub(crate) rests_until: Time,
+    /// It took nothing, though there was room: it is not writable until then.
+    pub(crate) rests_from_sending_until: Time,
+    /// What its worker owes it.
+    pub(crate) watch: Watch,
+}
+
+impl Connection {
+    /// True exactly when it will be worth a look though nothing happens.
+    pub(crate) fn rests(&self, now: Time) -> bool {
+        self.rests_until > now || self.rests_from_sending_until > now
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +72,7 @@ struct Place {
 pub(crate) struct Table {
     places: Vec<Place>,
     free: BTreeSet<Slot>,
+    slots_used: Slot,
 }
 
 impl Table {
@@ -68,12 +80,14 @@ impl Table {
         Self {
             places: (0..connections_max).map(|_| Place::default()).collect(),
             free: (0..connections_max).collect(),
+            slots_used: 0,
         }
     }
 
     /// Gives a link the lowest free slot: a slot that was just freed is soon used again.
-    pub(crate) fn insert(&mut self, link: LinkId) -> Option<ConnectionId> {
+    pub(crate) fn insert(&mut self, link: LinkId, now: Time) -> Option<ConnectionId> {
         let slot = self.free.pop_first()?;
+        self.slots_used = self.slots_used.max(slot + 1);
         let place = &mut self.places[slot as usize];
         place.connection = Some(Connection {
             link,
@@ -84,6 +98,8 @@ impl Table {
             send_failed: false,
             sending: Sending::Free,
             rests_until: Time(0),
+            rests_from_sending_until: Time(0),
+            watch: Watch::new(now),
         });
         Some(ConnectionId { slot, generation: place.generation })
     }
@@ -94,6 +110,11 @@ impl Table {
         place.connection = None;
         place.generation = place.generation.wrapping_add(1);
         self.free.insert(slot);
+    }
+
+    /// Places that were ever used are below this.
+    pub(crate) fn slots_used(&self) -> Slot {
+        self.slots_used
     }
 
     pub(crate) fn has_free(&self) -> bool {
@@ -118,8 +139,8 @@ impl Table {
         self.get(id).filter(|connection| connection.phase == Phase::Open)
     }
 
-    /// All connections, in slot order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &Connection)> {
-        (0..).zip(&self.places).filter_map(|(slot, place)| Some((slot, place.connection.as_ref()?)))
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
     }
 }

@@ -1,61 +1,23 @@
 //! The remote programs of a history: they come, subscribe, publish, read quickly, slowly or not at
-//! all, answer pings or do not, and leave politely, rudely or never. What they receive they check.
+//! all, answer pings or do not, leave politely, rudely or never, and come back. What they receive
+//! they check.
+
+mod plan;
 
 use std::time::Duration;
 
 use worker::Time;
 
 use crate::{
-    chance::Chance,
     client::{Client, ClientRead},
     frames::{self, BINARY, CLOSE, PING, PONG, TEXT},
-    ledger::{Ledger, StreamId, Subscription, To},
+    ledger::{StreamId, Subscription, To},
+    link::LinkId,
     network::Network,
-    scenario::Scenario,
+    reached::STATUS_503,
+    visitor::plan::{Asking, Leave, Plan, Reading},
+    world::{End, Visit, World},
 };
-
-/// How a visitor reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// Whatever has arrived.
-    Quickly,
-    /// So many bytes, now and then.
-    Slowly(usize),
-    /// Quickly, but not between these two times.
-    Pausing(Time, Time),
-}
-
-/// How a visitor leaves before the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leave {
-    /// With a Close frame.
-    Close,
-    /// With a FIN.
-    Finish,
-    /// Closing its socket, whatever it has not read.
-    Vanish,
-    /// With a reset.
-    Reset,
-    /// Breaking a rule, for which the server closes with this code.
-    Rudely(u16),
-}
-
-/// What a visitor is about to do.
-#[derive(Clone, Debug)]
-struct Plan {
-    arrives: Time,
-    /// The request leaves in two pieces so far apart.
-    hesitates: Option<Duration>,
-    reading: Reading,
-    answers_pings: bool,
-    messages: usize,
-    /// The longest time between two of them.
-    period: Duration,
-    leaves: Option<(Time, Leave)>,
-    /// How a connection of a gateway without faults must end before the drain, if that follows
-    /// from the rest: `Some(None)` says that it must not.
-    ends: Option<Option<End>>,
-}
 
 /// Where a visitor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,21 +28,10 @@ enum Phase {
     Knocking,
     /// The server has said 101.
     Open,
-    /// This side has sent Close, whoever began.
+    /// Close was sent or received, whoever began.
     Closing,
     /// The connection has ended.
     Over,
-}
-
-/// How a visit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// With this answer to its request.
-    Refused(u16),
-    /// With a Close frame of the server, which carried this code or none.
-    Closed(Option<u16>),
-    /// The connection ended without a Close frame.
-    Cut,
 }
 
 /// A visitor.
@@ -88,10 +39,14 @@ pub(crate) enum End {
 pub(crate) struct Visitor {
     number: usize,
     plan: Plan,
+    /// True exactly when it has read and answered as it should all along.
+    is_good: bool,
     phase: Phase,
     socket: Option<Client>,
     /// Written, and not yet taken by the socket.
     unsent: Vec<u8>,
+    /// True exactly when it has sent FIN: nothing follows.
+    has_finished: bool,
     /// The second piece of the request, and when it leaves.
     withheld: Option<(Time, Vec<u8>)>,
     /// Read, and not yet understood: from there on.
@@ -99,55 +54,87 @@ pub(crate) struct Visitor {
     understood: usize,
     next_message: Time,
     next_read: Time,
+    /// Pings sent, and the number of the last that was answered.
+    pinged: u32,
+    ponged: u32,
     stream: StreamId,
     subscription: Subscription,
+    was_open: bool,
     /// What the server told: a refusal or a Close frame.
     end: Option<End>,
     /// True exactly when it has sent Close before the server did, and every message before that.
     has_said_goodbye: bool,
+    /// True exactly when it has ended the connection itself, or given the server reason to.
+    has_left: bool,
+    /// What its request or its violation must be answered with.
+    answer: Option<u16>,
 }
 
 impl Visitor {
-    pub(crate) fn new(
-        number: usize,
-        scenario: &Scenario,
-        ledger: &mut Ledger,
-        begin: Time,
-        chance: &mut Chance,
-    ) -> Self {
-        let plan = plan(scenario, begin, chance);
+    /// Somebody whose first visit begins at some moment from `begin` on.
+    pub(crate) fn new(number: usize, world: &mut World, begin: Time) -> Self {
+        let plan = Plan::new(world, begin);
+        let World { scenario, chance, ledger, visits_begun, .. } = world;
+        let visit = *visits_begun;
+        *visits_begun += 1;
         let echo = chance.of(0.1);
         let mut topics: Vec<usize> = (0..scenario.topics).collect();
         chance.shuffle(&mut topics);
-        topics.truncate(if echo { 0 } else { chance.number(1..=scenario.topics) });
+        let topics_max = scenario.topics.min(scenario.topics_per_visitor_max);
+        topics.truncate(if echo { 0 } else { chance.number(1..=topics_max) });
         let to = topics.first().map_or(To::Echo, |topic| To::Topic(*topic));
         Self {
             number,
             next_message: plan.arrives,
             next_read: plan.arrives,
+            is_good: plan.is_good(),
             plan,
             phase: Phase::Absent,
             socket: None,
             unsent: Vec::new(),
+            has_finished: false,
             withheld: None,
             unparsed: Vec::new(),
             understood: 0,
-            stream: ledger.stream(to, Some(number)),
-            subscription: Subscription::new(number, topics, echo, echo || chance.of(0.6)),
+            pinged: 0,
+            ponged: 0,
+            stream: ledger.stream(to, Some(visit)),
+            subscription: Subscription::new(visit, topics, echo, echo || chance.of(0.6)),
+            was_open: false,
             end: None,
             has_said_goodbye: false,
+            has_left: false,
+            answer: None,
         }
+    }
+
+    /// Somebody who comes when it is over, and asks well.
+    pub(crate) fn latecomer(number: usize, world: &mut World, now: Time) -> Self {
+        let mut visitor = Self::new(number, world, now);
+        visitor.calm_down();
+        visitor.phase = Phase::Absent;
+        visitor.plan.arrives = now;
+        let span = Duration::from_millis(world.chance.long(0..=1_000));
+        visitor.plan.asking = Asking::Haltingly(span);
+        visitor
     }
 
     /// From now on it does only what keeps a connection open, and reads whatever comes.
     pub(crate) fn calm_down(&mut self) {
         self.plan.reading = Reading::Quickly;
         self.plan.answers_pings = true;
+        self.plan.answers_close = true;
         self.plan.messages = 0;
+        self.plan.comebacks = 0;
         self.plan.leaves = None;
         if self.phase == Phase::Absent {
             self.phase = Phase::Over;
         }
+    }
+
+    /// The link of its visit, if it has one.
+    pub(crate) fn link(&self) -> Option<LinkId> {
+        self.socket.as_ref().map(Client::link)
     }
 
     /// When it has something to do by itself.
@@ -163,7 +150,7 @@ impl Visitor {
         if let Some((when, _)) = self.plan.leaves {
             next = next.min(when);
         }
-        if self.phase == Phase::Open && self.plan.messages > 0 {
+        if self.phase == Phase::Open && self.plan.messages + self.plan.pings > 0 {
             next = next.min(self.next_message);
         }
         match self.plan.reading {
@@ -193,41 +180,39 @@ impl Visitor {
     }
 
     /// Does what it has to do now.
-    pub(crate) fn act(
-        &mut self,
-        network: &Network,
-        ledger: &mut Ledger,
-        scenario: &Scenario,
-        chance: &mut Chance,
-    ) -> Result<(), String> {
-        let now = network.now();
+    pub(crate) fn act(&mut self, world: &mut World) -> Result<(), String> {
+        let now = world.network.now();
         if self.phase == Phase::Absent && now >= self.plan.arrives {
-            self.arrive(network, now, chance);
+            self.arrive(world);
         }
         if let Some((_, rest)) = self.withheld.take_if(|(when, _)| *when <= now) {
             self.unsent.extend(rest);
         }
         if self.reads(now) {
-            self.read(network, ledger, chance)?;
+            self.read(world)?;
         }
-        if self.phase == Phase::Open && self.plan.messages > 0 && now >= self.next_message {
-            self.publish(ledger, scenario, now, chance);
+        let has_something = self.plan.messages + self.plan.pings > 0;
+        if self.phase == Phase::Open && has_something && now >= self.next_message {
+            self.say(world);
         }
         if let Some((_, leave)) = self.plan.leaves.take_if(|(when, _)| *when <= now) {
-            self.leave(leave, scenario, chance);
+            self.leave(leave, world);
         }
-        if let Some(socket) = &mut self.socket {
-            let taken = socket.write(&self.unsent);
-            self.unsent.drain(..taken);
-        }
+        self.write(world);
         // The echo of its Close comes behind everything that it had sent before.
         if self.has_said_goodbye && self.end == Some(End::Closed(Some(1000))) {
-            ledger.take(self.stream);
+            world.ledger.take(self.stream);
+        }
+        if self.phase == Phase::Over && self.plan.comebacks > 0 {
+            let comebacks = self.plan.comebacks - 1;
+            let arrives = world.network.now() + self.plan.back_off;
+            *self = Self::new(self.number, world, now);
+            (self.plan.arrives, self.plan.comebacks) = (arrives, comebacks);
         }
         Ok(())
     }
 
-    fn arrive(&mut self, network: &Network, now: Time, chance: &mut Chance) {
+    fn arrive(&mut self, world: &mut World) {
         let names: Vec<String> =
             self.subscription.topics.iter().map(|topic| format!("topic=t{topic}")).collect();
         let own = if self.subscription.own { "" } else { "&own=off" };
@@ -237,124 +222,180 @@ impl Visitor {
             format!("/ws?{}{own}", names.join("&"))
         };
         let mut request = frames::request(&target);
-        if let Some(span) = self.plan.hesitates {
-            let rest = request.split_off(chance.number(1..=request.len() - 1));
-            self.withheld = Some((now + span, rest));
+        match self.plan.asking {
+            Asking::Well => {}
+            Asking::Haltingly(span) => {
+                let rest = request.split_off(world.chance.number(1..=request.len() - 1));
+                self.withheld = Some((world.network.now() + span, rest));
+            }
+            Asking::Endlessly => {
+                request.truncate(world.chance.number(0..=request.len() - 1));
+                self.answer = Some(408);
+            }
+            Asking::Badly(mistake) => {
+                request = mistake.request(&target, &world.scenario);
+                self.answer = mistake.status(&world.scenario);
+            }
         }
         self.unsent.extend(request);
-        self.socket = Some(network.connect_any(0));
+        self.socket = Some(world.network.connect_any(0));
         self.phase = Phase::Knocking;
     }
 
-    fn publish(
-        &mut self,
-        ledger: &mut Ledger,
-        scenario: &Scenario,
-        now: Time,
-        chance: &mut Chance,
-    ) {
-        let opcode = *chance.one(&[TEXT, BINARY]);
-        let bytes = chance.number(0..=scenario.message_bytes);
-        let payload = ledger.publish(self.stream, now, opcode, bytes);
-        if chance.of(0.2) {
-            let at = chance.number(0..=payload.len());
-            self.send(opcode, false, &payload[..at], chance);
-            if chance.of(0.5) {
-                self.send(PING, true, b"between", chance);
-            }
-            self.send(0, true, &payload[at..], chance);
-        } else {
-            self.send(opcode, true, &payload, chance);
+    /// Hands what it has written to its socket. Who cannot write any more notices it.
+    fn write(&mut self, world: &mut World) {
+        if self.has_finished {
+            self.unsent.clear();
         }
-        self.plan.messages -= 1;
-        let period = u64::try_from(self.plan.period.as_nanos()).unwrap_or(u64::MAX);
-        self.next_message = now + Duration::from_nanos(chance.long(0..=period));
+        let Some(socket) = &mut self.socket else { return };
+        let taken = socket.write(&self.unsent);
+        self.unsent.drain(..taken);
+        if !self.unsent.is_empty() && socket.is_broken() {
+            self.handle_cut(world);
+        }
     }
 
-    fn send(&mut self, opcode: u8, is_final: bool, payload: &[u8], chance: &mut Chance) {
-        let key = u32::try_from(chance.long(0..=u64::from(u32::MAX))).unwrap_or(0).to_be_bytes();
+    /// A message, or a ping.
+    fn say(&mut self, world: &mut World) {
+        let says_ping = self.plan.messages == 0 || self.plan.pings > 0 && world.chance.of(0.5);
+        if says_ping {
+            self.plan.pings -= 1;
+            self.pinged += 1;
+            let payload = self.pinged.to_be_bytes();
+            self.send(PING, true, &payload, world);
+        } else {
+            self.plan.messages -= 1;
+            self.publish(world);
+        }
+        let pauses = world.chance.of(0.15);
+        let span = if pauses { self.plan.pause } else { self.plan.period };
+        let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.next_message = world.network.now() + Duration::from_nanos(world.chance.long(0..=ns));
+    }
+
+    fn publish(&mut self, world: &mut World) {
+        let World { scenario, network, chance, ledger, .. } = world;
+        let opcode = *chance.one(&[TEXT, BINARY]);
+        if !scenario.client_publish && !self.subscription.echo {
+            self.has_left = true;
+            self.answer = Some(1008);
+            return self.send(opcode, true, b"may not be said", world);
+        }
+        let bytes = chance.number(0..=scenario.message_bytes);
+        let payload = ledger.publish(self.stream, network.now(), opcode, bytes);
+        if chance.of(0.2) {
+            let at = chance.number(0..=payload.len());
+            self.send(opcode, false, &payload[..at], world);
+            if world.chance.of(0.5) {
+                self.pinged += 1;
+                let between = self.pinged.to_be_bytes();
+                self.send(PING, true, &between, world);
+            }
+            self.send(0, true, &payload[at..], world);
+        } else {
+            self.send(opcode, true, &payload, world);
+        }
+    }
+
+    fn send(&mut self, opcode: u8, is_final: bool, payload: &[u8], world: &mut World) {
+        let key = world.chance.long(0..=u64::from(u32::MAX));
+        let key = u32::try_from(key).unwrap_or(0).to_be_bytes();
         self.unsent.extend(frames::frame(opcode, is_final, payload, key));
     }
 
-    fn leave(&mut self, leave: Leave, scenario: &Scenario, chance: &mut Chance) {
-        if self.phase == Phase::Over {
+    fn leave(&mut self, leave: Leave, world: &mut World) {
+        if matches!(self.phase, Phase::Over | Phase::Absent) {
             return;
         }
         match leave {
             Leave::Close if self.phase == Phase::Open => {
-                self.send(CLOSE, true, &1000_u16.to_be_bytes(), chance);
+                self.send(CLOSE, true, &1000_u16.to_be_bytes(), world);
                 self.phase = Phase::Closing;
                 self.has_said_goodbye = true;
+                self.answer = self.answer.or(Some(1000));
             }
-            Leave::Rudely(code) if self.phase == Phase::Open => {
-                match code {
-                    1002 => self.unsent.extend([0xFF, 0x80]),
-                    1007 => self.send(TEXT, true, &[0xFF, 0xFF], chance),
-                    _ => {
-                        let bytes = scenario.limits.message_bytes_max as usize + 1;
-                        self.send(BINARY, true, &vec![0; bytes], chance);
-                    }
-                }
-                self.plan.messages = 0;
+            Leave::Rudely(violation) if self.phase == Phase::Open => {
+                self.unsent.extend(violation.bytes(&world.scenario));
+                self.answer = self.answer.or(Some(violation.code()));
+                (self.plan.messages, self.plan.pings) = (0, 0);
             }
-            Leave::Finish => self.socket.iter_mut().for_each(Client::finish),
-            Leave::Reset => self.drop_socket(Client::reset),
+            Leave::Finish => {
+                self.write(world);
+                self.socket.iter_mut().for_each(Client::finish);
+                self.has_finished = true;
+                (self.plan.messages, self.plan.pings) = (0, 0);
+            }
+            Leave::Reset => {
+                self.has_left = true;
+                self.drop_socket(world, Client::reset);
+            }
             Leave::Close | Leave::Rudely(_) | Leave::Vanish => {
                 // Before it is open there is nobody to be polite to.
-                self.plan.ends = Some(None);
-                self.drop_socket(Client::close);
+                self.has_left = true;
+                self.drop_socket(world, Client::close);
             }
         }
+        self.has_left = true;
     }
 
-    fn drop_socket(&mut self, how: fn(&mut Client)) {
-        self.socket.iter_mut().for_each(how);
+    /// The connection was ended by somebody else.
+    fn handle_cut(&mut self, world: &mut World) {
+        world.network.note(self.number as u64, "visitor is cut off", 0);
+        self.drop_socket(world, Client::close);
+    }
+
+    fn drop_socket(&mut self, world: &mut World, how: fn(&mut Client)) {
+        let Some(mut socket) = self.socket.take() else { return };
+        how(&mut socket);
         self.phase = Phase::Over;
         self.unsent.clear();
+        world.visits.push(Visit {
+            visitor: self.number,
+            address: socket.address(),
+            was_open: self.was_open,
+            end: self.end.unwrap_or(End::Cut),
+            has_left: self.has_left,
+            answer: self.answer,
+            was_good: self.is_good,
+        });
     }
 
-    fn read(
-        &mut self,
-        network: &Network,
-        ledger: &mut Ledger,
-        chance: &mut Chance,
-    ) -> Result<(), String> {
+    fn read(&mut self, world: &mut World) -> Result<(), String> {
         let bytes_max = match self.plan.reading {
             Reading::Slowly(bytes) => bytes,
             Reading::Quickly | Reading::Pausing(..) => usize::MAX,
         };
-        self.next_read = network.now() + Duration::from_millis(50);
+        self.next_read = world.network.now() + Duration::from_millis(50);
         while self.phase != Phase::Over {
             let Some(socket) = &mut self.socket else { break };
             match socket.read(bytes_max) {
                 ClientRead::Nothing => break,
                 ClientRead::Bytes(bytes) => {
-                    network.note(self.number as u64, "visitor reads", bytes.len());
+                    world.network.note(self.number as u64, "visitor reads", bytes.len());
                     self.unparsed.extend(bytes);
-                    self.parse(network.now(), ledger, chance)?;
+                    self.parse(world)?;
                     if bytes_max != usize::MAX {
                         break;
                     }
                 }
-                ClientRead::Finished | ClientRead::Broken(_) => {
-                    network.note(self.number as u64, "visitor is cut off", 0);
-                    self.end.get_or_insert(End::Cut);
-                    self.drop_socket(Client::close);
-                }
+                ClientRead::Finished | ClientRead::Broken(_) => self.handle_cut(world),
             }
         }
         Ok(())
     }
 
-    fn parse(&mut self, now: Time, ledger: &mut Ledger, chance: &mut Chance) -> Result<(), String> {
-        if self.phase == Phase::Knocking {
+    fn parse(&mut self, world: &mut World) -> Result<(), String> {
+        if self.phase == Phase::Knocking && self.end.is_none() {
             match frames::take_response(&mut self.unparsed)? {
                 None => return Ok(()),
                 Some(101) => {
                     self.phase = Phase::Open;
-                    self.subscription.since = now;
+                    self.was_open = true;
+                    self.subscription.since = world.network.now();
                 }
-                Some(status) => self.end = Some(End::Refused(status)),
+                Some(status) => {
+                    self.handle_status(status, &world.network);
+                }
             }
         }
         if matches!(self.end, Some(End::Refused(_))) {
@@ -363,110 +404,72 @@ impl Visitor {
             return Ok(());
         }
         while let Some(frame) = frames::take_frame(&self.unparsed, &mut self.understood)? {
-            self.handle(&frame, ledger, chance)?;
+            self.handle(&frame, world)?;
         }
         self.unparsed.drain(..std::mem::take(&mut self.understood));
         Ok(())
     }
 
-    fn handle(
-        &mut self,
-        frame: &frames::Frame,
-        ledger: &mut Ledger,
-        chance: &mut Chance,
-    ) -> Result<(), String> {
+    fn handle_status(&mut self, status: u16, network: &Network) {
+        if status == 503 {
+            network.reach(STATUS_503);
+        }
+        self.end = Some(End::Refused(status));
+    }
+
+    fn handle(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
         if self.end.is_some() {
             return Err(format!("visitor {}: a frame behind Close: {frame:?}", self.number));
         }
         match frame.opcode {
             TEXT | BINARY => {
-                ledger.receive(&mut self.subscription, frame.opcode, &frame.payload)?;
+                world.ledger.receive(&mut self.subscription, frame.opcode, &frame.payload)?;
             }
             PING if self.plan.answers_pings && self.phase == Phase::Open => {
-                self.send(PONG, true, &frame.payload, chance);
+                self.send(PONG, true, &frame.payload, world);
+            }
+            PONG => {
+                let number = frame.payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+                let is_due = |number: &u32| (self.ponged + 1..=self.pinged).contains(number);
+                self.ponged = number.filter(is_due).ok_or_else(|| {
+                    format!("visitor {}: pong {number:?} is not due", self.number)
+                })?;
             }
             CLOSE => {
                 let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                 self.end = Some(End::Closed(code));
-                if self.phase == Phase::Open {
+                if self.phase == Phase::Open && self.plan.answers_close {
                     let code = frame.payload.get(..2).unwrap_or_default().to_vec();
-                    self.send(CLOSE, true, &code, chance);
-                    self.phase = Phase::Closing;
+                    self.send(CLOSE, true, &code, world);
                 }
+                self.phase = Phase::Closing;
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// When everything has come to rest: it has received what it must have, and is where it must
-    /// be.
-    pub(crate) fn check(&self, ledger: &Ledger, is_calm: bool) -> Result<(), String> {
+    /// When everything has come to rest: it has received what it must have, and waits for nobody.
+    pub(crate) fn check(&self, world: &World) -> Result<(), String> {
         let Self { number, phase, end, plan, .. } = self;
-        if matches!(phase, Phase::Knocking | Phase::Closing) {
-            return Err(format!("visitor {number} hangs: it is {phase:?} with {end:?}; {plan:?}"));
+        match phase {
+            Phase::Knocking | Phase::Closing => {
+                Err(format!("visitor {number} hangs: it is {phase:?} with {end:?}; {plan:?}"))
+            }
+            Phase::Open => world.ledger.check(&self.subscription),
+            Phase::Absent | Phase::Over => Ok(()),
         }
-        if *phase == Phase::Open {
-            ledger.check(&self.subscription)?;
-        }
-        let is_refused = *end == Some(End::Refused(503));
-        let as_planned = plan.ends.is_none_or(|ends| ends == *end);
-        if is_calm && *phase != Phase::Absent && !is_refused && !as_planned {
-            return Err(format!("visitor {number} is {phase:?} with {end:?}; {plan:?}"));
-        }
-        Ok(())
     }
 
     /// Everything it has published has been taken, as far as it can know.
-    pub(crate) fn conclude(&self, ledger: &mut Ledger) {
-        if self.phase == Phase::Open && self.unsent.is_empty() {
-            ledger.take(self.stream);
+    pub(crate) fn conclude(&self, world: &mut World) {
+        if self.phase == Phase::Open && self.unsent.is_empty() && !self.has_left {
+            world.ledger.take(self.stream);
         }
     }
 
     /// True exactly when it has begun to connect and has not been told an end.
     pub(crate) fn hangs(&self) -> bool {
         matches!(self.phase, Phase::Knocking | Phase::Open | Phase::Closing)
-    }
-}
-
-fn plan(scenario: &Scenario, begin: Time, chance: &mut Chance) -> Plan {
-    let lasts = u64::try_from(scenario.lasts.as_nanos()).unwrap_or(u64::MAX);
-    let moment =
-        |chance: &mut Chance, least: u64| begin + Duration::from_nanos(chance.long(least..=lasts));
-    let arrives = moment(chance, 0);
-    let reading = match chance.number(0..=9) {
-        0 => Reading::Slowly(chance.number(1..=500)),
-        1 | 2 => {
-            let pause = moment(chance, 0);
-            Reading::Pausing(pause, pause + scenario.lasts)
-        }
-        _ => Reading::Quickly,
-    };
-    let leave = match chance.number(0..=9) {
-        0 => Some(Leave::Close),
-        1 => Some(Leave::Finish),
-        2 => Some(Leave::Vanish),
-        3 => Some(Leave::Reset),
-        4 => Some(Leave::Rudely(*chance.one(&[1002, 1007, 1009]))),
-        _ => None,
-    };
-    let answers_pings = chance.of(0.9);
-    let ends = match leave {
-        _ if reading != Reading::Quickly || !answers_pings => None,
-        None | Some(Leave::Vanish | Leave::Reset) => Some(None),
-        Some(Leave::Close) => Some(Some(End::Closed(Some(1000)))),
-        Some(Leave::Finish) => Some(Some(End::Cut)),
-        Some(Leave::Rudely(code)) => Some(Some(End::Closed(Some(code)))),
-    };
-    Plan {
-        arrives,
-        hesitates: chance.of(0.2).then(|| Duration::from_millis(chance.long(0..=1_000))),
-        reading,
-        answers_pings,
-        messages: *chance.one(&[0, 1, 5, 30]),
-        period: Duration::from_millis(*chance.one(&[0, 10, 500])),
-        leaves: leave.map(|leave| (moment(chance, 0), leave)),
-        ends,
     }
 }

@@ -5,7 +5,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use ringway_sim::{
-    Client, ClientRead, Clock, EngineOptions, Faults, Network, NetworkOptions, SimEngine,
+    Client, ClientRead, Clock, EngineOptions, Faults, Network, NetworkOptions, Promises, SimEngine,
 };
 use worker::{
     ListenerId,
@@ -37,6 +37,7 @@ impl SimBed {
                     listeners: if member == 0 { options.listeners } else { 0 },
                     receive_buffer_bytes: 1024,
                     linger_bytes_max: options.linger_bytes_max as usize,
+                    promises: Promises { ping_interval: None, pong_timeout: Duration::ZERO },
                 })
             })
             .collect();

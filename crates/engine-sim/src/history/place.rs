@@ -1,0 +1,202 @@
+//! A worker with what it runs on, and how its turns come.
+
+use std::time::Duration;
+
+use hub::{Hub, Letter};
+use mesh::{Endpoint, Member};
+use worker::{ConnectionId, Time, Worker};
+
+use crate::{
+    bounds,
+    engine::SimEngine,
+    network::Network,
+    reached::{LATE_TURN, MESH_FULL, MOVED_WORKER, PAUSED_PUBLISHER},
+    scenario::Scenario,
+    watch::Watch,
+    world::World,
+};
+
+/// Turns of a worker that had nothing to do and did not wait, before it is said to spin.
+const IDLE_TURNS_MAX: u32 = 200;
+
+pub(super) struct Place {
+    worker: Worker<Hub>,
+    engine: SimEngine,
+    endpoint: Endpoint<Letter>,
+    workers: u16,
+    /// It waits until then, unless something happens before; `None`: it has something to do.
+    waits: Option<Time>,
+    /// True exactly when it waits and is parked: then letters end its wait.
+    is_parked: bool,
+    /// It is kept from its turn until then.
+    late_until: Time,
+    /// When it is taken apart and put together again, the next last.
+    moves: Vec<Time>,
+    idle_turns: u32,
+    /// True exactly when its thread has ended, because it was drained.
+    has_ended: bool,
+}
+
+impl Place {
+    pub(super) fn new(endpoint: Endpoint<Letter>, network: &Network, scenario: &Scenario) -> Self {
+        let Member(member) = endpoint.member();
+        let begin = network.now();
+        let its = scenario.moves.iter().filter(|(_, worker)| *worker == usize::from(member));
+        let mut moves: Vec<_> = its.map(|(after, _)| begin + *after).collect();
+        moves.sort_unstable_by(|a, b| b.cmp(a));
+        Self {
+            worker: Worker::new(
+                scenario.worker(member),
+                Hub::new(scenario.hub(member)),
+                endpoint.member(),
+                begin,
+            ),
+            engine: network.engine(scenario.engine()),
+            endpoint,
+            workers: scenario.workers,
+            waits: None,
+            is_parked: false,
+            late_until: Time(0),
+            moves,
+            idle_turns: 0,
+            has_ended: false,
+        }
+    }
+
+    pub(super) fn is_ready(&mut self, now: Time) -> bool {
+        self.late_until <= now
+            && !self.has_ended
+            && (self.waits.is_none_or(|until| until <= now) || self.engine.is_ready())
+    }
+
+    pub(super) fn next(&self) -> Time {
+        if self.has_ended {
+            return Time::NEVER;
+        }
+        self.waits.unwrap_or(Time(0)).max(self.late_until)
+    }
+
+    /// True exactly when it has something for the engine that was not yet handed over.
+    pub(super) fn has_submitted(&self) -> bool {
+        self.engine.has_submitted()
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.worker.is_drained()
+    }
+
+    /// Connections that its engine holds.
+    pub(super) fn connections(&self) -> usize {
+        self.engine.connections()
+    }
+
+    /// What its engine has seen of a connection.
+    pub(super) fn watch(&mut self, connection: ConnectionId) -> Option<Watch> {
+        self.engine.watch(connection)
+    }
+
+    /// Its thread has not ended after all.
+    pub(super) fn revive(&mut self) {
+        self.has_ended = false;
+    }
+
+    /// No letter lies beside it while nobody will wake it.
+    pub(super) fn check_parked(&mut self) -> Result<(), String> {
+        let letters = self.endpoint.waiting();
+        if self.is_parked && letters > 0 && !self.engine.is_ready() {
+            return Err(format!("is parked beside {letters} letters"));
+        }
+        Ok(())
+    }
+
+    /// Everything that began has ended.
+    pub(super) fn check_ended(&self) -> Result<(), String> {
+        let (accepted, closed) = self.engine.accepted_and_closed();
+        if accepted != closed || self.engine.connections() > 0 {
+            return Err(format!("{accepted} accepted, {closed} closed"));
+        }
+        Ok(())
+    }
+
+    /// Whether its turn comes late. Then it is made to wait for it.
+    pub(super) fn must_wait(&mut self, world: &mut World) -> bool {
+        let now = world.network.now();
+        if self.late_until >= now || !world.chance.of(world.scenario.late_turns) {
+            return false;
+        }
+        world.network.reach(LATE_TURN);
+        self.late_until = now + Duration::from_millis(world.chance.long(1..=1_500));
+        true
+    }
+
+    pub(super) fn turn(&mut self, world: &mut World, all_drained: bool) -> Result<(), String> {
+        let now = world.network.now();
+        if self.late_until == now {
+            self.engine.excuse();
+        }
+        self.waits = None;
+        if std::mem::take(&mut self.is_parked) {
+            self.endpoint.unpark();
+        }
+        if self.moves.last().is_some_and(|when| *when <= now) {
+            self.moves.pop();
+            world.network.reach(MOVED_WORKER);
+            self.move_connections()?;
+        }
+        self.worker.turn(&mut self.engine, &mut self.endpoint).map_err(|it| it.to_string())?;
+        if let Some(breach) = self.engine.breaches().first() {
+            return Err(format!("broke the contract: {breach}"));
+        }
+        self.check_gauges(world)?;
+        self.has_ended |= self.worker.is_drained() && !all_drained;
+        // Nothing takes no time.
+        let took = Duration::from_micros(world.chance.long(1..=50));
+        world.network.advance(now + took);
+        self.wait(now)
+    }
+
+    /// Takes the worker apart, and puts another together of what came out.
+    fn move_connections(&mut self) -> Result<(), String> {
+        let Self { worker, engine, endpoint, .. } = self;
+        worker.settle(engine, endpoint).map_err(|it| it.to_string())?;
+        let records: Vec<_> = worker.connections().map(|it| worker.export(it)).collect();
+        worker.forget(Hub::forget);
+        for record in records {
+            worker.import(endpoint, record.ok_or("does not know one of its connections")?);
+        }
+        Ok(())
+    }
+
+    fn check_gauges(&self, world: &World) -> Result<(), String> {
+        let gauges = self.worker.gauges();
+        if gauges.publishers_paused > 0 {
+            world.network.reach(PAUSED_PUBLISHER);
+        }
+        let this = self.endpoint.member();
+        let mut others = (0..self.workers).map(Member).filter(|member| *member != this);
+        if others.any(|member| self.endpoint.room(member) == 0) {
+            world.network.reach(MESH_FULL);
+        }
+        bounds::check(&gauges, &world.scenario)
+    }
+
+    /// Goes to sleep if the last wait found nothing.
+    fn wait(&mut self, now: Time) -> Result<(), String> {
+        match self.engine.waits_until() {
+            Some(until) if until > now => {
+                self.idle_turns = 0;
+                // Where there are letters already, it has looked at them and does not want them.
+                self.is_parked = self.endpoint.park();
+                self.waits = Some(until);
+            }
+            Some(_) => {
+                self.idle_turns += 1;
+                if self.idle_turns > IDLE_TURNS_MAX {
+                    return Err(format!("spins beside {} letters", self.endpoint.waiting()));
+                }
+            }
+            None => self.idle_turns = 0,
+        }
+        Ok(())
+    }
+}

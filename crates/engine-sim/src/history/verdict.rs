@@ -1,0 +1,124 @@
+//! Why connections ended, as workers say, engines have seen and visitors were told: nobody is
+//! closed without a reason, and no reason is made up.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use worker::{CloseReason, ClosedConnection};
+
+use crate::{
+    watch::Watch,
+    world::{End, Visit, World},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    reasons: HashMap<SocketAddr, CloseReason>,
+    /// True exactly when the workers were told to drain.
+    pub(super) is_draining: bool,
+}
+
+impl Verdict {
+    /// A worker says that it has closed a connection, of which its engine has seen this.
+    pub(super) fn add(
+        &mut self,
+        closed: &ClosedConnection,
+        watch: Option<Watch>,
+        world: &World,
+    ) -> Result<(), String> {
+        let ClosedConnection { connection, peer, reason, .. } = closed;
+        let name = format!("{connection:?} was closed as {}", reason.label());
+        let Some(watch) = watch else { return Err(format!("{name}, and was never there")) };
+        let scenario = &world.scenario;
+        let age = watch.age(world.network.now());
+        let is_justified = match reason {
+            CloseReason::Moving => {
+                scenario.connection_age_max.is_some_and(|age_max| age >= age_max.mul_f64(0.9))
+            }
+            CloseReason::Restarting => self.is_draining,
+            CloseReason::PublishingIsOff => !scenario.client_publish,
+            CloseReason::Overloaded => !scenario.is_calm,
+            reason => watch.justifies(*reason, &scenario.promises()),
+        };
+        if !is_justified {
+            return Err(format!("{name} without cause: {watch:?}"));
+        }
+        match self.reasons.insert(*peer, *reason) {
+            None => Ok(()),
+            Some(before) => Err(format!("{name}, and before as {}", before.label())),
+        }
+    }
+
+    /// Every visit ended as its visitor meant it to, or for a reason that was stated.
+    pub(super) fn check(&self, world: &World) -> Result<(), String> {
+        world.visits.iter().try_for_each(|visit| {
+            let judged = self.judge(visit, world);
+            judged.map_err(|what| format!("visitor {} was {what}: {visit:?}", visit.visitor))
+        })
+    }
+
+    fn judge(&self, visit: &Visit, world: &World) -> Result<(), String> {
+        let reason = self.reasons.get(&visit.address).copied();
+        let stated = reason.map_or("nothing", CloseReason::label);
+        match visit.end {
+            End::Refused(503) => Ok(()),
+            End::Refused(status) if visit.answer == Some(status) => Ok(()),
+            // Its request was not complete in time, on a bad way.
+            End::Refused(408) if !world.scenario.is_calm => Ok(()),
+            End::Refused(_) => Err("refused for nothing that it did".to_owned()),
+            End::Closed(Some(1000)) if visit.answer == Some(1000) => Ok(()),
+            End::Closed(code) => {
+                let is_stated = reason.is_some_and(|reason| code == Some(code_of(reason)));
+                // What broke a rule or was not allowed; everything else is the server's own affair.
+                let is_own = reason.is_some_and(is_violation) && visit.answer != code;
+                match is_stated && !is_own {
+                    true => Ok(()),
+                    false => Err(format!("closed, and {stated} is stated")),
+                }
+            }
+            End::Cut if visit.has_left || !visit.was_open || reason.is_some() => {
+                self.judge_good(visit, world, reason)
+            }
+            End::Cut => Err("cut, and nothing is stated".to_owned()),
+        }
+    }
+
+    /// Where nothing goes wrong, who behaves is not cut.
+    fn judge_good(
+        &self,
+        visit: &Visit,
+        world: &World,
+        reason: Option<CloseReason>,
+    ) -> Result<(), String> {
+        let behaves = visit.was_good && visit.was_open && !visit.has_left;
+        if world.scenario.is_calm && behaves && reason.is_some() {
+            return Err(format!(
+                "cut as {}, though it behaved",
+                reason.map_or("", CloseReason::label)
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn is_violation(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::ProtocolError
+            | CloseReason::InvalidPayload
+            | CloseReason::MessageTooBig
+            | CloseReason::PublishingIsOff
+    )
+}
+
+/// The Close code that goes with a reason (RFC 6455 section 7.4.1, and the reference).
+fn code_of(reason: CloseReason) -> u16 {
+    match reason {
+        CloseReason::ProtocolError => 1002,
+        CloseReason::InvalidPayload => 1007,
+        CloseReason::PublishingIsOff => 1008,
+        CloseReason::MessageTooBig => 1009,
+        CloseReason::Restarting | CloseReason::Moving => 1012,
+        CloseReason::SlowConsumer | CloseReason::Overloaded => 1013,
+        _ => 1011,
+    }
+}

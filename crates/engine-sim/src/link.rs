@@ -1,0 +1,112 @@
+//! A connection as the network knows it: two ends and a pipe each way.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use worker::{Failure, Slot};
+
+use crate::pipe::Pipe;
+
+/// A link by number. Numbers are not used again.
+pub(crate) type LinkId = usize;
+
+/// Whose end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// One end of a link.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    /// Why it carries no more bytes.
+    pub(crate) broken: Option<Failure>,
+    /// True exactly when its program has closed it: what still arrives is answered by a reset.
+    pub(crate) closed: bool,
+}
+
+/// A link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) address: SocketAddr,
+    /// Which engine, and which of its listeners.
+    pub(crate) listener: (usize, usize),
+    pub(crate) latency: Duration,
+    /// True exactly when the listener's queue has taken it.
+    pub(crate) established: bool,
+    /// Where it stands in its engine's table, while it does.
+    pub(crate) slot: Option<Slot>,
+    /// True exactly when something has happened to the client's end that nobody has asked for.
+    pub(crate) has_client_news: bool,
+    client: End,
+    server: End,
+    /// From the client to the server.
+    up: Pipe,
+    /// From the server to the client.
+    down: Pipe,
+}
+
+impl Link {
+    pub(crate) fn new(
+        id: LinkId,
+        listener: (usize, usize),
+        latency: Duration,
+        pipe: impl Fn() -> Pipe,
+    ) -> Self {
+        Self {
+            address: address(id),
+            listener,
+            latency,
+            established: false,
+            slot: None,
+            has_client_news: false,
+            client: End::default(),
+            server: End::default(),
+            up: pipe(),
+            down: pipe(),
+        }
+    }
+
+    pub(crate) fn end(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// The pipe that this side writes.
+    pub(crate) fn from(&mut self, side: Side) -> &mut Pipe {
+        match side {
+            Side::Client => &mut self.up,
+            Side::Server => &mut self.down,
+        }
+    }
+
+    /// The pipe that this side reads.
+    pub(crate) fn to(&mut self, side: Side) -> &mut Pipe {
+        self.from(side.other())
+    }
+}
+
+/// Every other client comes from an IPv6 address, and none from the address of another.
+fn address(id: LinkId) -> SocketAddr {
+    let number = u32::try_from(id).unwrap_or(u32::MAX);
+    let ip = if number.is_multiple_of(2) {
+        IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | number >> 1))
+    } else {
+        IpAddr::V6(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number)))
+    };
+    SocketAddr::new(ip, 40_000)
+}

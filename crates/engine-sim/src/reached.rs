@@ -1,0 +1,171 @@
+//! What histories have come by: faults, pressures, timers, and every way in which a connection is
+//! refused or closed. A simulation in which something never happens shows nothing about it, so each
+//! of these is a row of a table in which no number may be zero.
+
+use std::{collections::BTreeMap, fmt};
+
+use worker::{CloseReason, RefusalReason, Report};
+
+/// A send that took some of the bytes.
+pub(crate) const SHORT_SEND: &str = "short send";
+/// A send that took none, because there was no room or for no reason.
+pub(crate) const EAGAIN: &str = "EAGAIN";
+/// A receive that found no buffer.
+pub(crate) const ENOBUFS: &str = "ENOBUFS";
+/// Something was told of a connection that was gone.
+pub(crate) const STALE_COMPLETION: &str = "stale completion";
+/// Something that was ready was told later.
+pub(crate) const LATE_COMPLETION: &str = "late completion";
+/// For some milliseconds hardly any send took anything.
+pub(crate) const EAGAIN_STORM: &str = "EAGAIN storm";
+/// A link let nothing through for a while.
+pub(crate) const STALLED_LINK: &str = "stalled link";
+/// An accepted connection was lost.
+pub(crate) const FAILED_ACCEPT: &str = "failed accept";
+/// Bytes that had arrived together were received apart.
+pub(crate) const SPLIT_RECEIVE: &str = "split receive";
+/// A link broke.
+pub(crate) const BROKEN_LINK: &str = "broken link";
+/// A worker was kept from its turn.
+pub(crate) const LATE_TURN: &str = "late turn";
+/// A member of the mesh had no room for a letter.
+pub(crate) const MESH_FULL: &str = "mesh full";
+/// A worker was taken apart and put together again.
+pub(crate) const MOVED_WORKER: &str = "moved worker";
+/// A publisher was not read from.
+pub(crate) const PAUSED_PUBLISHER: &str = "paused publisher";
+/// A client was told to come back later.
+pub(crate) const STATUS_503: &str = "503";
+/// A client that did not answer a Close frame was cut.
+pub(crate) const CLOSE_TIMER: &str = "timer: close";
+
+/// The rows that no report counts.
+const ROWS: [&str; 16] = [
+    MOVED_WORKER,
+    SHORT_SEND,
+    EAGAIN,
+    EAGAIN_STORM,
+    STALLED_LINK,
+    ENOBUFS,
+    STALE_COMPLETION,
+    LATE_COMPLETION,
+    FAILED_ACCEPT,
+    SPLIT_RECEIVE,
+    BROKEN_LINK,
+    LATE_TURN,
+    MESH_FULL,
+    PAUSED_PUBLISHER,
+    STATUS_503,
+    CLOSE_TIMER,
+];
+
+/// The other timers, each of which has a reason of its own.
+const HANDSHAKE_TIMER: &str = "timer: handshake";
+const PONG_TIMER: &str = "timer: pong";
+const WRITE_TIMER: &str = "timer: write";
+const AGE_TIMER: &str = "timer: age";
+
+/// Reasons that nothing in this build closes for.
+const UNBUILT: [CloseReason; 5] = [
+    CloseReason::UnsupportedData,
+    CloseReason::NotAllowed,
+    CloseReason::Removed,
+    CloseReason::TokenExpired,
+    CloseReason::InternalError,
+];
+
+/// How often each row was reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached(BTreeMap<String, u64>);
+
+impl Reached {
+    pub(crate) fn count(&mut self, row: &str) {
+        self.add(row, 1);
+    }
+
+    fn add(&mut self, row: &str, times: u64) {
+        if times == 0 {
+            return;
+        }
+        match self.0.get_mut(row) {
+            Some(count) => *count += times,
+            None => _ = self.0.insert(row.to_owned(), times),
+        }
+    }
+
+    /// What a worker has counted.
+    pub(crate) fn add_report(&mut self, report: &Report) {
+        for reason in CloseReason::ALL {
+            self.add(&closed(reason), report.closed[reason as usize]);
+        }
+        for reason in RefusalReason::ALL {
+            self.add(&refused(reason), report.refused[reason as usize]);
+        }
+        self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);
+        self.add(PONG_TIMER, report.closed[CloseReason::NoPong as usize]);
+        self.add(WRITE_TIMER, report.closed[CloseReason::Stalled as usize]);
+        self.add(AGE_TIMER, report.closed[CloseReason::Moving as usize]);
+    }
+
+    /// Adds what another history has reached.
+    pub fn merge(&mut self, other: &Self) {
+        other.0.iter().for_each(|(row, times)| self.add(row, *times));
+    }
+
+    /// The rows that must be reached and were not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        rows().filter(|row| !self.0.contains_key(row)).collect()
+    }
+}
+
+/// Every row that must be reached.
+fn rows() -> impl Iterator<Item = String> {
+    let timers = [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER];
+    let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
+    let named = ROWS.into_iter().chain(timers).map(str::to_owned);
+    named.chain(closes.map(closed)).chain(RefusalReason::ALL.into_iter().map(refused))
+}
+
+fn closed(reason: CloseReason) -> String {
+    format!("closed: {}", reason.label())
+}
+
+fn refused(reason: RefusalReason) -> String {
+    format!("refused: {}", reason.label())
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unexpected = self.0.keys().filter(|row| rows().all(|other| other != **row)).cloned();
+        for row in rows().chain(unexpected) {
+            let times = self.0.get(&row).copied().unwrap_or(0);
+            let remark = if times == 0 { "  never reached" } else { "" };
+            writeln!(formatter, "  {row:<28} {times:>12}{remark}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_reached_is_missing_and_what_was_is_not() {
+        let mut report = Report::new();
+        report.closed[CloseReason::NoPong as usize] = 2;
+        let mut reached = Reached::default();
+        assert!(reached.missing().contains(&"closed: no_pong".to_owned()));
+        reached.add_report(&report);
+        let mut all = Reached::default();
+        all.count(EAGAIN);
+        all.merge(&reached);
+        let missing = all.missing();
+        for row in ["closed: no_pong", "timer: pong", "EAGAIN"] {
+            assert!(!missing.contains(&row.to_owned()), "{row}");
+        }
+        assert!(missing.contains(&"short send".to_owned()));
+        assert!(!missing.contains(&"closed: removed".to_owned()), "nothing removes anybody yet");
+    }
+}

@@ -1,0 +1,172 @@
+//! What is seen of a worker's promises to one connection: who is silent is pinged, who does not
+//! answer is cut, and who is cut has given cause.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use worker::{CloseReason, Failure, Time};
+
+use crate::options::Promises;
+
+/// How much later than promised is still in time: deadlines and pings go by ticks, at most a second
+/// each, and a turn may have much to do.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// By how much deadlines are rounded.
+const TICKS: Duration = Duration::from_millis(50);
+
+/// The first byte of a Close frame.
+const CLOSE: u8 = 0x88;
+
+/// What was seen of one connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    accepted: Time,
+    /// Since when it has been silent, able to take a ping, and not pinged.
+    quiet: Time,
+    /// The first ping since bytes were last told.
+    pinged: Option<Time>,
+    /// True exactly when its 101 was sent.
+    is_open: bool,
+    /// True exactly when a Close frame was sent.
+    is_closing: bool,
+    /// True exactly when it has ever refused bytes.
+    has_refused: bool,
+    /// Why it carries no more bytes, if the worker was told.
+    pub(crate) failure: Option<Failure>,
+    /// When its close was submitted, and whether it was being received from.
+    ended: Option<(Time, bool)>,
+}
+
+impl Watch {
+    pub(crate) fn new(now: Time) -> Self {
+        Self {
+            accepted: now,
+            quiet: now,
+            pinged: None,
+            is_open: false,
+            is_closing: false,
+            has_refused: false,
+            failure: None,
+            ended: None,
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    pub(crate) fn handle_heard(&mut self, now: Time) {
+        self.quiet = now;
+        self.pinged = None;
+    }
+
+    /// Something leaves that belongs to this connection alone.
+    pub(crate) fn handle_send(&mut self, now: Time, bytes: &Bytes) {
+        self.quiet = now;
+        self.is_closing |= bytes.first() == Some(&CLOSE);
+        self.is_open |= bytes.starts_with(b"HTTP/1.1 101 ");
+    }
+
+    /// A ping was submitted: from then on its worker awaits the pong.
+    pub(crate) fn handle_ping(&mut self, now: Time) {
+        self.quiet = now;
+        self.pinged.get_or_insert(now);
+    }
+
+    pub(crate) fn handle_refused(&mut self, now: Time) {
+        self.quiet = now;
+        self.has_refused = true;
+    }
+
+    pub(crate) fn handle_writable(&mut self, now: Time) {
+        self.quiet = now;
+    }
+
+    pub(crate) fn handle_close(&mut self, now: Time, receiving: bool) {
+        self.ended.get_or_insert((now, receiving));
+    }
+
+    /// What the worker owes the connection and has not given, though it could have since `since`.
+    pub(crate) fn debt(&self, promises: &Promises, since: Time, now: Time) -> Option<&'static str> {
+        let interval = promises.ping_interval.filter(|_| self.is_open && !self.is_closing)?;
+        if let Some(pinged) = self.pinged {
+            let is_due = now.since(pinged.max(since)) > promises.pong_timeout + GRACE;
+            return is_due.then_some("has not answered a ping, and is not cut");
+        }
+        // A connection is visited once in an interval, and pinged unless a byte was heard within
+        // its last half.
+        let is_due = now.since(self.quiet.max(since)) > interval * 3 / 2 + GRACE;
+        is_due.then_some("is silent, and is not pinged")
+    }
+
+    /// Whether the connection was closed with cause, as far as the engine can know.
+    pub(crate) fn justifies(&self, reason: CloseReason, promises: &Promises) -> bool {
+        match reason {
+            CloseReason::Reset => self.failure == Some(Failure::Reset),
+            CloseReason::TimedOut => self.failure == Some(Failure::TimedOut),
+            CloseReason::Unreachable => self.failure == Some(Failure::Unreachable),
+            CloseReason::Failed => matches!(self.failure, Some(Failure::Other(_))),
+            CloseReason::NoPong => self.ended.is_some_and(|(ended, receiving)| {
+                let waited = self.pinged.map(|pinged| ended.since(pinged) + TICKS);
+                receiving && waited.is_some_and(|waited| waited >= promises.pong_timeout)
+            }),
+            CloseReason::SlowConsumer | CloseReason::Stalled | CloseReason::OverBudget => {
+                self.has_refused
+            }
+            _ => true,
+        }
+    }
+
+    /// How old it was when its close was submitted, or is.
+    pub(crate) fn age(&self, now: Time) -> Duration {
+        self.ended.map_or(now, |(ended, _)| ended).since(self.accepted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMISES: Promises = Promises {
+        ping_interval: Some(Duration::from_secs(10)),
+        pong_timeout: Duration::from_secs(3),
+    };
+
+    fn seconds(number: u64) -> Time {
+        Time(number * 1_000_000_000)
+    }
+
+    fn open() -> Watch {
+        let mut watch = Watch::new(seconds(0));
+        watch.handle_send(seconds(1), &Bytes::from_static(b"HTTP/1.1 101 Switching Protocols"));
+        watch
+    }
+
+    #[test]
+    fn who_is_silent_must_be_pinged_and_who_does_not_answer_be_cut() {
+        let mut watch = open();
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(17)), None);
+        assert!(watch.debt(&PROMISES, Time(0), seconds(19)).is_some());
+        assert_eq!(watch.debt(&PROMISES, seconds(10), seconds(19)), None, "it had an excuse");
+        watch.handle_ping(seconds(17));
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(22)), None);
+        assert!(watch.debt(&PROMISES, Time(0), seconds(23)).is_some());
+        watch.handle_heard(seconds(21));
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(23)), None);
+    }
+
+    #[test]
+    fn a_pong_is_missing_only_if_nothing_was_heard_for_as_long_as_it_had_time() {
+        let cut = |heard: bool, at: u64| {
+            let mut watch = open();
+            watch.handle_ping(seconds(10));
+            if heard {
+                watch.handle_heard(seconds(12));
+            }
+            watch.handle_close(seconds(at), true);
+            watch.justifies(CloseReason::NoPong, &PROMISES)
+        };
+        assert_eq!([cut(false, 13), cut(false, 12), cut(true, 13)], [true, false, false]);
+    }
+}

@@ -1,0 +1,45 @@
+//! What everyone in a history shares.
+
+use std::net::SocketAddr;
+
+use crate::{chance::Chance, ledger::Ledger, network::Network, scenario::Scenario};
+
+/// The network, the dice, and what is known of the past.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) network: Network,
+    pub(crate) chance: Chance,
+    pub(crate) ledger: Ledger,
+    /// Visits that have ended.
+    pub(crate) visits: Vec<Visit>,
+    /// How many visits there have been.
+    pub(crate) visits_begun: usize,
+}
+
+/// A visit that has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visit {
+    pub(crate) visitor: usize,
+    pub(crate) address: SocketAddr,
+    /// True exactly when the server had said 101.
+    pub(crate) was_open: bool,
+    pub(crate) end: End,
+    /// True exactly when the visitor has ended it itself, politely or not.
+    pub(crate) has_left: bool,
+    /// The status or Close code that what it did must be answered with.
+    pub(crate) answer: Option<u16>,
+    /// True exactly when it has read, answered and sent as it should all along.
+    pub(crate) was_good: bool,
+}
+
+/// How a visit ended, as the visitor was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With this answer to its request.
+    Refused(u16),
+    /// With a Close frame of the server, which carried this code or none.
+    Closed(Option<u16>),
+    /// The connection ended without a word.
+    Cut,
+}
