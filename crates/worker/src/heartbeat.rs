@@ -108,8 +108,11 @@ impl Heartbeat {
             let waited = |since: u32| Duration::from_micros(now_us.wrapping_sub(since).into());
             unanswered.extend((from..to).filter_map(|slot| {
                 let record = connections.record(slot);
+                // Who is not read from cannot be heard: it is looked at again when the cursor has
+                // come round.
                 let is_late = record.state == State::Open
                     && record.has(Flags::AWAITING_PONG)
+                    && !record.has(Flags::PAUSED)
                     && waited(record.timed_us) >= self.pong_timeout;
                 is_late.then(|| Slot::try_from(slot).expect("slots are numbers of 32 bits"))
             }));

@@ -126,12 +126,13 @@ impl SendQueue {
         self.bytes -= whole * charge;
         parts.drain(..whole);
         let mut rest = parts.into_iter();
-        // Control frames that came meanwhile pass messages that have not begun, and nothing else. What
-        // the same batch had offered before stays before.
-        let controls = self.frames.iter().take_while(|it| it.content == Content::Control).count();
+        // Behind what the same batch had sent before it. Control frames that came meanwhile pass
+        // messages that have not begun, and nothing else.
         let mut first = self.returned;
-        let mut place = if first > 0 { first } else { controls };
+        let waiting = self.frames.iter().skip(first);
+        let mut place = first + waiting.take_while(|it| it.content == Content::Control).count();
         if left > 0 {
+            debug_assert!(first == 0, "a refused socket takes nothing more");
             self.taken = left;
             self.frames.push_front(rest.next().expect("no more was taken than was sent"));
             (first, place) = (1, place + 1);
@@ -385,6 +386,18 @@ mod tests {
             queue.complete_send(taken, CHARGE);
             assert_eq!(drain(&mut queue), expected, "{taken}");
         }
+    }
+
+    #[test]
+    fn what_is_sent_behind_a_refused_offer_comes_back_behind_it() {
+        let mut queue = SendQueue::default();
+        let close =
+            Frame { bytes: Bytes::from_static(b"\x88\x00"), content: Content::Opaque, ..control() };
+        queue.push(close, CHARGE);
+        assert!(queue.poll_send(0).is_some());
+        queue.push_refused(frame(&["begun"], A), 3, CHARGE);
+        queue.complete_send(0, CHARGE);
+        assert_eq!(drain(&mut queue), b"egun\x88\x00");
     }
 
     fn pong(letter: u8) -> Frame {

@@ -32,6 +32,7 @@ impl Core {
         if record.state != State::Open {
             return;
         }
+        let (is_paused, has_finished) = (record.has(Flags::PAUSED), record.has(Flags::FINISHED));
         self.leave_open(connection, reason);
         if reason == CloseReason::SlowConsumer {
             let charge = self.frame_charge();
@@ -42,6 +43,11 @@ impl Core {
             }
         }
         self.say_last_words(connection, farewell, words);
+        if has_finished {
+            self.handle_peer_done(connection);
+        } else if is_paused {
+            self.outbox.push(Outgoing::Operation(Operation::Receive { connection }));
+        }
     }
 
     /// Refuses a handshake with a response.

@@ -35,7 +35,7 @@ impl<H: Handler> Worker<H> {
             room -= (self.chunk.targets.len() + self.chunk.busy.len()).min(room);
             self.enqueue_busy(&mut job);
             if !job.exceptions.is_empty() {
-                self.submit_exceptions(&mut job);
+                self.submit_exceptions(engine, &mut job);
             }
             let targets = self.chunk.targets.len();
             self.offer(engine, &mut job);
@@ -64,8 +64,9 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// Takes publishers that do not want their own messages out of the chunk.
-    fn submit_exceptions(&mut self, job: &mut Job) {
+    /// Takes publishers that do not want their own messages out of the chunk, and offers them the
+    /// others' at once: a later turn may find that the socket has refused something since.
+    fn submit_exceptions<E: Engine>(&mut self, engine: &mut E, job: &mut Job) {
         for index in 0..job.exceptions.len() {
             let connection = job.exceptions[index].connection;
             let Some(index) = self.chunk.targets.iter().position(|slot| *slot == connection.slot)
@@ -77,7 +78,11 @@ impl<H: Handler> Worker<H> {
                 let window = self.core.connections.get(connection).and_then(|it| it.window);
                 let (frames, messages) = job.others(connection, window, &mut self.core.compression);
                 if messages > 0 {
-                    self.core.send_messages(connection, frames, messages, Some(job.audience));
+                    self.core.report.messages_delivered += u64::from(messages);
+                    self.core.report.sent_bytes += frames.len() as u64;
+                    self.core.fanout.submit_others(1);
+                    let targets = &[connection.slot];
+                    engine.submit(Operation::Offer { frame: frames, targets });
                 }
             }
         }

@@ -453,3 +453,45 @@ fn who_was_cut_by_one_job_is_offered_nothing_by_the_next_of_the_turn() {
     assert_eq!(rig.handler().closed, ["over_budget"]);
     assert_eq!(rig.closes(client), [Closing::Abort]);
 }
+
+#[test]
+fn what_a_publisher_gets_instead_of_its_own_leaves_before_its_socket_can_refuse_more() {
+    let mut rig = Rig::new(|options| options.coalesce_delay = 10 * MS);
+    rig.keep_whole();
+    let client = rig.connect();
+    rig.takes(client, Some(3));
+    rig.publish_from(client, &[1], "mine");
+    rig.publish_to(&[0, 1], "yours");
+    rig.settle();
+    rig.pass(20 * MS);
+    rig.takes(client, None);
+    rig.settle();
+    assert_eq!(rig.sent(client), b"\x81\x05yours\x81\x05yours");
+}
+
+#[test]
+fn a_paused_publisher_is_not_blamed_for_a_pong_that_nobody_reads() {
+    let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 25));
+    let client = rig.connect();
+    rig.receive(client, &text("pause"));
+    (0..60).for_each(|_| rig.pass(SECOND));
+    assert!(rig.sent(client).ends_with(b"\x89\x00"));
+    assert!(rig.closes(client).is_empty());
+    rig.resume(client);
+    (0..40).for_each(|_| rig.pass(SECOND));
+    assert_eq!(rig.handler().closed, ["no_pong"], "it had all the time to answer");
+}
+
+#[test]
+fn a_paused_publisher_that_is_closed_is_read_from_again() {
+    let mut rig = Rig::new(|options| options.limits.partial_total_bytes_max = 200);
+    rig.keep_whole();
+    let client = rig.connect();
+    rig.receive(client, &text("pause"));
+    rig.settle();
+    assert!(!rig.is_received_from(client));
+    rig.receive(client, &[0; 300]);
+    rig.settle();
+    assert_eq!(rig.handler().closed, ["overloaded"]);
+    assert!(rig.is_received_from(client), "its Close is awaited");
+}

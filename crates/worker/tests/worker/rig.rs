@@ -32,6 +32,8 @@ pub(crate) enum Letter {
     Report(Box<Report>),
     Resume(ConnectionId),
     Publish(Vec<u64>, String),
+    /// The same of a client that does not want its own.
+    PublishFrom(ConnectionId, Vec<u64>, String),
 }
 
 /// Everyone is in every audience, and what one says is for all.
@@ -68,7 +70,7 @@ impl Handler for Everyone {
     ) -> Flow {
         let text = String::from_utf8(message.payload.to_vec()).unwrap();
         let flow = if text == "pause" { Flow::Pause } else { Flow::Continue };
-        publish(actions, 0, &text);
+        publish(actions, 0, &text, None);
         self.messages.push(text);
         flow
     }
@@ -91,8 +93,11 @@ impl Handler for Everyone {
             }
             Letter::Resume(connection) => actions.resume(connection),
             Letter::Publish(audiences, text) => {
-                audiences.into_iter().for_each(|audience| publish(actions, audience, &text));
+                audiences.into_iter().for_each(|audience| publish(actions, audience, &text, None));
             }
+            Letter::PublishFrom(from, audiences, text) => audiences
+                .into_iter()
+                .for_each(|audience| publish(actions, audience, &text, Some((Member(0), from)))),
         }
     }
 
@@ -114,9 +119,14 @@ impl Handler for Everyone {
     }
 }
 
-fn publish(actions: &mut Actions<'_, Letter>, audience: u64, text: &str) {
+fn publish(
+    actions: &mut Actions<'_, Letter>,
+    audience: u64,
+    text: &str,
+    excluded: Option<(Member, ConnectionId)>,
+) {
     let (opcode, payload) = (DataOpcode::Text, text.as_bytes());
-    let publication = Publication::new(None, opcode, payload, None, actions.now());
+    let publication = Publication::new(None, opcode, payload, excluded, actions.now());
     actions.publish(Audience(audience), Arc::new(publication));
 }
 
@@ -139,6 +149,7 @@ struct Socket {
     is_refusing: bool,
     /// True exactly when the worker knows that it is refusing.
     is_told: bool,
+    is_received_from: bool,
     sent: Vec<u8>,
     closes: Vec<Closing>,
 }
@@ -209,11 +220,14 @@ impl Engine for ListEngine {
                     self.events.push_back(Event::Closed(connection));
                 }
             }
-            Operation::Accept { .. }
-            | Operation::StopAccepting { .. }
-            | Operation::Receive { .. }
-            | Operation::StopReceiving { .. }
-            | Operation::Wake { .. } => {}
+            Operation::Receive { connection } => {
+                self.sockets.get_mut(&connection.slot).unwrap().is_received_from = true;
+            }
+            Operation::StopReceiving { connection } => {
+                self.sockets.get_mut(&connection.slot).unwrap().is_received_from = false;
+            }
+            Operation::Accept { .. } | Operation::StopAccepting { .. } | Operation::Wake { .. } => {
+            }
         }
     }
 
@@ -366,6 +380,17 @@ impl Rig {
     pub(crate) fn publish_to(&mut self, audiences: &[u64], text: &str) {
         let letter = Letter::Publish(audiences.to_vec(), text.to_owned());
         self.guest.post(Member(0), letter, 0).unwrap();
+    }
+
+    pub(crate) fn publish_from(&mut self, slot: Slot, audiences: &[u64], text: &str) {
+        let from = ListEngine::id(slot);
+        let letter = Letter::PublishFrom(from, audiences.to_vec(), text.to_owned());
+        self.guest.post(Member(0), letter, 0).unwrap();
+    }
+
+    /// True exactly when the worker asked last that the client be received from.
+    pub(crate) fn is_received_from(&self, slot: Slot) -> bool {
+        self.engine.sockets[&slot].is_received_from
     }
 
     pub(crate) fn turn(&mut self) {
