@@ -18,26 +18,27 @@ pub struct Deed {
     pub count: u64,
 }
 
-/// How many deeds are remembered.
-const DEEDS_MAX: usize = 400_000;
-
 /// The account.
 #[derive(Debug)]
 pub(crate) struct Deeds {
     last: VecDeque<Deed>,
+    last_max: usize,
     fingerprint: u64,
 }
 
 impl Deeds {
-    pub(crate) fn new() -> Self {
-        Self { last: VecDeque::with_capacity(DEEDS_MAX), fingerprint: 0xcbf2_9ce4_8422_2325 }
+    /// An account that remembers so many.
+    pub(crate) fn new(last_max: usize) -> Self {
+        Self { last: VecDeque::new(), last_max, fingerprint: 0xcbf2_9ce4_8422_2325 }
     }
 
     pub(crate) fn note(&mut self, deed: Deed) {
-        if self.last.len() == DEEDS_MAX {
-            self.last.pop_front();
+        if self.last_max > 0 {
+            if self.last.len() == self.last_max {
+                self.last.pop_front();
+            }
+            self.last.push_back(deed);
         }
-        self.last.push_back(deed);
         for word in [deed.time.0, deed.who, deed.count, deed.what.len() as u64] {
             // FNV-1a by words: it need not resist anybody.
             self.fingerprint = (self.fingerprint ^ word).wrapping_mul(0x0100_0000_01b3);

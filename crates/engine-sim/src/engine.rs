@@ -6,7 +6,7 @@
 mod telling;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc,
@@ -88,7 +88,7 @@ pub struct SimEngine {
     looks: BTreeSet<Slot>,
     gone: Vec<ConnectionId>,
     /// What was seen of those whose close was submitted.
-    ended: HashMap<ConnectionId, Watch>,
+    ended: BTreeMap<ConnectionId, Watch>,
     /// The next place to be watched, when the table last grew, and when its worker last had an
     /// excuse.
     watch_next: Slot,
@@ -129,7 +129,7 @@ impl SimEngine {
             told: Vec::new(),
             looks: BTreeSet::new(),
             gone: Vec::new(),
-            ended: HashMap::new(),
+            ended: BTreeMap::new(),
             watch_next: 0,
             grown: Time(0),
             excused: Time(0),
@@ -412,7 +412,9 @@ impl Engine for SimEngine {
             let now = self.network.now();
             for slot in *targets {
                 if let Some((_, connection)) = self.table.at(*slot) {
+                    let link = connection.link as u64;
                     connection.watch.handle_ping(now);
+                    self.network.note(link, "pinged", *slot as usize);
                 }
             }
         }

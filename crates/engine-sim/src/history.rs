@@ -65,12 +65,14 @@ pub struct Broken {
     pub deeds: Vec<Deed>,
 }
 
-/// Runs the history of a seed.
+/// Runs the history of a seed, and remembers so many of its last deeds.
 ///
 /// # Errors
 /// A promise was broken, or something has panicked.
-pub fn run(seed: u64) -> Result<Summary, Box<Broken>> {
-    let mut history = History::new(Scenario::new(seed));
+pub fn run(seed: u64, deeds_max: usize) -> Result<Summary, Box<Broken>> {
+    let mut scenario = Scenario::new(seed);
+    scenario.network.deeds_max = deeds_max;
+    let mut history = History::new(scenario);
     let network = history.world.network.clone();
     let scenario = format!("{:?}", history.world.scenario);
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| history.run()));

@@ -1,6 +1,11 @@
 //! Runs histories on every core, and replays one by its seed.
 
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "histories know nothing of them; they only run on threads and are timed"
+)]
 
 use std::{
     process::ExitCode,
@@ -19,6 +24,9 @@ struct Flags {
     /// Replay the history of this seed.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
+    /// With `--seed`: show so many of the last deeds where the history is broken.
+    #[arg(long, default_value_t = 400)]
+    deeds: usize,
     /// Run so many histories on all cores, and show what they have reached: a failure where one is
     /// broken, or where something was never reached.
     #[arg(long, default_value_t = 1_000)]
@@ -31,15 +39,15 @@ struct Flags {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let is_good = match flags.seed {
-        Some(seed) => replay(seed),
+        Some(seed) => replay(seed, flags.deeds),
         None => run_all(flags.from, flags.seeds),
     };
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs one history, and shows its end or what led to its being broken.
-fn replay(seed: u64) -> bool {
-    match run(seed) {
+fn replay(seed: u64, deeds_max: usize) -> bool {
+    match run(seed, deeds_max) {
         Ok(summary) => {
             println!("{summary:#?}");
             true
@@ -109,7 +117,7 @@ fn run_all(from: u64, seeds: u64) -> bool {
                 if number >= seeds {
                     return totals;
                 }
-                totals.add(run(from.saturating_add(number)));
+                totals.add(run(from.saturating_add(number), 0));
             }
         };
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run_some)).collect();

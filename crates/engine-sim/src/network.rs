@@ -358,6 +358,7 @@ impl Network {
         let state = State {
             now: Time(1_000_000_000),
             chance: Chance::new(options.seed),
+            deeds: Deeds::new(options.deeds_max),
             options,
             happenings: BinaryHeap::new(),
             happened: 0,
@@ -365,7 +366,6 @@ impl Network {
             listeners: Vec::new(),
             woken: Vec::new(),
             reached: Reached::default(),
-            deeds: Deeds::new(),
             client_news: Vec::new(),
             server_news: Vec::new(),
         };

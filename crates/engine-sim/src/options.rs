@@ -34,6 +34,8 @@ pub struct NetworkOptions {
     pub backlog: usize,
     /// What goes wrong.
     pub faults: Faults,
+    /// So many of the last deeds are remembered.
+    pub deeds_max: usize,
 }
 
 /// How likely it is that something goes wrong, each time it could.

@@ -205,6 +205,7 @@ fn network(
         segment_bytes_max: *chance.one(pieces).max(&10),
         backlog: if is_calm { 4096 } else { *chance.one(&[1, 5, 4096]) },
         faults: if is_calm { Faults::NONE } else { faults(chance) },
+        deeds_max: 0,
     }
 }
 

@@ -111,9 +111,7 @@ impl Watch {
                 let waited = self.pinged.map(|pinged| ended.since(pinged) + TICKS);
                 receiving && waited.is_some_and(|waited| waited >= promises.pong_timeout)
             }),
-            CloseReason::SlowConsumer | CloseReason::Stalled | CloseReason::OverBudget => {
-                self.has_refused
-            }
+            CloseReason::Stalled => self.has_refused,
             _ => true,
         }
     }

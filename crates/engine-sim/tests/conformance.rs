@@ -29,6 +29,7 @@ impl SimBed {
             segment_bytes_max: 16_000,
             backlog: 4096,
             faults,
+            deeds_max: 0,
         });
         let engines = (0..options.engines)
             .map(|member| {

@@ -19,6 +19,14 @@ use crate::{
 /// Turns of a worker that had nothing to do and did not wait, before it is said to spin.
 const IDLE_TURNS_MAX: u32 = 200;
 
+/// A worker that was kept from its turn for a second excuses its peers. One that waits is not kept,
+/// but in its next turn it cannot know, since a wait ends here where it would block elsewhere: so it
+/// is woken more often than that, and must have nothing to do then.
+const NAP: Duration = Duration::from_millis(900);
+
+/// By how much deadlines are rounded up, so that several are met by one turn.
+const ROUNDING: Duration = Duration::from_millis(50);
+
 pub(super) struct Place {
     worker: Worker<Hub>,
     engine: SimEngine,
@@ -26,6 +34,8 @@ pub(super) struct Place {
     workers: u16,
     /// It waits until then, unless something happens before; `None`: it has something to do.
     waits: Option<Time>,
+    /// When it is woken for nothing at the latest.
+    naps_until: Time,
     /// True exactly when it waits and is parked: then letters end its wait.
     is_parked: bool,
     /// It is kept from its turn until then.
@@ -55,6 +65,7 @@ impl Place {
             endpoint,
             workers: scenario.workers,
             waits: None,
+            naps_until: Time(0),
             is_parked: false,
             late_until: Time(0),
             moves,
@@ -66,14 +77,15 @@ impl Place {
     pub(super) fn is_ready(&mut self, now: Time) -> bool {
         self.late_until <= now
             && !self.has_ended
-            && (self.waits.is_none_or(|until| until <= now) || self.engine.is_ready())
+            && (self.waits.is_none_or(|until| until.min(self.naps_until) <= now)
+                || self.engine.is_ready())
     }
 
     pub(super) fn next(&self) -> Time {
         if self.has_ended {
             return Time::NEVER;
         }
-        self.waits.unwrap_or(Time(0)).max(self.late_until)
+        self.waits.map_or(Time(0), |until| until.min(self.naps_until)).max(self.late_until)
     }
 
     /// True exactly when it has something for the engine that was not yet handed over.
@@ -134,18 +146,26 @@ impl Place {
         if self.late_until == now {
             self.engine.excuse();
         }
-        self.waits = None;
+        let mut has_reason = self.waits.take().is_none_or(|until| until <= now + ROUNDING)
+            || self.endpoint.waiting() > 0
+            || self.engine.is_ready();
         if std::mem::take(&mut self.is_parked) {
             self.endpoint.unpark();
         }
         if self.moves.last().is_some_and(|when| *when <= now) {
             self.moves.pop();
+            has_reason = true;
             world.network.reach(MOVED_WORKER);
             self.move_connections()?;
         }
         self.worker.turn(&mut self.engine, &mut self.endpoint).map_err(|it| it.to_string())?;
         if let Some(breach) = self.engine.breaches().first() {
             return Err(format!("broke the contract: {breach}"));
+        }
+        // Ages are looked at a while after the last look, whatever the turn was for.
+        has_reason |= world.scenario.connection_age_max.is_some();
+        if !has_reason && self.engine.has_submitted() {
+            return Err("would have slept past something that was due".to_owned());
         }
         self.check_gauges(world)?;
         self.has_ended |= self.worker.is_drained() && !all_drained;
@@ -188,6 +208,7 @@ impl Place {
                 // Where there are letters already, it has looked at them and does not want them.
                 self.is_parked = self.endpoint.park();
                 self.waits = Some(until);
+                self.naps_until = now + NAP;
             }
             Some(_) => {
                 self.idle_turns += 1;

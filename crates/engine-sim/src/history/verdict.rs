@@ -1,7 +1,7 @@
 //! Why connections ended, as workers say, engines have seen and visitors were told: nobody is
 //! closed without a reason, and no reason is made up.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use worker::{CloseReason, ClosedConnection};
 
@@ -12,7 +12,7 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
-    reasons: HashMap<SocketAddr, CloseReason>,
+    reasons: BTreeMap<SocketAddr, CloseReason>,
     /// True exactly when the workers were told to drain.
     pub(super) is_draining: bool,
 }
