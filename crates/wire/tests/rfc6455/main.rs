@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod cases;
+mod corpus;
 mod decoder;
 mod handshake;
 mod memory;
 mod peer;
+mod properties;
 mod support;
 mod text;

@@ -1,71 +1,21 @@
 //! The same streams through tungstenite's server.
 
-use std::{
-    collections::VecDeque,
-    io::{self, Read, Write},
-};
-
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tungstenite::{
-    Error, Message, WebSocket,
-    protocol::{Role, WebSocketConfig},
-};
+use tungstenite::{Error, Message, WebSocket, protocol::Role};
 
 use crate::{
     cases::{BINARY, CLOSE, CONTINUATION, FINAL, Heard, PING, PONG, TEXT, frame_with_key},
+    properties::{self, Pieces},
     support::{cut, decode, decode_every_way},
 };
 
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// A stream in memory: it gives one piece a read and swallows what is written.
-struct Pieces<'p>(VecDeque<&'p [u8]>);
-
-impl Read for Pieces<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(piece) = self.0.front_mut() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let count = piece.read(buffer)?;
-        if piece.is_empty() {
-            self.0.pop_front();
-        }
-        Ok(count)
-    }
-}
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// What tungstenite's server hears; an error where it finds the stream broken.
 fn hear(stream: &[u8], random: &mut StdRng) -> Result<Vec<Heard>, Error> {
-    let pieces = cut(stream, random).into_iter().filter(|piece| !piece.is_empty()).collect();
-    let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX));
-    let mut socket = WebSocket::from_raw_socket(Pieces(pieces), Role::Server, Some(config));
-    let mut heard = Vec::new();
-    loop {
-        heard.push(match socket.read() {
-            Ok(Message::Text(text)) => Heard::Text(text.as_str().to_owned()),
-            Ok(Message::Binary(payload)) => Heard::Binary(payload.to_vec()),
-            Ok(Message::Ping(payload)) => Heard::Ping(payload.to_vec()),
-            Ok(Message::Pong(payload)) => Heard::Pong(payload.to_vec()),
-            Ok(Message::Close(close)) => {
-                let close =
-                    close.map(|close| (close.code.into(), close.reason.as_str().to_owned()));
-                heard.push(Heard::Close(close));
-                return Ok(heard);
-            }
-            Ok(Message::Frame(_)) => panic!("a raw frame is never read"),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(heard);
-            }
-            Err(error) => return Err(error),
-        });
+    match properties::hear(&cut(stream, random), MESSAGE_BYTES_MAX) {
+        (heard, None) => Ok(heard),
+        (_, Some(error)) => Err(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decoding a stream in pieces into events that own their bytes.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use ringway_wire::{DataOpcode, Decoder, Event, Input, Violation};
+use ringway_wire::{DataOpcode, Decoder, Event, Inflater, Input, Violation};
 
 use crate::cases::Heard;
 
@@ -38,21 +38,41 @@ impl Outcome {
     }
 }
 
-/// Decodes pieces of a stream one after another, each in a buffer of its own, until a violation
-/// or a Close. Between pieces the decoder is exchanged for its clone (at first always, then now
-/// and then, since it may be large): nothing about a connection may hide elsewhere.
+/// Decodes pieces of a stream one after another until a violation or a Close. Between pieces the
+/// decoder is exchanged for its clone (at first always, then now and then, since it may be large):
+/// nothing about a connection may hide elsewhere.
 pub(crate) fn decode<'p>(
     pieces: impl IntoIterator<Item = &'p [u8]>,
     message_bytes_max: usize,
 ) -> Outcome {
+    let clone = |index: usize, decoder: Decoder| {
+        if index < 500 || index.is_multiple_of(97) { decoder.clone() } else { decoder }
+    };
+    decode_with(pieces, message_bytes_max, clone, None)
+}
+
+/// The same, `between` being done to the decoder behind each piece. With an inflater messages may
+/// be compressed.
+pub(crate) fn decode_with<'p>(
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+    message_bytes_max: usize,
+    between: impl Fn(usize, Decoder) -> Decoder,
+    mut inflater: Option<&mut Inflater>,
+) -> Outcome {
     let mut decoder = Decoder::default();
     let mut outcome = Outcome { heard: Vec::new(), violation: None, bytes_received: 0 };
+    let mut buffer = Vec::new();
     for (index, piece) in pieces.into_iter().enumerate() {
-        let mut buffer = piece.to_vec();
+        buffer.clear();
+        buffer.extend_from_slice(piece);
         outcome.bytes_received += piece.len();
         let mut input = Input::new(&mut buffer);
         loop {
-            match decoder.poll(&mut input, message_bytes_max) {
+            let event = match &mut inflater {
+                None => decoder.poll(&mut input, message_bytes_max),
+                Some(inflater) => decoder.poll_deflated(&mut input, message_bytes_max, inflater),
+            };
+            match event {
                 Ok(None) => break,
                 Ok(Some(event)) => {
                     let is_close = matches!(event, Event::Close(_));
@@ -67,10 +87,8 @@ pub(crate) fn decode<'p>(
                 }
             }
         }
-        assert_eq!(input.rest(), [], "no event left, so nothing may be left of the input");
-        if index < 500 || index % 97 == 0 {
-            decoder = decoder.clone();
-        }
+        assert!(input.rest().is_empty(), "no event left, so nothing may be left of the input");
+        decoder = between(index, decoder);
     }
     outcome
 }
