@@ -238,18 +238,22 @@ fn a_stream_of_single_bytes_is_heard_like_any_other() {
 
 #[test]
 fn a_close_frame_reaches_a_client_that_goes_on_sending_a_mebibyte() {
-    let gateway = echoing(&[]);
+    let gateway = echoing(&["--client-publish", "off"]);
     let mebibyte = vec![0; 1 << 20];
-    for (code, broken) in [
-        (1002, frame(0x83, b"")),
-        (1002, b"\x81\x02hi".to_vec()),
-        (1007, frame(FINAL | TEXT, b"\xFF")),
-        (1009, vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0]),
+    let message = frame(FINAL | TEXT, b"hi");
+    for (target, code, broken) in [
+        ("/echo", 1002, frame(0x83, b"")),
+        ("/echo", 1002, b"\x81\x02hi".to_vec()),
+        ("/echo", 1007, frame(FINAL | TEXT, b"\xFF")),
+        ("/echo", 1009, vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0]),
+        ("/ws/room", 1008, message.clone()),
+        // What it goes on with are frames, which nobody hears any more.
+        ("/ws/room", 1008, message.repeat(100_000)),
     ] {
         // A client that reads while it writes, and one that reads only afterwards.
         for is_deaf in [false, true] {
             let stream = gateway.connect();
-            open(&stream, "/echo");
+            open(&stream, target);
             let pieces = [&broken[..], &mebibyte];
             let answers = if is_deaf {
                 write(&stream, &pieces);

@@ -26,6 +26,10 @@ use crate::{
 /// code as if another had been sent.
 const STRICTER: [Rule; 2] = [LENGTH_NOT_MINIMAL, CLOSE_CODE];
 
+/// A code that was registered after RFC 6455. tungstenite does not know it, and takes it for a
+/// fault.
+const BAD_GATEWAY: u16 = 1014;
+
 /// Frames of any kind cut anywhere: the same is heard however they are cut, and what is wrong is
 /// found no earlier than its byte and no later than the read that has it.
 ///
@@ -135,7 +139,10 @@ pub(crate) fn streams_are_heard_as_tungstenite_hears_them(bytes: &[u8]) {
     let [pieces, recipe @ ..] = bytes else { return };
     let stream = frames(recipe);
     let limit = 1 << 20;
-    let ours = decode(cut(&stream, *pieces), limit);
+    let mut ours = decode(cut(&stream, *pieces), limit);
+    if let Some(Heard::Close(close @ Some((BAD_GATEWAY, _)))) = ours.heard.last_mut() {
+        *close = Some((1002, "Protocol violation".to_owned()));
+    }
     let (theirs, error) = hear(&cut(&stream, pieces.wrapping_add(1)), limit);
     match rule(&ours) {
         None => {
