@@ -271,7 +271,8 @@ impl Decoder {
         let Rules { message_bytes_max, is_deflate_agreed } = rules;
         let open_message = self.partial.as_ref().and_then(|partial| partial.open_message());
         let place = Place { open_message, message_bytes_max, is_deflate_agreed };
-        if self.partial.as_ref().is_none_or(|partial| !partial.is_within_head())
+        // What is within a head, or between fragments, takes the longer way.
+        if self.partial.is_none()
             && let Some((head, head_bytes)) = Head::parse(input.rest(), place)?
         {
             input.position += head_bytes;

@@ -14,14 +14,21 @@ const VECTOR_BYTES: usize = 16;
 #[inline]
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
     let key = skip(u32::from_le_bytes(key), offset);
-    if payload.len() < ALIGNED_BYTES_MIN {
-        unmask_words(payload, key);
-        return;
+    match unaligned_bytes(payload) {
+        None => unmask_words(payload, key),
+        Some(bytes) => {
+            let (unaligned, aligned) = payload.split_at_mut(bytes);
+            unmask_words(unaligned, key);
+            unmask_words(aligned, skip(key, bytes));
+        }
     }
-    let unaligned_bytes = payload.as_ptr().align_offset(VECTOR_BYTES).min(payload.len());
-    let (unaligned, aligned) = payload.split_at_mut(unaligned_bytes);
-    unmask_words(unaligned, key);
-    unmask_words(aligned, skip(key, unaligned_bytes));
+}
+
+/// Bytes before the first vector that is aligned. `None`: it is not worth finding.
+#[inline]
+fn unaligned_bytes(payload: &[u8]) -> Option<usize> {
+    let is_long = payload.len() >= ALIGNED_BYTES_MIN;
+    is_long.then(|| payload.as_ptr().align_offset(VECTOR_BYTES).min(payload.len()))
 }
 
 /// The key for what comes `bytes` later. Its lowest byte is the next one.
@@ -71,6 +78,24 @@ mod tests {
                     assert_eq!(*byte, key[(offset + index) % 4], "{length} {offset} {index}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn from_1024_bytes_on_vectors_begin_at_a_multiple_of_16() {
+        let buffer = vec![0; 2000];
+        let aligned = buffer.as_ptr().align_offset(16);
+        for (before, length, expected) in [
+            (0, 1023, None),
+            (0, 1024, Some(0)),
+            (15, 1023, None),
+            (15, 1024, Some(15)),
+            (15, 1500, Some(15)),
+            (1, 1024, Some(1)),
+        ] {
+            let start = aligned + 16 - before;
+            let payload = &buffer[start..start + length];
+            assert_eq!(unaligned_bytes(payload), expected, "{before} {length}");
         }
     }
 

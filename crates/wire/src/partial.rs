@@ -63,11 +63,6 @@ impl Partial {
         self.frame.take()
     }
 
-    /// Whether the next byte belongs to a head that has begun.
-    pub(crate) fn is_within_head(&self) -> bool {
-        self.head_bytes > 0
-    }
-
     /// Adds one byte to the head. `Some`: it was the last.
     pub(crate) fn push_head(&mut self, byte: u8, place: Place) -> Result<Option<Head>, Violation> {
         let end = usize::from(self.head_bytes);
