@@ -13,11 +13,12 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 503 while starting, draining or at capacity.
+/// `GET /readyz`: 503 while starting, draining or at capacity, with `Retry-After` as on the data
+/// plane.
 pub(super) async fn readyz(State(control): State<Arc<Control>>) -> Result<&'static str, Refusal> {
     match unreadiness(&control.record(), control.facts.connections_max) {
         None => Ok("ok\n"),
-        Some(why) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+        Some(why) => Err(Refusal::retry(StatusCode::SERVICE_UNAVAILABLE, why)),
     }
 }
 
