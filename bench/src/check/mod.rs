@@ -66,7 +66,8 @@ impl Claims {
 
     /// Prints one line: whether `claim` holds, and what was seen.
     fn add(&mut self, claim: &str, holds: bool, seen: &str) {
-        println!("{:<12} {claim}: {seen}", if holds { "holds" } else { "FAILS" });
+        let separator = if seen.is_empty() { "" } else { ": " };
+        println!("{:<12} {claim}{separator}{seen}", if holds { "holds" } else { "FAILS" });
         self.hold &= holds;
     }
 }
