@@ -15,7 +15,7 @@ use worker::Slot;
 use crate::{
     queue::{Queue, Stay},
     sends::Sends,
-    setup::{SELF_TEST_PLACE, StartError},
+    setup::{SELF_TEST_PLACE, StartError, explain},
     tag::{Kind, Tag},
 };
 
@@ -56,7 +56,8 @@ impl Pair {
 /// Sends are not even decided when the enter returns.
 pub(crate) fn sends_are_inline(queue: &mut Queue, pair: Pair) -> Result<bool, StartError> {
     let slot = SELF_TEST_PLACE;
-    let failed = |error| StartError::Failed { step: "the self-test", error };
+    // The first enter is here: a filter may allow all that came before.
+    let failed = |error| explain("the self-test", error);
     let mut test = Test { queue, slot, pair };
     let inline = test.run(true).map_err(failed)?;
     if !inline && !test.run(false).map_err(failed)? {

@@ -359,7 +359,7 @@ fn restrictions(extra: &[u8]) -> Vec<Restriction> {
 }
 
 /// Why the kernel refused.
-fn explain(step: &'static str, error: io::Error) -> StartError {
+pub(crate) fn explain(step: &'static str, error: io::Error) -> StartError {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::ENOSYS) => refusal(disabled_setting(), error),
         Some(libc::ENOMEM) => {

@@ -28,9 +28,9 @@ fn filter(call: libc::c_long, errno: i32) {
     assert_eq!(done, 0);
 }
 
-fn refusal(errno: i32) -> StartError {
+fn refusal(call: libc::c_long, errno: i32) -> StartError {
     thread::spawn(move || {
-        filter(libc::SYS_io_uring_setup, errno);
+        filter(call, errno);
         RingEngine::new(&options(), Vec::new()).map(drop).unwrap_err()
     })
     .join()
@@ -39,11 +39,13 @@ fn refusal(errno: i32) -> StartError {
 
 #[test]
 fn a_seccomp_filter_is_named() {
-    for errno in [libc::EPERM, libc::ENOSYS] {
-        let refusal = refusal(errno);
-        assert!(matches!(refusal, StartError::Filtered { .. }), "{refusal:?}");
-        let sentence = refusal.to_string();
-        assert!(sentence.contains("seccomp filter") && sentence.contains("io_uring_setup"));
+    for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let refusal = refusal(call, errno);
+            assert!(matches!(refusal, StartError::Filtered { .. }), "{call}: {refusal:?}");
+            let sentence = refusal.to_string();
+            assert!(sentence.contains("seccomp filter") && sentence.contains("io_uring_setup"));
+        }
     }
 }
 
