@@ -82,6 +82,24 @@ fn a_foreign_origin_is_refused() {
 }
 
 #[test]
+fn the_path_is_looked_at_before_the_origin_and_the_origin_before_the_query() {
+    let flags = ["--workers", "1", "--connections-max", "2", "--allow-origin", "https://*.example"];
+    let gateway = Gateway::start(&flags);
+    let ask = |target: &str, origin: &str, status: u16| {
+        let request = upgrade(target, &format!("Origin: {origin}\r\n"));
+        refusal(&gateway, request.as_bytes(), status);
+    };
+    for _ in 0..10 {
+        ask("/app/key?own=maybe", "https://evil.test", 404);
+        ask("/ws/a//b?own=maybe", "https://evil.test", 403);
+        ask("/ws/room", "https://a.b.example", 403);
+        ask("/ws/room?own=maybe", "https://a.example", 400);
+        ask("/ws/a//b", "https://a.example", 400);
+    }
+    assert_no_leak(&gateway, 2);
+}
+
+#[test]
 fn a_head_that_is_too_large_is_answered_431() {
     let gateway = Gateway::start(&["--workers", "1", "--connections-max", "4"]);
     let header = format!("X-Padding: {}\r\n", "x".repeat(1000));
