@@ -2,6 +2,8 @@
 //! queued for it. What a client of any path but `/echo` sends goes to all of them. A client whose
 //! queue is full is dropped.
 
+mod frame;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
@@ -10,12 +12,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway_wire::{
-    DataOpcode, Decoder, Event, Input, PING, encode_message, encode_pong, encode_upgrade,
-    parse_request,
-};
+use frame::PING;
 use socket2::{Domain, Socket, Type};
+use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
+use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 const BACKLOG: i32 = 4096;
 /// Entries of the rings: a fan-out completes many sends at once.
@@ -100,62 +101,61 @@ async fn upgrade(stream: &TcpStream) -> Result<(bool, Vec<u8>), AnyError> {
             return Err("no request".into());
         }
         head.extend_from_slice(&buffer);
-        let Some((request, bytes)) = parse_request(&head).map_err(|error| error.0)? else {
-            continue;
-        };
-        let response = encode_upgrade(&request, None).map_err(|_| "no upgrade")?;
+        let Some((response, echoes, bytes)) = frame::upgrade(&head)? else { continue };
         stream.write_all(response).await.0?;
-        return Ok((request.uri().path() == "/echo", head.split_off(bytes)));
+        return Ok((echoes, head.split_off(bytes)));
     }
 }
 
-/// Reads until the connection ends.
+/// Reads until the connection ends. `bytes` are those that were received already.
 async fn read(
     client: &Rc<Client>,
     hub: &Hub,
     echoes: bool,
-    mut received: Vec<u8>,
+    mut bytes: Vec<u8>,
 ) -> Result<(), AnyError> {
     let (mut capacity, capacity_max) = READ_BUFFER_BYTES;
-    let mut decoder = Decoder::default();
     let mut answer = Vec::new();
     loop {
-        let mut input = Input::new(&mut received);
-        while let Some(event) =
-            decoder.poll(&mut input, MESSAGE_BYTES_MAX).map_err(|violation| violation.reason)?
-        {
-            match event {
-                Event::Message(message) if echoes => {
-                    answer.extend_from_slice(&encode_message(message.opcode, message.payload));
+        let mut taken = 0;
+        while let Some(frame) = frame::take(&mut bytes[taken..], MESSAGE_BYTES_MAX)? {
+            match frame.opcode {
+                OpCode::Data(_) if echoes => {
+                    frame::append(frame.opcode, frame.payload, &mut answer);
                 }
-                Event::Message(message) => hub.publish(message.opcode, message.payload),
-                Event::Ping(payload) => encode_pong(payload, &mut answer),
-                Event::Pong(_) => {}
-                Event::Close(_) => return Ok(()),
+                OpCode::Data(_) => hub.publish(frame.opcode, frame.payload),
+                OpCode::Control(Control::Ping) => {
+                    frame::append(OpCode::Control(Control::Pong), frame.payload, &mut answer);
+                }
+                OpCode::Control(Control::Close) => return Ok(()),
+                OpCode::Control(_) => {}
             }
+            taken += frame.bytes;
         }
+        bytes.drain(..taken);
         // What is answered together leaves together.
         if !answer.is_empty() {
             client.send(Bytes::from(std::mem::take(&mut answer)));
         }
-        if received.len() == capacity {
-            capacity = (capacity * 2).min(capacity_max);
-        }
-        received.clear();
-        received.reserve_exact(capacity);
-        let (count, buffer) = client.stream.read(received).await;
-        if count? == 0 {
-            return Ok(());
+        let start = bytes.len();
+        bytes.reserve_exact(capacity);
+        let (count, slice) = client.stream.read(bytes.slice(start..)).await;
+        bytes = slice.into_inner();
+        match count? {
+            0 => return Ok(()),
+            count if count >= capacity => capacity = (capacity * 2).min(capacity_max),
+            _ => {}
         }
         client.is_silent.set(false);
-        received = buffer;
     }
 }
 
 impl Hub {
     /// Queues a message for every client.
-    fn publish(&self, opcode: DataOpcode, payload: &[u8]) {
-        let frame = encode_message(opcode, payload);
+    fn publish(&self, opcode: OpCode, payload: &[u8]) {
+        let mut frame = Vec::new();
+        frame::append(opcode, payload, &mut frame);
+        let frame = Bytes::from(frame);
         for client in self.clients.borrow().values() {
             client.send(frame.clone());
         }
