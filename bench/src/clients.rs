@@ -4,32 +4,32 @@
 //!
 //! ```text
 //! Closed ─▶ Connecting ─▶ Requesting ─▶ Open ─▶ Leaving ─▶ Closed
-//!                 └────────────┴─────────┴── peer gone ─────▲
+//!                 │            │  ▲        │                 ▲
+//!                 │            ▼  │        │                 │
+//!                 │          Greeting      │                 │
+//!                 └────────────┴───────────┴── peer gone ────┘
 //! ```
+//!
+//! A client greets only where the server expects a dialect inside its messages.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
+use crate::dialect::{Dialect, Said};
 use crate::frame;
 use crate::order::Plan;
 use crate::payload::{Payload, Stamp, now_ns};
-use crate::ring::{self, Buffer, Event, Ring, Token};
-use crate::scenario::Traffic;
+use crate::ring::{Buffer, Event, Ring, Token};
+use crate::socket;
 
 /// Handshakes in flight in one process.
 const OPENING_MAX: u32 = 256;
-/// Connections from one source address: below the 28,232 ports that a kernel gives out.
-const CONNECTIONS_PER_SOURCE: u32 = 20_000;
-/// Receive buffer of a subscriber that never reads: the smaller, the sooner its server notices.
-const STALLED_RECEIVE_BUFFER_BYTES: usize = 4096;
 /// Bytes that may wait for one connection's socket.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;
 /// The longest response head that is waited for.
@@ -62,6 +62,7 @@ enum Phase {
     Closed,
     Connecting,
     Requesting,
+    Greeting,
     Open,
     Leaving,
 }
@@ -139,12 +140,12 @@ impl Clients {
 
     /// True exactly when connection `index` never reads.
     pub(crate) fn is_stalled(&self, index: u32) -> bool {
-        is_stalled(&self.plan, index)
+        socket::is_stalled(&self.plan, index)
     }
 
     /// Starts the handshake of `index`, which is closed. Its latency counts from `since_ns`.
     pub(crate) fn start(&mut self, index: u32, since_ns: u64, ring: &mut Ring) -> io::Result<()> {
-        let socket = self.socket(index)?;
+        let socket = socket::open(&self.plan, index)?;
         let client = &mut self.table[index as usize];
         client.generation = client.generation.wrapping_add(1);
         client.phase = Phase::Connecting;
@@ -167,7 +168,10 @@ impl Clients {
         let mut payload = self.spare();
         self.payload.write(stamp, &mut payload);
         let mut bytes = self.spare();
-        frame::write_message(&payload, &mut bytes);
+        match self.plan.dialect {
+            Dialect::Plain => frame::write_message(&payload, &mut bytes),
+            dialect => frame::write_message(&dialect.publication(&payload), &mut bytes),
+        }
         self.spare.push(payload);
         self.send(index, bytes, ring)
     }
@@ -241,7 +245,8 @@ impl Clients {
         let publisher = self.plan.publisher && index == self.plan.connections;
         let query = if publisher { "role=publisher" } else { "" };
         let room = number / self.plan.room_members;
-        let request = self.plan.url.request(number, room, &self.key, query);
+        let request =
+            self.plan.url.request(number, room, &self.key, query, self.plan.dialect.subprotocol());
         self.send(index, request, ring)
     }
 
@@ -311,11 +316,12 @@ impl Clients {
                 return Ok(0);
             }
         }
-        let payload_bytes_max = self.payload.size().max(125);
+        let size = self.payload.size().max(125);
+        let payload_bytes_max = self.plan.dialect.message_bytes_max(size);
         while let Some(frame) = frame::take(&bytes[taken..], payload_bytes_max)? {
             taken += frame.bytes;
             match frame.opcode {
-                OpCode::Data(_) => self.take_message(index, frame.payload, found),
+                OpCode::Data(_) => self.take_message(index, frame.payload, found)?,
                 OpCode::Control(Control::Ping) => {
                     found.push(Found::Ping);
                     frame::write_pong(frame.payload, self.outbox.entry(index).or_default());
@@ -350,15 +356,54 @@ impl Clients {
             let line = head.lines().next().unwrap_or_default();
             return Err(format!("the upgrade was answered `{line}`"));
         }
+        match self.plan.dialect.greeting() {
+            None => self.opened(index, found),
+            Some(greeting) => {
+                frame::write_message(&greeting, self.outbox.entry(index).or_default());
+                self.table[index as usize].phase = Phase::Greeting;
+            }
+        }
+        Ok(end + 4)
+    }
+
+    fn opened(&mut self, index: u32, found: &mut Vec<Found>) {
         let client = &mut self.table[index as usize];
         client.phase = Phase::Open;
         self.opening -= 1;
         self.open += 1;
         found.push(Found::Opened { latency_ns: now_ns().saturating_sub(client.since_ns) });
-        Ok(end + 4)
     }
 
-    fn take_message(&mut self, index: u32, payload: &[u8], found: &mut Vec<Found>) {
+    /// Takes all that the server says in one message.
+    fn take_message(
+        &mut self,
+        index: u32,
+        mut message: &[u8],
+        found: &mut Vec<Found>,
+    ) -> Result<(), String> {
+        if self.plan.dialect == Dialect::Plain {
+            self.take_payload(index, message, found);
+            return Ok(());
+        }
+        while !message.is_empty() {
+            let (said, bytes) = self.plan.dialect.take(message)?;
+            match said {
+                Said::Payload(payload) => self.take_payload(index, payload, found),
+                Said::Welcome if self.table[index as usize].phase == Phase::Greeting => {
+                    self.opened(index, found);
+                }
+                Said::Ping(answer) => {
+                    found.push(Found::Ping);
+                    frame::write_message(answer, self.outbox.entry(index).or_default());
+                }
+                Said::Welcome | Said::Other => {}
+            }
+            message = &message[bytes..];
+        }
+        Ok(())
+    }
+
+    fn take_payload(&mut self, index: u32, payload: &[u8], found: &mut Vec<Found>) {
         let Some(stamp) = self.payload.read(payload) else {
             found.push(Found::Broken { why: "a payload that was not sent" });
             return;
@@ -384,7 +429,7 @@ impl Clients {
         let expected = client.expected;
         match client.phase {
             Phase::Closed => return,
-            Phase::Connecting | Phase::Requesting => {
+            Phase::Connecting | Phase::Requesting | Phase::Greeting => {
                 self.opening -= 1;
                 found.push(Found::Refused { why: why.to_owned() });
             }
@@ -443,48 +488,6 @@ impl Clients {
         bytes.clear();
         bytes
     }
-
-    /// A socket for `index`, bound to its source address where that matters.
-    fn socket(&self, index: u32) -> io::Result<Socket> {
-        let address = self.plan.url.address;
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        // Closing resets: thousands of ports in TIME_WAIT would be missing in the next run.
-        socket.set_linger(Some(Duration::ZERO))?;
-        if self.plan.traffic != Traffic::None {
-            socket.set_tcp_nodelay(true)?;
-        }
-        if self.is_stalled(index) {
-            socket.set_recv_buffer_size(STALLED_RECEIVE_BUFFER_BYTES)?;
-        }
-        if let Some(source) = source(address, self.plan.first + index) {
-            ring::bind_without_port(socket.as_fd())?;
-            socket.bind(&source.into())?;
-        }
-        Ok(socket)
-    }
-}
-
-/// The source address of connection `number`: on loopback each 20,000 have their own, because
-/// one source address has only so many ports.
-fn source(destination: SocketAddr, number: u32) -> Option<SocketAddr> {
-    let block = number / CONNECTIONS_PER_SOURCE;
-    match destination.ip() {
-        IpAddr::V4(address) if address.is_loopback() && block > 0 => {
-            let first = u32::from(Ipv4Addr::LOCALHOST);
-            Some(SocketAddr::from((Ipv4Addr::from(first + block), 0)))
-        }
-        _ => None,
-    }
-}
-
-/// Spreads the stalled subscribers evenly over the numbers of the connections.
-fn is_stalled(plan: &Plan, index: u32) -> bool {
-    if index >= plan.connections {
-        return false;
-    }
-    let until = |count: u32| (f64::from(count) * plan.stalled_percent / 100.0).floor();
-    let number = plan.first + index;
-    until(number + 1) > until(number)
 }
 
 fn reason(error: i32) -> String {

@@ -203,11 +203,13 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Dialect;
     use crate::url::Url;
 
     fn plan(traffic: Traffic, connections: u32, publisher: bool) -> Plan {
         Plan {
             url: Url::parse("ws://127.0.0.1:9/").unwrap(),
+            dialect: Dialect::Plain,
             traffic,
             first: 0,
             connections,

@@ -11,6 +11,7 @@ mod chart;
 mod check;
 mod clients;
 mod compare;
+mod dialect;
 mod failure;
 mod frame;
 mod generator;
@@ -32,6 +33,7 @@ mod ring;
 mod rivals;
 mod scenario;
 mod server;
+mod socket;
 mod units;
 mod url;
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dialect::Dialect;
 use crate::scenario::Traffic;
 use crate::url::Url;
 
@@ -12,6 +13,7 @@ use crate::url::Url;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Plan {
     pub(crate) url: Url,
+    pub(crate) dialect: Dialect,
     pub(crate) traffic: Traffic,
     /// Number of its first connection among those of all processes.
     pub(crate) first: u32,

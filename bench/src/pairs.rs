@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::ProgressBar;
 
+use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::load;
 use crate::plan;
@@ -82,6 +83,7 @@ fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
     let load = plan::Options {
         url: url.to_owned(),
         scenario: options.scenario.clone(),
+        dialect: Dialect::Plain,
         connections: options.connections,
         rate: Some(0.0),
         size: options.size,

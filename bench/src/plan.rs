@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::order::Plan;
 use crate::payload::BYTES_MIN;
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// heartbeat, churn) or a scenario file.
     #[arg(long)]
     pub(crate) scenario: String,
+    /// What is spoken inside WebSocket messages.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) dialect: Dialect,
     /// Connections in all [default: the scenario's].
     #[arg(long)]
     pub(crate) connections: Option<u32>,
@@ -83,6 +87,10 @@ pub(crate) fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcom
     if scenario.traffic == Traffic::Rooms && room_members == 1 && !url.target.contains("{i}") {
         return Err(Failure::usage("rooms need {room} or {i} in the URL"));
     }
+    let one_topic = matches!(scenario.traffic, Traffic::None | Traffic::Fanout);
+    if options.dialect != Dialect::Plain && !one_topic {
+        return Err(Failure::usage("NATS and MQTT are spoken on one topic for all"));
+    }
     if scenario.traffic == Traffic::Churn && rate == 0.0 {
         return Err(Failure::usage("churn needs a rate"));
     }
@@ -101,6 +109,7 @@ pub(crate) fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcom
         };
         Plan {
             url: url.clone(),
+            dialect: options.dialect,
             traffic: scenario.traffic,
             first,
             connections: most.min(connections - first),

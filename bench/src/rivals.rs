@@ -217,6 +217,7 @@ fn run_one(
     let load = plan::Options {
         url: format!("ws://127.0.0.1:{port}{path}"),
         scenario: scenario.to_owned(),
+        dialect: rival.dialect,
         connections: Some(connections),
         rate: Some(0.0),
         size: Some(size),

@@ -47,7 +47,14 @@ impl Url {
     }
 
     /// The request of connection `number` in `room`, as bytes. `query` is added to the target's.
-    pub(crate) fn request(&self, number: u32, room: u32, key: &str, query: &str) -> Vec<u8> {
+    pub(crate) fn request(
+        &self,
+        number: u32,
+        room: u32,
+        key: &str,
+        query: &str,
+        subprotocol: Option<&str>,
+    ) -> Vec<u8> {
         let target =
             self.target.replace("{i}", &number.to_string()).replace("{room}", &room.to_string());
         let separator = match (query.is_empty(), target.contains('?')) {
@@ -55,9 +62,13 @@ impl Url {
             (false, true) => "&",
             (false, false) => "?",
         };
+        let subprotocol = subprotocol
+            .map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"))
+            .unwrap_or_default();
         format!(
             "GET {target}{separator}{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+             Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\
+             {subprotocol}\r\n",
             self.host
         )
         .into_bytes()
@@ -72,7 +83,7 @@ mod tests {
     fn host_and_target_are_split_and_placeholders_filled() {
         let url = Url::parse("ws://127.0.0.1:9000/ws/room-{room}?n={i}").unwrap();
         assert_eq!(url.address, "127.0.0.1:9000".parse().unwrap());
-        let request = String::from_utf8(url.request(12, 3, "KEY", "role=publisher")).unwrap();
+        let request = String::from_utf8(url.request(12, 3, "KEY", "role=publisher", None)).unwrap();
         assert!(request.starts_with("GET /ws/room-3?n=12&role=publisher HTTP/1.1\r\n"));
         assert!(request.contains("\r\nHost: 127.0.0.1:9000\r\n"));
         assert!(request.ends_with("\r\n\r\n"));

@@ -56,6 +56,28 @@ fn broadcast(message: &Message, _: &mut WebSocket<TcpStream>, sockets: &mut Vec<
     sockets.retain_mut(|socket| socket.write_all(&frame).is_ok());
 }
 
+/// Speaks as much of NATS as one topic needs.
+fn broadcast_nats(
+    message: &Message,
+    socket: &mut WebSocket<TcpStream>,
+    sockets: &mut Vec<TcpStream>,
+) {
+    let data = message.clone().into_data();
+    match data.strip_prefix(b"PUB bench ") {
+        Some(rest) => {
+            let message = [b"MSG bench 1 ", rest].concat();
+            broadcast(&Message::binary(message), socket, sockets);
+        }
+        // The answer to the ping below.
+        None if data == b"PONG\r\n"[..] => {}
+        None => {
+            assert!(data.ends_with(b"SUB bench 1\r\nPING\r\n"), "{data:?}");
+            socket.send(Message::binary("INFO {}\r\n")).unwrap();
+            socket.send(Message::binary("PONG\r\nPING\r\n")).unwrap();
+        }
+    }
+}
+
 fn broadcast_twice(
     message: &Message,
     socket: &mut WebSocket<TcpStream>,
@@ -119,6 +141,16 @@ fn a_closed_fan_out_delivers_every_publication_to_everybody() {
     assert_delivered_to_21(&report);
     assert_eq!(report["latency"]["last"]["count"].as_u64().unwrap(), published);
     assert_eq!(report["latency"]["handshake"]["count"].as_u64().unwrap(), 21);
+}
+
+#[test]
+fn a_fan_out_in_a_dialect_starts_when_all_have_subscribed() {
+    let arguments = ["--scenario", "fanout", "--connections", "20", "--dialect", "nats"];
+    let url = serve(broadcast_nats);
+    let (code, report) = load(&url, "nats", &[&arguments[..], &["--warmup", "0"]].concat());
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report["traffic"]["published"].as_u64().unwrap() > 0);
+    assert_delivered_to_21(&report);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Job;
+use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 
 /// A server that can be installed and measured.
@@ -37,6 +38,9 @@ pub(crate) struct Rival {
     pub(crate) build: String,
     /// The sh script that starts it in the foreground on 127.0.0.1:$PORT, ending in exec.
     pub(crate) serve: String,
+    /// What it speaks inside WebSocket messages.
+    #[serde(default)]
+    pub(crate) dialect: Dialect,
     /// Path and query where every connection subscribes and what is sent goes to all.
     pub(crate) topic: String,
     /// Path where everything comes back to its sender, if it has one.

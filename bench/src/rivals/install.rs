@@ -118,6 +118,7 @@ fn hash(directory: &Path, state: &mut DefaultHasher) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Dialect;
 
     /// A directory of this test process.
     fn directory(name: &str) -> PathBuf {
@@ -137,6 +138,7 @@ mod tests {
             pypi: Vec::new(),
             build: build.to_owned(),
             serve: String::new(),
+            dialect: Dialect::Plain,
             topic: "/".to_owned(),
             echo: None,
         }
