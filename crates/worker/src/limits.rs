@@ -43,7 +43,7 @@ pub struct Limits {
     pub fanout_publications_max: u32,
     /// Bytes of those publications.
     pub fanout_bytes_max: u64,
-    /// Subscribers offered a frame between two looks at everything else; at most 64.
+    /// Subscribers offered a frame between two looks at everything else; at most 512.
     pub fanout_targets_max: u32,
     /// Bytes of publications of one topic joined into one offer.
     pub coalesce_bytes_max: u32,
@@ -112,6 +112,9 @@ const DEFAULT: Limits = Limits {
     closes_logged_max: 10,
 };
 
+/// More sends in one turn let everything else wait for milliseconds.
+const FANOUT_TARGETS_MAX: u32 = 512;
+
 /// The longest header of a server frame (RFC 6455 section 5.2): 2 bytes and a 64-bit length, and 4
 /// more that a client's mask would take.
 pub const FRAME_HEADER_BYTES_MAX: u32 = 14;
@@ -132,7 +135,11 @@ const _: () = assert!(
     DEFAULT.handshake_total_bytes_max >= DEFAULT.handshake_bytes_max as u64,
     "one incomplete head must fit the pool"
 );
-const _: () = assert!(DEFAULT.fanout_targets_max as usize <= OFFER_TARGETS_MAX);
+const _: () = assert!(DEFAULT.fanout_targets_max <= FANOUT_TARGETS_MAX);
+const _: () = assert!(
+    DEFAULT.fanout_targets_max as usize >= OFFER_TARGETS_MAX,
+    "a turn offers a frame to as many as one operation can name"
+);
 const _: () = assert!(DEFAULT.completion_entries >= 2 * DEFAULT.submission_entries);
 const _: () = assert!(
     DEFAULT.fanout_targets_max < DEFAULT.submission_entries,
@@ -207,9 +214,9 @@ impl Limits {
             self.partial_total_bytes_max,
             self.message_bytes_max.into(),
         )?;
-        if self.fanout_targets_max as usize > OFFER_TARGETS_MAX {
+        if self.fanout_targets_max > FANOUT_TARGETS_MAX {
             return Err(LimitError(format!(
-                "fanout_targets_max is {}, and must be at most {OFFER_TARGETS_MAX}",
+                "fanout_targets_max is {}, and must be at most {FANOUT_TARGETS_MAX}",
                 self.fanout_targets_max
             )));
         }

@@ -19,7 +19,9 @@ use crate::{
     connections::{Farewell, Flags, State},
     core::{Core, Outgoing},
     handler::{Answer, Chunk, Flow, Handler, Readiness},
-    operation::{Completion, ConnectionId, Engine, Operation, Reception, Slot, Time},
+    operation::{
+        Completion, ConnectionId, Engine, OFFER_TARGETS_MAX, Operation, Reception, Slot, Time,
+    },
     options::Options,
     stats::{CloseReason, Gauges, RefusalReason, Stage},
 };
@@ -50,12 +52,11 @@ impl<H: Handler> Worker<H> {
     /// is its place in the mesh.
     #[must_use]
     pub fn new(options: Options, handler: H, member: mesh::Member, now: Time) -> Self {
-        let members_max = options.limits.fanout_targets_max as usize;
         Self {
             handler,
             core: Core::new(options, member, now),
-            chunk: Chunk::new(members_max),
-            targets: Vec::with_capacity(members_max),
+            chunk: Chunk::new(OFFER_TARGETS_MAX),
+            targets: Vec::with_capacity(OFFER_TARGETS_MAX),
             looks: Vec::new(),
             is_holding: false,
         }
@@ -665,7 +666,7 @@ impl<H: Handler> Worker<H> {
         let Self { core, targets, .. } = self;
         let (tick, now_us) = (core.tick(), core.now_us());
         let Core { heartbeat: Some(heartbeat), connections, options, .. } = core else { return };
-        let targets_max = options.limits.fanout_targets_max as usize;
+        let targets_max = (options.limits.fanout_targets_max as usize).min(OFFER_TARGETS_MAX);
         heartbeat.poll_pings(tick, now_us, connections, targets_max, targets);
     }
 }

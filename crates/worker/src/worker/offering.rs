@@ -8,14 +8,14 @@ use super::Worker;
 use crate::{
     fanout::Job,
     handler::Handler,
-    operation::{Engine, Operation},
+    operation::{Engine, OFFER_TARGETS_MAX, Operation},
 };
 
 /// Payload bytes that take as long to compress as a target to be sent to: some 5 µs.
 const COMPRESSED_BYTES_PER_TARGET: usize = 512;
 
 impl<H: Handler> Worker<H> {
-    /// Offers a chunk of the jobs whose turn it is.
+    /// Offers chunks of the jobs whose turn it is, as far as the bound on a turn goes.
     pub(super) fn submit_fanout<E: Engine>(
         &mut self,
         engine: &mut E,
@@ -25,7 +25,7 @@ impl<H: Handler> Worker<H> {
         let mut room = members_max.saturating_sub(self.core.fanout.in_flight());
         while room > 0 {
             let Some(mut job) = self.core.fanout.poll_job() else { return };
-            self.chunk.clear_for(room);
+            self.chunk.clear_for(room.min(OFFER_TARGETS_MAX));
             let next = self.handler.fill(
                 job.audience,
                 job.cursor,

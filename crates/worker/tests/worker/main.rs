@@ -242,6 +242,24 @@ fn a_report_carries_what_the_engine_has_counted_since_its_start() {
 }
 
 #[test]
+fn a_turn_offers_a_frame_to_as_many_as_its_bound_says() {
+    let mut rig = Rig::new(|options| {
+        options.connections_max = 300;
+        options.limits.fanout_targets_max = 200;
+        options.limits.check().unwrap();
+    });
+    rig.keep_whole();
+    let clients = rig.connect_all(300);
+    rig.receive(clients[0], &text("to all"));
+    let offered = [(); 3].map(|()| {
+        rig.turn();
+        rig.offered()
+    });
+    assert_eq!(offered, [200, 300, 300], "four offers in the first turn, two in the second");
+    clients.iter().for_each(|&client| assert_eq!(rig.sent(client), b"\x81\x06to all"));
+}
+
+#[test]
 fn what_comes_byte_by_byte_is_put_together() {
     let mut rig = Rig::new(|_| ());
     let client = rig.connect();
