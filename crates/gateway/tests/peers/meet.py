@@ -22,6 +22,13 @@ CLIENTS_MAX = 40
 MESSAGES = 50
 HTTP_PUBLISHERS = 2
 
+# All that is said fits into the queue of one connection: how slow a library is, is not asked here.
+FLAGS = [
+    *("--workers", "2"),
+    *("--send-queue-bytes-max", "8MiB", "--send-queue-total-bytes-max", "1GiB"),
+    *("--write-timeout", "60s"),
+]
+
 
 def message(publisher: int, number: int) -> str | bytes:
     """Even ones are text, of every length of UTF-8, odd ones binary, of every byte."""
@@ -158,7 +165,7 @@ async def part(clients: list[Socket]) -> None:
 async def meet(kinds: list[Kind]) -> list[tuple[str, str, str]]:
     """Runs it; a line of the table for each peer."""
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(Gateway("--workers", "2"))
+        gateway = await stack.enter_async_context(Gateway(*FLAGS))
         peers = [await stack.enter_async_context(start(kind)) for kind in kinds]
         clients = await gather(peers, gateway)
         await converse(gateway, clients)
