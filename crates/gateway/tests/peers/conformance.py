@@ -34,12 +34,12 @@ FLAGS = ["--echo", "--message-bytes-max", "16MiB", "--send-queue-bytes-max", "64
 
 
 def mend(case: type) -> None:
-    """Lets a case of groups 12 and 13 take a text that was echoed plainly: the runner hands it on
-    as `str`, where the case expects the bytes that it gets of a compressed one."""
+    """Lets a case of groups 12 and 13 take a message that was echoed plainly: the runner hands its
+    bytes on as characters, where the case expects the bytes that it gets of a compressed one."""
     take = case.onMessage
 
     def on_message(self: object, message: str | bytes, binary: bool) -> None:
-        take(self, message.encode() if isinstance(message, str) else message, binary)
+        take(self, message.encode("latin-1") if isinstance(message, str) else message, binary)
 
     case.onMessage = on_message
 

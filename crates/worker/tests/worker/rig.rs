@@ -49,7 +49,11 @@ impl Handler for Everyone {
     type Admission = ();
 
     fn on_request(&mut self, _: &Request, _: SocketAddr, _: Readiness) -> Answer<()> {
-        Answer::Upgrade { subprotocol: None, extensions: Extensions::default(), admission: () }
+        Answer::Upgrade {
+            subprotocol: None,
+            extensions: Extensions { deflate: true },
+            admission: (),
+        }
     }
 
     fn on_open(&mut self, _: &mut Actions<'_, Letter>, connection: ConnectionId, (): ()) {
@@ -328,11 +332,17 @@ impl Rig {
 
     /// So many clients that were answered with 101.
     pub(crate) fn connect_all(&mut self, count: u32) -> Vec<Slot> {
-        const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
-            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        self.connect_all_with(count, "")
+    }
+
+    /// The same with more header lines.
+    pub(crate) fn connect_all_with(&mut self, count: u32, headers: &str) -> Vec<Slot> {
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+        );
         let slots: Vec<_> = (0..count).map(|_| self.accept()).collect();
-        slots.iter().for_each(|slot| self.receive(*slot, HEAD));
+        slots.iter().for_each(|slot| self.receive(*slot, head.as_bytes()));
         self.settle();
         for slot in &slots {
             let socket = self.engine.sockets.get_mut(slot).unwrap();
