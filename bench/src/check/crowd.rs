@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::order::{Counts, Note, Order, Plan};
 use crate::plan::CONNECTIONS_PER_PROCESS;
@@ -46,6 +47,7 @@ impl Purpose {
             let first = number * CONNECTIONS_PER_PROCESS;
             Plan {
                 url: url.clone(),
+                dialect: Dialect::Plain,
                 traffic: if publishes { Traffic::Fanout } else { Traffic::None },
                 first: self.first + first,
                 connections: CONNECTIONS_PER_PROCESS.min(self.connections - first),
