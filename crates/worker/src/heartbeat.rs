@@ -74,12 +74,14 @@ impl Heartbeat {
         targets: &mut Vec<Slot>,
     ) {
         let from = self.next;
+        let silent_ticks = Tick(0).after(self.interval / 2).0;
         while self.next < self.end && targets.len() < targets_max {
             let record = connections.record_mut(self.next);
+            // In ticks, and the commonest reasons first: a worker visits all its connections.
             let is_due = record.state == State::Open
+                && now.0.wrapping_sub(record.heard.0) >= silent_ticks
                 && !record.has(Flags::AWAITING_PONG)
-                && !record.is_busy()
-                && now.since(record.heard) >= self.interval / 2;
+                && !record.is_busy();
             if is_due {
                 record.flags.insert(Flags::AWAITING_PONG);
                 record.timed_us = now_us;
@@ -110,8 +112,8 @@ impl Heartbeat {
                 let record = connections.record(slot);
                 // Who is not read from cannot be heard: it is looked at again when the cursor has
                 // come round.
-                let is_late = record.state == State::Open
-                    && record.has(Flags::AWAITING_PONG)
+                let is_late = record.has(Flags::AWAITING_PONG)
+                    && record.state == State::Open
                     && !record.has(Flags::PAUSED)
                     && waited(record.timed_us) >= self.pong_timeout;
                 is_late.then(|| Slot::try_from(slot).expect("slots are numbers of 32 bits"))

@@ -35,7 +35,7 @@ const CASES: [Case; 6] = [
     Case { name: "echo", item: "message and its echo", bound: 1_700.0, run: echo },
     Case { name: "handshake", item: "handshake", bound: 32_000.0, run: handshakes },
     Case { name: "ping", item: "ping and its pong", bound: 1_050.0, run: pings },
-    Case { name: "idle", item: "visit of the ping cursor", bound: 37.0, run: visits },
+    Case { name: "idle", item: "visit of the ping cursor", bound: 22.0, run: visits },
 ];
 
 /// Subscribers offered a frame in one turn.
