@@ -66,12 +66,6 @@ impl Addresses {
         Self { limits, seed, places: (0..places).map(|_| Place::default()).collect() }
     }
 
-    /// Bytes of the table.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.places)
-    }
-
     /// A connection of `address` has been accepted; `leave` must follow whatever the verdict is.
     pub(crate) fn enter(&self, address: IpAddr, now: Time) -> Verdict {
         let place = self.place(address);

@@ -86,6 +86,7 @@ impl Core {
         let frame = Frame { bytes, messages: 0, content: Content::Opaque, queued };
         self.with_queue(connection, |queue| queue.push(frame, charge));
         self.flush(connection);
+        self.check_budget();
     }
 
     /// Sends what is queued, if the socket may take it.
@@ -142,7 +143,9 @@ impl Core {
         match outcome {
             Err(failure) => self.fail(connection, failure),
             Ok(taken) => {
-                let audience = self.fanout.audience_of(&taken.bytes);
+                // Only this policy asks, and the answer is looked for among all jobs.
+                let is_latest = self.options.slow_consumer == SlowConsumer::Latest;
+                let audience = if is_latest { self.fanout.audience_of(&taken.bytes) } else { None };
                 let frame = Frame::refused(&taken, audience, self.tick());
                 self.report.sent_bytes += taken.taken as u64;
                 let Some(record) = self.connections.get_mut(connection) else { return };
@@ -234,7 +237,7 @@ impl Core {
         self.options.limits.send_queue_frame_charge_bytes as usize
     }
 
-    /// Holds the bounds of a connection's queue and of all queues.
+    /// Holds the bounds of a connection's queue, and of all queues.
     pub(super) fn check_queue(&mut self, connection: ConnectionId) {
         let Some(queue) = self.connections.get(connection).and_then(Connection::queue) else {
             return;
@@ -248,6 +251,11 @@ impl Core {
         if bytes > bytes_max {
             self.close(connection, CloseReason::SlowConsumer);
         }
+        self.check_budget();
+    }
+
+    /// Holds the bound of all queues together.
+    fn check_budget(&mut self) {
         while self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max {
             let Some(debtor) = self.worst_debtor() else { return };
             self.cut(debtor, CloseReason::OverBudget);

@@ -44,6 +44,7 @@ impl<H: Handler> Worker<H> {
     #[must_use]
     pub fn export(&self, connection: ConnectionId) -> Option<Record<H::Admission>> {
         let core = &self.core;
+        debug_assert_eq!(core.fanout.in_flight(), 0, "the worker has settled");
         let state = core.connections.get(connection)?.clone();
         let is_open = state.state == State::Open;
         Some(Record {

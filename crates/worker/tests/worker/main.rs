@@ -514,3 +514,23 @@ fn a_paused_publisher_that_is_closed_is_read_from_again() {
     assert_eq!(rig.handler().closed, ["overloaded"]);
     assert!(rig.is_received_from(client), "its Close is awaited");
 }
+
+#[test]
+fn a_handshakes_answer_counts_against_the_budget_of_all_queues() {
+    let mut rig = Rig::new(|options| {
+        options.limits.message_bytes_max = 100;
+        options.limits.send_queue_bytes_max = 200;
+        // Room for what one refuses, and not for an answer of 129 bytes with its charge beside it.
+        options.limits.send_queue_total_bytes_max = 300;
+    });
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.publish_to(&[0], &"x".repeat(100));
+    rig.settle();
+    assert_eq!(rig.report().gauges.send_queue_bytes, 102 + 64);
+    rig.pass(SECOND);
+    rig.connect();
+    assert_eq!(rig.handler().closed, ["over_budget"]);
+    assert_eq!(rig.closes(client), [Closing::Abort]);
+    assert_eq!(rig.report().gauges.send_queue_bytes, 0);
+}
