@@ -104,4 +104,6 @@ pub struct Promises {
     pub ping_interval: Option<Duration>,
     /// Who does not answer a ping within this is cut.
     pub pong_timeout: Duration,
+    /// Whose socket takes nothing for so long, a Close frame's time included, is cut.
+    pub stall_max: Duration,
 }

@@ -74,6 +74,10 @@ const UNBUILT: [CloseReason; 5] = [
     CloseReason::InternalError,
 ];
 
+/// Reasons that no history has: the simulated network gives no addresses to count by.
+const UNSIMULATED: [RefusalReason; 2] =
+    [RefusalReason::AddressConnections, RefusalReason::AddressRate];
+
 /// How often each row was reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached(BTreeMap<String, u64>);
@@ -124,7 +128,8 @@ fn rows() -> impl Iterator<Item = String> {
     let timers = [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER];
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
     let named = ROWS.into_iter().chain(timers).map(str::to_owned);
-    named.chain(closes.map(closed)).chain(RefusalReason::ALL.into_iter().map(refused))
+    let refusals = RefusalReason::ALL.into_iter().filter(|reason| !UNSIMULATED.contains(reason));
+    named.chain(closes.map(closed)).chain(refusals.map(refused))
 }
 
 fn closed(reason: CloseReason) -> String {

@@ -123,7 +123,11 @@ impl Scenario {
 
     /// What the workers are held to.
     pub(crate) fn promises(&self) -> Promises {
-        Promises { ping_interval: self.ping_interval, pong_timeout: self.pong_timeout }
+        Promises {
+            ping_interval: self.ping_interval,
+            pong_timeout: self.pong_timeout,
+            stall_max: self.write_timeout + self.close_timeout,
+        }
     }
 
     pub(crate) fn engine(&self) -> EngineOptions {

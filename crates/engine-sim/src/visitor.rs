@@ -19,6 +19,9 @@ use crate::{
     world::{End, Visit, World},
 };
 
+/// What latency and the rounding of deadlines add to how long a visitor may wait for an end.
+const WAIT_GRACE: Duration = Duration::from_secs(2);
+
 /// Where a visitor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -42,6 +45,8 @@ pub(crate) struct Visitor {
     /// True exactly when it has read and answered as it should all along.
     is_good: bool,
     phase: Phase,
+    /// Since when it has been in that phase.
+    since: Time,
     socket: Option<Client>,
     /// Written, and not yet taken by the socket.
     unsent: Vec<u8>,
@@ -90,6 +95,7 @@ impl Visitor {
             is_good: plan.is_good(),
             plan,
             phase: Phase::Absent,
+            since: begin,
             socket: None,
             unsent: Vec::new(),
             has_finished: false,
@@ -239,7 +245,7 @@ impl Visitor {
         }
         self.unsent.extend(request);
         self.socket = Some(world.network.connect_any(0));
-        self.phase = Phase::Knocking;
+        self.enter(Phase::Knocking, world);
     }
 
     /// Hands what it has written to its socket. Who cannot write any more notices it.
@@ -310,7 +316,7 @@ impl Visitor {
         match leave {
             Leave::Close if self.phase == Phase::Open => {
                 self.send(CLOSE, true, &1000_u16.to_be_bytes(), world);
-                self.phase = Phase::Closing;
+                self.enter(Phase::Closing, world);
                 self.has_said_goodbye = true;
                 self.answer = self.answer.or(Some(1000));
             }
@@ -442,23 +448,35 @@ impl Visitor {
                     let code = frame.payload.get(..2).unwrap_or_default().to_vec();
                     self.send(CLOSE, true, &code, world);
                 }
-                self.phase = Phase::Closing;
+                self.enter(Phase::Closing, world);
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// When everything has come to rest: it has received what it must have, and waits for nobody.
+    fn enter(&mut self, phase: Phase, world: &World) {
+        (self.phase, self.since) = (phase, world.network.now());
+    }
+
+    /// When everything has come to rest: it has received what it must have, and has waited for
+    /// nobody longer than it may. Connections end of old age even then.
     pub(crate) fn check(&self, world: &World) -> Result<(), String> {
         let Self { number, phase, end, plan, .. } = self;
+        let scenario = &world.scenario;
+        let wait_max = scenario.handshake_timeout.max(scenario.close_timeout) + WAIT_GRACE;
         match phase {
+            Phase::Knocking | Phase::Closing
+                if world.network.now().since(self.since) <= wait_max => {}
             Phase::Knocking | Phase::Closing => {
-                Err(format!("visitor {number} hangs: it is {phase:?} with {end:?}; {plan:?}"))
+                return Err(format!(
+                    "visitor {number} hangs: it is {phase:?} with {end:?}; {plan:?}"
+                ));
             }
-            Phase::Open => world.ledger.check(&self.subscription),
-            Phase::Absent | Phase::Over => Ok(()),
+            Phase::Open => return world.ledger.check(&self.subscription),
+            Phase::Absent | Phase::Over => {}
         }
+        Ok(())
     }
 
     /// Everything it has published has been taken, as far as it can know.

@@ -32,6 +32,10 @@ pub(crate) struct Watch {
     is_closing: bool,
     /// True exactly when it has ever refused bytes.
     has_refused: bool,
+    /// Since when it has been refusing them.
+    refusing: Option<Time>,
+    /// When it last ceased to.
+    writable: Time,
     /// Why it carries no more bytes, if the worker was told.
     pub(crate) failure: Option<Failure>,
     /// When its close was submitted, and whether it was being received from.
@@ -47,6 +51,8 @@ impl Watch {
             is_open: false,
             is_closing: false,
             has_refused: false,
+            refusing: None,
+            writable: now,
             failure: None,
             ended: None,
         }
@@ -77,10 +83,12 @@ impl Watch {
     pub(crate) fn handle_refused(&mut self, now: Time) {
         self.quiet = now;
         self.has_refused = true;
+        self.refusing.get_or_insert(now);
     }
 
     pub(crate) fn handle_writable(&mut self, now: Time) {
         self.quiet = now;
+        (self.refusing, self.writable) = (None, now);
     }
 
     pub(crate) fn handle_close(&mut self, now: Time, receiving: bool) {
@@ -89,9 +97,15 @@ impl Watch {
 
     /// What the worker owes the connection and has not given, though it could have since `since`.
     pub(crate) fn debt(&self, promises: &Promises, since: Time, now: Time) -> Option<&'static str> {
+        // What waits for its socket has a deadline of its own, instead of the pong's.
+        if let Some(refusing) = self.refusing.filter(|_| self.is_open) {
+            let is_due = now.since(refusing.max(since)) > promises.stall_max + GRACE;
+            return is_due.then_some("has taken nothing, and is not cut");
+        }
         let interval = promises.ping_interval.filter(|_| self.is_open && !self.is_closing)?;
         if let Some(pinged) = self.pinged {
-            let is_due = now.since(pinged.max(since)) > promises.pong_timeout + GRACE;
+            let since = pinged.max(self.writable).max(since);
+            let is_due = now.since(since) > promises.pong_timeout + GRACE;
             return is_due.then_some("has not answered a ping, and is not cut");
         }
         // A connection is visited once in an interval, and pinged unless a byte was heard within
@@ -129,6 +143,7 @@ mod tests {
     const PROMISES: Promises = Promises {
         ping_interval: Some(Duration::from_secs(10)),
         pong_timeout: Duration::from_secs(3),
+        stall_max: Duration::from_secs(20),
     };
 
     fn seconds(number: u64) -> Time {
@@ -152,6 +167,18 @@ mod tests {
         assert!(watch.debt(&PROMISES, Time(0), seconds(23)).is_some());
         watch.handle_heard(seconds(21));
         assert_eq!(watch.debt(&PROMISES, Time(0), seconds(23)), None);
+    }
+
+    #[test]
+    fn whose_socket_refuses_need_not_be_pinged_but_must_be_cut_in_its_own_time() {
+        let mut watch = open();
+        watch.handle_refused(seconds(2));
+        watch.handle_refused(seconds(9));
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(24)), None);
+        assert!(watch.debt(&PROMISES, Time(0), seconds(25)).is_some());
+        watch.handle_writable(seconds(24));
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(40)), None);
+        assert!(watch.debt(&PROMISES, Time(0), seconds(42)).is_some(), "it is silent again");
     }
 
     #[test]

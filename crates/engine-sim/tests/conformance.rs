@@ -38,7 +38,11 @@ impl SimBed {
                     listeners: if member == 0 { options.listeners } else { 0 },
                     receive_buffer_bytes: 1024,
                     linger_bytes_max: options.linger_bytes_max as usize,
-                    promises: Promises { ping_interval: None, pong_timeout: Duration::ZERO },
+                    promises: Promises {
+                        ping_interval: None,
+                        pong_timeout: Duration::ZERO,
+                        stall_max: Duration::MAX,
+                    },
                 })
             })
             .collect();

@@ -149,6 +149,15 @@ impl Plane {
         }
     }
 
+    /// Moves the paused clock on, and lets everything that becomes due come to rest on the way.
+    pub(super) async fn pass(&self, span: Duration) {
+        let end = tokio::time::Instant::now() + span;
+        while tokio::time::Instant::now() < end {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            self.settle().await;
+        }
+    }
+
     /// One request from this machine; the status, `Retry-After`, and the body as JSON, or as a
     /// JSON string where it is none.
     pub(super) async fn send(&self, method: &str, target: &str, body: impl Into<Body>) -> Answered {

@@ -143,7 +143,7 @@ async fn reports_come_every_second_and_closes_become_lines() {
     plane.settle().await;
     assert_eq!(plane.control.record().totals.workers[0].opened, 2);
     assert_eq!(plane.control.record().totals.connections(), 1);
-    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    plane.pass(Duration::from_millis(3_500)).await;
     assert_eq!(plane.control.record().totals.connections(), 0, "later reports have come");
     let lines = plane.lines.lock().unwrap();
     let fields: Vec<_> =
@@ -193,7 +193,7 @@ async fn a_full_queue_gets_the_drain_as_soon_as_it_has_room() {
         assert_eq!(plane.send("POST", "/publish/a", "x").await.status, 503);
     }
     plane.signals.send(Asked::Stop).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    plane.pass(Duration::from_secs(4)).await;
     assert!(slow.turn(), "the drain is behind the publications");
     slow.ends.send(WorkerEnd { worker: 0, outcome: Ok(()) }).await.unwrap();
     assert_eq!(plane.guest.await.unwrap(), Exit::Drained);
@@ -234,11 +234,11 @@ async fn a_failure_during_the_drain_waits_for_the_others() {
     let mut slow = plane.workers.remove(0);
     let mut failing = plane.workers.remove(0);
     plane.signals.send(Asked::Stop).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    plane.pass(Duration::from_secs(4)).await;
     assert!(failing.turn());
     let failure = WorkerEnd { worker: 1, outcome: Err("out of memory".into()) };
     failing.ends.send(failure).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    plane.pass(Duration::from_secs(1)).await;
     assert!(!plane.guest.is_finished(), "worker 0 is still draining");
     let waiting = plane.send("POST", "/publish/a", "x");
     let answering = async {
