@@ -534,3 +534,53 @@ fn a_handshakes_answer_counts_against_the_budget_of_all_queues() {
     assert_eq!(rig.closes(client), [Closing::Abort]);
     assert_eq!(rig.report().gauges.send_queue_bytes, 0);
 }
+
+#[test]
+fn a_move_to_another_worker_takes_nobodys_time() {
+    let mut rig = Rig::new(|options| {
+        options.connections_max = 20;
+        options.ping_interval = Some(SECOND * 20);
+    });
+    let clients = rig.connect_all(20);
+    rig.pass(SECOND * 5);
+    clients.iter().for_each(|client| rig.receive(*client, &text("heard")));
+    rig.settle();
+    let before: Vec<_> = clients.iter().map(|client| rig.sent(*client).len()).collect();
+    rig.move_to_another(SECOND * 40);
+    rig.pass(SECOND * 9);
+    let after: Vec<_> = clients.iter().map(|client| rig.sent(*client).len()).collect();
+    assert_eq!(after, before, "heard within half an interval, so not pinged");
+}
+
+#[test]
+fn who_owes_a_pong_owes_it_to_another_worker_too_and_has_all_its_time_there() {
+    let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 100));
+    let client = rig.connect();
+    while !rig.sent(client).ends_with(b"\x89\x00") {
+        rig.pass(SECOND);
+    }
+    rig.pass(SECOND * 4);
+    rig.move_to_another(SECOND * 40);
+    rig.pass(SECOND * 5);
+    assert!(rig.closes(client).is_empty(), "9 s of 10, the 40 not counted");
+    rig.pass(SECOND * 6);
+    assert_eq!(rig.closes(client), [Closing::Abort]);
+    assert_eq!(rig.handler().closed, ["no_pong"]);
+}
+
+#[test]
+fn a_pong_that_comes_to_another_worker_is_timed_without_the_move() {
+    let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 100));
+    let client = rig.connect();
+    while !rig.sent(client).ends_with(b"\x89\x00") {
+        rig.pass(SECOND);
+    }
+    rig.pass(SECOND * 4);
+    rig.move_to_another(SECOND * 40);
+    rig.pass(SECOND);
+    rig.receive(client, &[0x8A, 0x80, 0, 0, 0, 0]);
+    rig.settle();
+    let pings = rig.report().stage(Stage::Ping).clone();
+    assert_eq!(pings.len(), 1);
+    assert!((5_000_000_000..6_200_000_000).contains(&pings.max()), "{} ns", pings.max());
+}

@@ -290,6 +290,7 @@ pub(crate) struct Rig {
     engine: ListEngine,
     endpoint: Endpoint<Letter>,
     guest: Endpoint<Letter>,
+    options: Options,
     /// True exactly when the worker is taken apart after each turn.
     is_moved: bool,
 }
@@ -315,9 +316,9 @@ impl Rig {
         change(&mut options);
         let [endpoint, guest] = mesh::join(2, |_, _| 8).try_into().unwrap();
         let engine = ListEngine { now: 1, ..ListEngine::default() };
-        let worker = Worker::new(options, Everyone::default(), Member(0), Time(1));
+        let worker = Worker::new(options.clone(), Everyone::default(), Member(0), Time(1));
         let is_moved = env!("CARGO_CRATE_NAME") == "moved";
-        Self { worker, engine, endpoint, guest, is_moved }
+        Self { worker, engine, endpoint, guest, options, is_moved }
     }
 
     /// The worker stays whole: what it does a chunk at a time is done at once when it is moved.
@@ -412,6 +413,21 @@ impl Rig {
 
     /// Takes the worker apart and puts another together of what came out.
     fn move_connections(&mut self) {
+        self.move_through(|rig| {
+            rig.worker.forget(|everyone| everyone.members = SlotSet::new());
+        });
+    }
+
+    /// Moves every connection to a worker that has never seen one, which takes so long.
+    pub(crate) fn move_to_another(&mut self, taking: Duration) {
+        self.move_through(|rig| {
+            rig.stall(taking);
+            let now = Time(rig.engine.now);
+            rig.worker = Worker::new(rig.options.clone(), Everyone::default(), Member(0), now);
+        });
+    }
+
+    fn move_through(&mut self, change: impl FnOnce(&mut Self)) {
         let Self { worker, engine, endpoint, .. } = self;
         let nothing_completed = engine.first.is_empty() && engine.events.is_empty();
         let parked_until = engine.parked_until.filter(|_| nothing_completed);
@@ -419,7 +435,7 @@ impl Rig {
         engine.parked_until = parked_until;
         let records: Vec<_> =
             worker.connections().map(|connection| worker.export(connection).unwrap()).collect();
-        worker.forget(|everyone| everyone.members = SlotSet::new());
+        change(self);
         records.into_iter().for_each(|record| self.worker.import(&mut self.endpoint, record));
     }
 
