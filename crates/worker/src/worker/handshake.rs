@@ -1,0 +1,163 @@
+//! From the first byte of a request to the 101, or to a refusal.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use mesh::Endpoint;
+use wire::{BadRequest, NoUpgrade, Request};
+
+use super::Worker;
+use crate::{
+    actions::Actions,
+    handler::{Answer, Handler, Readiness},
+    operation::ConnectionId,
+    stats::RefusalReason,
+};
+
+impl<H: Handler> Worker<H> {
+    pub(super) fn handle_head(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        bytes: &mut [u8],
+    ) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        let Some(mut held) = record.take_held() else {
+            return match wire::parse_request(bytes) {
+                Ok(Some((request, length))) => {
+                    self.handle_request(
+                        endpoint,
+                        connection,
+                        &request,
+                        length,
+                        &mut bytes[length..],
+                    );
+                }
+                Ok(None) => self.hold_head(connection, bytes),
+                Err(bad) => self.refuse_bad(connection, bad),
+            };
+        };
+        self.core.head_bytes -= held.len();
+        held.extend_from_slice(bytes);
+        // A head ends with a line: without a new one there is nothing to parse, however slowly it
+        // comes.
+        let parsed = if bytes.contains(&b'\n') { wire::parse_request(&held) } else { Ok(None) };
+        match parsed {
+            Ok(Some((request, length))) => {
+                self.handle_request(endpoint, connection, &request, length, &mut held[length..]);
+            }
+            Ok(None) => self.hold_head(connection, &held),
+            Err(bad) => self.refuse_bad(connection, bad),
+        }
+    }
+
+    fn hold_head(&mut self, connection: ConnectionId, head: &[u8]) {
+        let limits = &self.core.options.limits;
+        if head.len() > limits.handshake_bytes_max as usize {
+            return self.refuse_large_head(connection);
+        }
+        if (self.core.head_bytes + head.len()) as u64 > limits.handshake_total_bytes_max {
+            return self.refuse_unready(connection, RefusalReason::Full);
+        }
+        self.core.head_bytes += head.len();
+        if let Some(record) = self.core.connections.get_mut(connection) {
+            record.hold(head);
+        }
+    }
+
+    fn refuse_bad(&mut self, connection: ConnectionId, bad: BadRequest) {
+        let reason = match bad {
+            BadRequest::Malformed(_) => RefusalReason::Malformed,
+            BadRequest::TooManyHeaders => RefusalReason::HeadTooLarge,
+        };
+        self.core.refuse_with(connection, reason, &[], bad.text());
+    }
+
+    fn refuse_large_head(&mut self, connection: ConnectionId) {
+        self.core.refuse_with(
+            connection,
+            RefusalReason::HeadTooLarge,
+            &[],
+            "the request head is too large: send fewer or shorter headers",
+        );
+    }
+
+    fn refuse_unready(&mut self, connection: ConnectionId, reason: RefusalReason) {
+        let text = match reason {
+            RefusalReason::Draining => "this server is going down: connect again",
+            _ => "this server is full: try again later",
+        };
+        self.core.refuse_with(connection, reason, &[("Retry-After", "5")], text);
+    }
+
+    fn handle_request(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        request: &Request,
+        head_bytes: usize,
+        rest: &mut [u8],
+    ) {
+        if head_bytes > self.core.options.limits.handshake_bytes_max as usize {
+            return self.refuse_large_head(connection);
+        }
+        let peer: SocketAddr = self.core.connections.identity(connection.slot).peer();
+        let readiness = self.core.readiness();
+        match self.handler.on_request(request, peer, readiness) {
+            Answer::Respond(response) => {
+                let bytes =
+                    wire::encode_response(response.status, &response.headers, &response.text);
+                self.respond(connection, request, response.refusal, bytes);
+            }
+            Answer::Upgrade { subprotocol, extensions, admission } => {
+                match wire::encode_upgrade(request, subprotocol, extensions) {
+                    Err(no_upgrade) => self.refuse_upgrade(connection, request, no_upgrade),
+                    Ok(_) if readiness == Readiness::Full => {
+                        self.refuse_unready(connection, RefusalReason::Full);
+                    }
+                    Ok(_) if readiness == Readiness::Draining => {
+                        self.refuse_unready(connection, RefusalReason::Draining);
+                    }
+                    Ok(upgrade) => {
+                        self.core.open(connection, upgrade);
+                        let mut actions = Actions { core: &mut self.core, endpoint };
+                        self.handler.on_open(&mut actions, connection, admission);
+                        if !rest.is_empty() {
+                            self.handle_bytes(endpoint, connection, rest);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a request that is understood and no upgrade.
+    fn respond(
+        &mut self,
+        connection: ConnectionId,
+        request: &Request,
+        refusal: Option<RefusalReason>,
+        response: Bytes,
+    ) {
+        let is_head = request.method() == "HEAD";
+        let response = if is_head { wire::without_content(&response) } else { response };
+        self.core.refuse(connection, refusal, response);
+    }
+
+    fn refuse_upgrade(
+        &mut self,
+        connection: ConnectionId,
+        request: &Request,
+        no_upgrade: NoUpgrade,
+    ) {
+        let reason = match no_upgrade {
+            NoUpgrade::Malformed(_) => RefusalReason::Malformed,
+            NoUpgrade::Method => RefusalReason::Method,
+            NoUpgrade::Missing => RefusalReason::NoUpgrade,
+            NoUpgrade::Version => RefusalReason::WrongVersion,
+        };
+        let response =
+            wire::encode_response(no_upgrade.status(), no_upgrade.headers(), no_upgrade.text());
+        self.respond(connection, request, Some(reason), response);
+    }
+}
