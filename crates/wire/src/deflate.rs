@@ -268,6 +268,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_long_compressed_as_it_was_goes_plain() {
+        // One repeated letter more shortens the one by less than the other, so some are level.
+        let payloads = (0..64).flat_map(|distinct: u8| {
+            (0..8).map(move |repeated| {
+                let distinct = (0..distinct).map(|number| number.wrapping_mul(37));
+                distinct.chain(vec![b'a'; repeated]).collect::<Vec<u8>>()
+            })
+        });
+        let mut deflater = Deflater::new();
+        let level = payloads.filter(|payload| {
+            let mut state = Compress::new(Compression::new(LEVEL), false);
+            let mut output = Vec::with_capacity(payload.len() + 100);
+            state.compress_vec(payload, &mut output, FlushCompress::Sync).unwrap();
+            output.len() - FLUSH_END.len() == payload.len()
+        });
+        let level: Vec<_> = level.collect();
+        assert!(!level.is_empty());
+        // A buffer that a longer message has left has room for more than would be shorter.
+        deflater.encode_message(DataOpcode::Binary, &[0; 1000], Window::LARGEST).unwrap();
+        for payload in level {
+            let frame = deflater.encode_message(DataOpcode::Binary, &payload, Window::LARGEST);
+            assert_eq!(frame, None, "{payload:?}");
+        }
+    }
+
+    #[test]
     fn of_a_message_that_is_too_big_one_byte_more_than_it_may_have_is_made() {
         let bomb = zeros(64 << 20);
         assert!(bomb.len() < 80_000);

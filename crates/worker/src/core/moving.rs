@@ -83,6 +83,7 @@ impl Core {
         record.timed_us = record.timed_us.wrapping_add(now_us).wrapping_sub(exported_us);
         let (deadline, has_deadline) = (record.deadline, record.has(Flags::DEADLINE));
         let awaiting_pong = record.has(Flags::AWAITING_PONG);
+        shift(&mut self.connections.identity_mut(connection.slot).accepted);
         if has_deadline {
             self.set_deadline_at(connection, deadline);
         }

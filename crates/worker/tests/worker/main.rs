@@ -584,3 +584,15 @@ fn a_pong_that_comes_to_another_worker_is_timed_without_the_move() {
     assert_eq!(pings.len(), 1);
     assert!((5_000_000_000..6_200_000_000).contains(&pings.max()), "{} ns", pings.max());
 }
+
+#[test]
+fn a_connection_is_as_old_in_another_worker_as_it_was_before_the_move() {
+    let mut rig = Rig::new(|options| options.connection_age_max = Some(SECOND * 100));
+    let client = rig.connect();
+    rig.pass(SECOND * 50);
+    rig.move_to_another(SECOND * 400);
+    rig.pass(SECOND * 39);
+    assert_eq!(rig.sent(client), b"", "89 of at least 90 s");
+    rig.pass(SECOND * 23);
+    assert_eq!(rig.sent(client), b"\x88\x08\x03\xf4moving");
+}
