@@ -261,9 +261,10 @@ impl SendQueue {
         self.returned -= usize::from(index < self.returned);
     }
 
-    /// Messages that have not left, the one that has begun included.
+    /// Messages that have not left, as far as is known: one that has begun, and those on their way,
+    /// are among them.
     pub(crate) fn messages(&self) -> u64 {
-        self.frames.iter().map(|frame| u64::from(frame.messages)).sum()
+        self.all().map(|frame| u64::from(frame.messages)).sum()
     }
 
     /// Bytes held, those on their way included, and their charges.
@@ -273,8 +274,12 @@ impl SendQueue {
 
     /// When the oldest byte that has not left was queued.
     pub(crate) fn oldest(&self) -> Option<Tick> {
-        let sending = self.sending.iter().flat_map(|sending| &sending.parts);
-        sending.chain(&self.frames).next().map(|frame| frame.queued)
+        self.all().next().map(|frame| frame.queued)
+    }
+
+    /// What is on its way, and what waits behind it.
+    fn all(&self) -> impl Iterator<Item = &Frame> {
+        self.sending.iter().flat_map(|sending| &sending.parts).chain(&self.frames)
     }
 
     /// When each part of it was queued.
@@ -444,6 +449,17 @@ mod tests {
             let expected = b"\x81\x07offered\x81\x03too\x81\x04last";
             assert_eq!(drain(&mut queue), expected[taken..]);
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_counts_until_it_has_left() {
+        let mut queue = SendQueue::default();
+        queue.push(frame(&["one", "two"], A), CHARGE);
+        queue.push(frame(&["three"], A), CHARGE);
+        let sent = queue.poll_send(10).unwrap();
+        assert_eq!(queue.messages(), 3);
+        queue.complete_send(sent.len(), CHARGE);
+        assert_eq!(queue.messages(), 1);
     }
 
     #[test]
