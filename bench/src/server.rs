@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ use crate::failure::{Failure, Outcome};
 const END_MAX: Duration = Duration::from_secs(30);
 /// How long its port may take to become free: TIME_WAIT lasts a minute.
 const FREE_MAX: Duration = Duration::from_secs(90);
+/// Lines of its standard error that are kept for whoever wants to hear how it starts.
+const LINES_MAX: usize = 64;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `address` can be bound without SO_REUSEADDR or SO_REUSEPORT, so that every server
@@ -42,6 +45,8 @@ pub(crate) struct Server {
     process: Child,
     /// The last line of its standard error.
     words: Arc<Mutex<String>>,
+    /// All of them, for as long as somebody wants to hear them.
+    lines: Receiver<String>,
 }
 
 impl Server {
@@ -70,11 +75,25 @@ impl Server {
         sched_setaffinity(None, &ours).map_err(Failure::run)?;
         let mut process = process?;
         let words = Arc::new(Mutex::new(String::new()));
+        let (sender, lines) = sync_channel(LINES_MAX);
         if let Some(errors) = process.stderr.take() {
             let words = Arc::clone(&words);
-            thread::spawn(move || keep_last(errors, &words));
+            thread::spawn(move || keep_lines(errors, &words, &sender));
         }
-        Ok(Server { process, words })
+        Ok(Server { process, words, lines })
+    }
+
+    /// The next of the first lines of its standard error, within `patience`.
+    pub(crate) fn next_line(&self, patience: Duration) -> Option<String> {
+        self.lines.recv_timeout(patience).ok()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Outcome<Pid> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failure::run("the server has no process id"))?;
+        kill_process(pid, signal).map_err(Failure::run)?;
+        Ok(pid)
     }
 
     /// Its process id.
@@ -88,9 +107,11 @@ impl Server {
     }
 }
 
-/// Keeps the last line of `errors`, of which a server may write any number.
-fn keep_last(errors: impl Read, words: &Mutex<String>) {
+/// Keeps the last line of `errors`, of which a server may write any number, and hands on the first.
+fn keep_lines(errors: impl Read, words: &Mutex<String>, lines: &SyncSender<String>) {
     for line in BufReader::new(errors).lines().map_while(Result::ok) {
+        // Nobody may be listening, and then there is room for no more.
+        let _ = lines.try_send(line.clone());
         if let Ok(mut words) = words.lock() {
             *words = line;
         }
@@ -99,10 +120,8 @@ fn keep_last(errors: impl Read, words: &Mutex<String>) {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself; then there is nothing to do.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        // It may have ended by itself; then there is nothing to do.
+        let _ = self.signal(Signal::TERM);
         let deadline = Instant::now() + END_MAX;
         while matches!(self.process.try_wait(), Ok(None)) {
             if Instant::now() > deadline {

@@ -1,17 +1,16 @@
 //! The binary under check: a child process on free ports of loopback, and what it says of itself.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Signal, WaitOptions, waitpid};
 use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
 use crate::proc::Tree;
+use crate::server::Server;
 use crate::url::Url;
 
 /// How long it may take to start, to end, to answer, and until it is as it should be.
@@ -37,7 +36,7 @@ const HELD: [&str; 12] = [
 /// A running gateway; dropping ends it.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    process: Child,
+    server: Server,
     data: SocketAddr,
     admin: SocketAddr,
 }
@@ -46,33 +45,18 @@ impl Gateway {
     /// Starts `command`, which a shell reads, with flags for its ports behind it, and waits until
     /// it has said where it listens.
     pub(super) fn start(command: &str) -> Outcome<Gateway> {
-        let process = Command::new("sh")
-            .arg("-c")
-            .arg(format!("exec {command} --listen 127.0.0.1:0 --admin 127.0.0.1:0 --log json"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Gateway { process, data: nowhere, admin: nowhere };
-        let Some(errors) = gateway.process.stderr.take() else {
-            return Err(Failure::run("the gateway has no standard error"));
-        };
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(errors).lines().map_while(Result::ok) {
-                // Nobody listens to what it says later; it must be read all the same.
-                let _ = sender.send(line);
-            }
-        });
-        gateway.data = listening(&lines, "data")?;
-        gateway.admin = listening(&lines, "admin")?;
+        let flags = "--listen 127.0.0.1:0 --admin 127.0.0.1:0 --log json";
+        let server = Server::start(&format!("exec {command} {flags}"), &[], None)?;
+        let data = listening(&server, "data")?;
+        let admin = listening(&server, "admin")?;
+        let gateway = Gateway { server, data, admin };
         println!("gateway      {command}");
         Ok(gateway)
     }
 
     /// The process.
     pub(super) fn pid(&self) -> u32 {
-        self.process.id()
+        self.server.pid()
     }
 
     /// Where the data plane listens.
@@ -139,35 +123,21 @@ impl Gateway {
 
     /// Stops it, and waits until all its threads stand still.
     pub(super) fn stop(&self) -> Outcome<()> {
-        let pid = self.signal(Signal::STOP)?;
+        let pid = self.server.signal(Signal::STOP)?;
         waitpid(Some(pid), WaitOptions::UNTRACED).map_err(Failure::run)?;
         Ok(())
     }
 
     /// Lets it go on.
     pub(super) fn go_on(&self) -> Outcome<()> {
-        self.signal(Signal::CONT).map(|_| ())
-    }
-
-    fn signal(&self, signal: Signal) -> Outcome<Pid> {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failure::run("the gateway has no process id"))?;
-        kill_process(pid, signal).map_err(Failure::run)?;
-        Ok(pid)
+        self.server.signal(Signal::CONT).map(|_| ())
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Twice: the second ends it without a drain. It may have ended by itself.
-        let _ = self.signal(Signal::TERM).and_then(|_| self.signal(Signal::TERM));
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.process.kill();
-            }
-            thread::sleep(LOOK_INTERVAL);
-        }
+        // The server's own end is the second signal: it ends without a drain.
+        let _ = self.server.signal(Signal::TERM);
     }
 }
 
@@ -200,13 +170,13 @@ pub(super) fn get(address: SocketAddr, target: &str) -> Outcome<(String, String)
 }
 
 /// The address at which a plane listens, from the start lines.
-fn listening(lines: &Receiver<String>, plane: &str) -> Outcome<SocketAddr> {
-    let mut last = String::new();
+fn listening(server: &Server, plane: &str) -> Outcome<SocketAddr> {
     loop {
-        last = lines.recv_timeout(PATIENCE).map_err(|_| {
+        let line = server.next_line(PATIENCE).ok_or_else(|| {
+            let last = server.last_words();
             Failure::run(format!("the gateway did not start; it said last: {last}"))
         })?;
-        let line: Value = serde_json::from_str(&last).unwrap_or_default();
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
         if line["message"] == "listening" && line["plane"] == plane {
             let address = line["address"].as_str().unwrap_or_default();
             return address.parse().map_err(|_| Failure::run(format!("`{address}` is no address")));
