@@ -150,6 +150,17 @@ impl SendQueue {
         self.returned = if is_refused { place } else { 0 };
     }
 
+    /// What was sent has failed. Returns the number of messages lost.
+    pub(crate) fn fail_send(&mut self, charge: usize) -> u64 {
+        let Some(Sending { parts, begun }) = self.sending.take() else { return 0 };
+        self.bytes += begun;
+        let lost = parts.iter().map(|part| {
+            self.bytes -= part.bytes.len() + charge;
+            u64::from(part.messages)
+        });
+        lost.sum()
+    }
+
     /// Throws away what has not begun to leave and is not on its way, but nothing opaque. Returns
     /// the number of messages lost. What has begun is cut behind the message it is in.
     pub(crate) fn truncate(&mut self, charge: usize) -> u64 {
@@ -261,10 +272,9 @@ impl SendQueue {
         self.returned -= usize::from(index < self.returned);
     }
 
-    /// Messages that have not left, as far as is known: one that has begun, and those on their way,
-    /// are among them.
+    /// Messages that wait, one that has begun among them.
     pub(crate) fn messages(&self) -> u64 {
-        self.all().map(|frame| u64::from(frame.messages)).sum()
+        self.frames.iter().map(|frame| u64::from(frame.messages)).sum()
     }
 
     /// Bytes held, those on their way included, and their charges.
@@ -452,14 +462,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_counts_until_it_has_left() {
+    fn what_fails_on_its_way_is_lost_and_what_waits_is_not() {
         let mut queue = SendQueue::default();
-        queue.push(frame(&["one", "two"], A), CHARGE);
+        queue.push_refused(frame(&["one", "two"], A), 3, CHARGE);
         queue.push(frame(&["three"], A), CHARGE);
-        let sent = queue.poll_send(10).unwrap();
-        assert_eq!(queue.messages(), 3);
-        queue.complete_send(sent.len(), CHARGE);
+        queue.push(frame(&["four"], A), CHARGE);
+        assert_eq!(queue.poll_send(7 + 7).unwrap().len(), 7 + 7);
+        assert_eq!(queue.fail_send(CHARGE), 3);
         assert_eq!(queue.messages(), 1);
+        assert_eq!(drain(&mut queue), b"\x81\x04four");
     }
 
     #[test]

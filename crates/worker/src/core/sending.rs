@@ -118,7 +118,12 @@ impl Core {
         }
         record.flags.remove(Flags::SENDING);
         match outcome {
-            Err(failure) => self.fail(connection, failure),
+            Err(failure) => {
+                let charge = self.frame_charge();
+                let lost = self.with_queue(connection, |queue| queue.fail_send(charge));
+                self.count_dropped(lost.unwrap_or(0), DropReason::Gone);
+                self.fail(connection, failure);
+            }
             Ok(taken) => {
                 let (charge, count) = (self.frame_charge(), taken.taken);
                 self.report.sent_bytes += count as u64;

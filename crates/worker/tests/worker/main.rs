@@ -596,3 +596,21 @@ fn a_connection_is_as_old_in_another_worker_as_it_was_before_the_move() {
     rig.pass(SECOND * 23);
     assert_eq!(rig.sent(client), b"\x88\x08\x03\xf4moving");
 }
+
+#[test]
+fn messages_in_a_send_that_fails_are_dropped_and_counted() {
+    let mut rig = Rig::new(|options| options.limits.send_bytes_max = 10);
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    for payload in ["one", "two", "three"] {
+        rig.publish_to(&[0], payload);
+        rig.settle();
+    }
+    assert_eq!(rig.report().messages_delivered, 3);
+    rig.reset(client);
+    rig.settle();
+    assert_eq!(rig.handler().closed, ["reset"]);
+    let report = rig.report();
+    assert_eq!(report.messages_dropped[DropReason::Gone as usize], 3, "two sent, one behind them");
+    assert_eq!(report.gauges.send_queue_bytes, 0);
+}

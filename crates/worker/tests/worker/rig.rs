@@ -13,9 +13,9 @@ use bytes::Bytes;
 use mesh::{Endpoint, Member};
 use ringway_worker::{
     Actions, Answer, Audience, Chunk, CloseReason, Closing, Completion, ConnectionId, Engine,
-    EngineCounts, Flow, Handler, HandlerCounts, Limits, ListenerId, OFFER_TARGETS_MAX, Operation,
-    Options, Publication, Readiness, Reception, Report, Slot, SlotSet, SlowConsumer, Taken, Time,
-    Waker, Worker,
+    EngineCounts, Failure, Flow, Handler, HandlerCounts, Limits, ListenerId, OFFER_TARGETS_MAX,
+    Operation, Options, Publication, Readiness, Reception, Report, Slot, SlotSet, SlowConsumer,
+    Taken, Time, Waker, Worker,
 };
 use wire::{DataOpcode, Extensions, Message, Request};
 
@@ -139,7 +139,7 @@ enum Event {
     Accepted(ConnectionId),
     Bytes(ConnectionId, Vec<u8>),
     Finished(ConnectionId),
-    Sent(ConnectionId, Taken),
+    Sent(ConnectionId, Result<Taken, Failure>),
     Refused(ConnectionId, Taken),
     Writable(ConnectionId),
     Offered(u32),
@@ -151,6 +151,8 @@ struct Socket {
     /// How many more bytes it takes; `None`: all.
     takes: Option<usize>,
     is_refusing: bool,
+    /// True exactly when the peer has reset it: sends fail.
+    is_reset: bool,
     /// True exactly when the worker knows that it is refusing.
     is_told: bool,
     is_received_from: bool,
@@ -204,8 +206,12 @@ impl Engine for ListEngine {
     fn submit(&mut self, operation: Operation<'_>) {
         match operation {
             Operation::Send { connection, bytes } => {
-                let taken = self.send(connection.slot, bytes);
-                self.first.push_back(Event::Sent(connection, taken));
+                let outcome = if self.sockets[&connection.slot].is_reset {
+                    Err(Failure::Reset)
+                } else {
+                    Ok(self.send(connection.slot, bytes))
+                };
+                self.first.push_back(Event::Sent(connection, outcome));
             }
             Operation::Offer { frame, targets } => {
                 assert!(targets.len() <= OFFER_TARGETS_MAX);
@@ -260,9 +266,7 @@ impl Engine for ListEngine {
                     Event::Finished(connection) => {
                         Completion::Received { connection, outcome: Reception::Finished }
                     }
-                    Event::Sent(connection, taken) => {
-                        Completion::Sent { connection, outcome: Ok(taken) }
-                    }
+                    Event::Sent(connection, outcome) => Completion::Sent { connection, outcome },
                     Event::Refused(connection, taken) => {
                         Completion::Refused { connection, outcome: Ok(taken) }
                     }
@@ -374,6 +378,12 @@ impl Rig {
         if takes != Some(0) && std::mem::take(&mut socket.is_refusing) {
             self.engine.events.push_back(Event::Writable(ListEngine::id(slot)));
         }
+    }
+
+    /// The client has reset its connection: the next send will tell.
+    pub(crate) fn reset(&mut self, slot: Slot) {
+        self.takes(slot, None);
+        self.engine.sockets.get_mut(&slot).unwrap().is_reset = true;
     }
 
     pub(crate) fn receive(&mut self, slot: Slot, bytes: &[u8]) {
