@@ -13,7 +13,7 @@ use std::{
 use hub::{Batch, Letter};
 use mesh::{Endpoint, Member};
 use wire::DataOpcode;
-use worker::{ClosedConnection, Gauges, Publication, Report, Time};
+use worker::{ClosedConnection, DropReason, Gauges, Publication, Report, Time};
 
 use crate::{
     bounds,
@@ -54,6 +54,8 @@ pub(crate) struct Guest {
     pub(crate) opened: u64,
     pub(crate) closed: u64,
     pub(crate) delivered: u64,
+    /// Messages that were dropped from queues of connections that live on.
+    pub(crate) dropped: u64,
     pub(crate) reached: Reached,
 }
 
@@ -83,6 +85,7 @@ impl Guest {
             opened: 0,
             closed: 0,
             delivered: 0,
+            dropped: 0,
             reached: Reached::default(),
         }
     }
@@ -229,6 +232,10 @@ impl Guest {
         self.opened += report.opened;
         self.closed += report.closed.iter().sum::<u64>();
         self.delivered += report.messages_delivered;
+        self.dropped += [DropReason::Oldest, DropReason::Replaced]
+            .map(|reason| report.messages_dropped[reason as usize])
+            .iter()
+            .sum::<u64>();
         self.reached.add_report(report);
         self.gauges[worker] = report.gauges;
         self.closes.extend(report.closes.iter().map(|closed| (worker, closed.clone())));

@@ -70,7 +70,14 @@ pub struct Broken {
 /// # Errors
 /// A promise was broken, or something has panicked.
 pub fn run(seed: u64, deeds_max: usize) -> Result<Summary, Box<Broken>> {
-    let mut scenario = Scenario::new(seed);
+    run_scenario(Scenario::new(seed), deeds_max)
+}
+
+pub(crate) fn run_scenario(
+    mut scenario: Scenario,
+    deeds_max: usize,
+) -> Result<Summary, Box<Broken>> {
+    let seed = scenario.seed;
     scenario.network.deeds_max = deeds_max;
     let mut history = History::new(scenario);
     let network = history.world.network.clone();
@@ -115,11 +122,12 @@ impl History {
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
         let places = endpoints.into_iter().map(|it| Place::new(it, &network, &scenario)).collect();
+        let slow_consumer = scenario.slow_consumer;
         let mut world = World {
             scenario,
             network,
             chance,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(slow_consumer),
             visits: Vec::new(),
             visits_begun: 0,
         };
@@ -188,6 +196,10 @@ impl History {
         if received > self.guest.delivered {
             let delivered = self.guest.delivered;
             return Err(format!("{received} messages received, and {delivered} delivered"));
+        }
+        let (lost, dropped) = (self.world.ledger.lost(), self.guest.dropped);
+        if lost > dropped {
+            return Err(format!("{lost} messages are missing, and {dropped} dropped"));
         }
         let mut reached = self.world.network.reached();
         reached.merge(&self.guest.reached);

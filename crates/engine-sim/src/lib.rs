@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod bounds;
+#[cfg(feature = "breakage")]
+pub mod canaries;
 mod chance;
 mod client;
 mod deeds;

@@ -95,6 +95,8 @@ pub struct EngineOptions {
     pub linger_bytes_max: usize,
     /// What its worker is held to.
     pub promises: Promises,
+    /// Against the contract, to be noticed: a slot may be used again before its `Closed` is told.
+    pub reuses_slots: bool,
 }
 
 /// What a worker owes every connection.

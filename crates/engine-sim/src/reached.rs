@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use worker::{CloseReason, RefusalReason, Report};
+use worker::{CloseReason, DropReason, RefusalReason, Report};
 
 /// A send that took some of the bytes.
 pub(crate) const SHORT_SEND: &str = "short send";
@@ -105,6 +105,9 @@ impl Reached {
         for reason in RefusalReason::ALL {
             self.add(&refused(reason), report.refused[reason as usize]);
         }
+        for reason in DropReason::ALL {
+            self.add(&dropped(reason), report.messages_dropped[reason as usize]);
+        }
         self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);
         self.add(PONG_TIMER, report.closed[CloseReason::NoPong as usize]);
         self.add(WRITE_TIMER, report.closed[CloseReason::Stalled as usize]);
@@ -129,11 +132,16 @@ fn rows() -> impl Iterator<Item = String> {
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
     let named = ROWS.into_iter().chain(timers).map(str::to_owned);
     let refusals = RefusalReason::ALL.into_iter().filter(|reason| !UNSIMULATED.contains(reason));
-    named.chain(closes.map(closed)).chain(refusals.map(refused))
+    let drops = DropReason::ALL.into_iter().map(dropped);
+    named.chain(closes.map(closed)).chain(drops).chain(refusals.map(refused))
 }
 
 fn closed(reason: CloseReason) -> String {
     format!("closed: {}", reason.label())
+}
+
+fn dropped(reason: DropReason) -> String {
+    format!("dropped: {}", reason.label())
 }
 
 fn refused(reason: RefusalReason) -> String {

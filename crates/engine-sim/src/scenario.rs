@@ -55,11 +55,18 @@ pub(crate) struct Scenario {
     /// At least so many messages are published.
     pub(crate) publications_min: usize,
     pub(crate) report_period: Duration,
+    pub(crate) slow_consumer: SlowConsumer,
+    /// True exactly when the engine breaks its contract by using slots again too early.
+    pub(crate) reuses_slots: bool,
     pub(crate) drain: Duration,
 }
 
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: u32 = 4096;
+
+/// The first is the default, and the strictest to check.
+const POLICIES: [SlowConsumer; 4] =
+    [SlowConsumer::Close, SlowConsumer::Close, SlowConsumer::DropOldest, SlowConsumer::Latest];
 
 impl Scenario {
     pub(crate) fn new(seed: u64) -> Self {
@@ -118,6 +125,8 @@ impl Scenario {
             publications_min: 200,
             report_period: milliseconds(chance, 1_000..=10_000),
             drain: milliseconds(chance, 0..=3_000),
+            slow_consumer: *chance.one(&POLICIES),
+            reuses_slots: false,
         }
     }
 
@@ -137,6 +146,7 @@ impl Scenario {
             receive_buffer_bytes: self.receive_buffer_bytes,
             linger_bytes_max: self.limits.linger_bytes_max as usize,
             promises: self.promises(),
+            reuses_slots: self.reuses_slots,
         }
     }
 
@@ -153,7 +163,7 @@ impl Scenario {
             addresses: None,
             publish_rate_max: None,
             connection_age_max: self.connection_age_max,
-            slow_consumer: SlowConsumer::Close,
+            slow_consumer: self.slow_consumer,
             limits: self.limits.clone(),
             seed: self.seed ^ u64::from(member),
         }

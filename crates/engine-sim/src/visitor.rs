@@ -461,7 +461,7 @@ impl Visitor {
 
     /// When everything has come to rest: it has received what it must have, and has waited for
     /// nobody longer than it may. Connections end of old age even then.
-    pub(crate) fn check(&self, world: &World) -> Result<(), String> {
+    pub(crate) fn check(&self, world: &mut World) -> Result<(), String> {
         let Self { number, phase, end, plan, .. } = self;
         let scenario = &world.scenario;
         let wait_max = scenario.handshake_timeout.max(scenario.close_timeout) + WAIT_GRACE;

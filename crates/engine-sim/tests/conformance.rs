@@ -43,6 +43,7 @@ impl SimBed {
                         pong_timeout: Duration::ZERO,
                         stall_max: Duration::MAX,
                     },
+                    reuses_slots: false,
                 })
             })
             .collect();

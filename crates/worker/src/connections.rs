@@ -18,6 +18,7 @@ use bitflags::bitflags;
 use wire::{Decoder, Window};
 
 use crate::{
+    breakage,
     operation::{ConnectionId, Slot},
     send_queue::SendQueue,
     slots::SlotSet,
@@ -149,6 +150,11 @@ impl Connection {
             decoder: Decoder::default(),
             backlog: None,
         }
+    }
+
+    /// Whether a completion for this generation is about it.
+    fn is(&self, generation: u32) -> bool {
+        self.generation == generation || breakage::ignores_generations()
     }
 
     /// Whether these flags are raised.
@@ -294,14 +300,14 @@ impl Connections {
     pub(crate) fn get(&self, connection: ConnectionId) -> Option<&Connection> {
         self.records
             .get(connection.slot as usize)
-            .filter(|it| it.generation == connection.generation && it.state != State::Free)
+            .filter(|it| it.is(connection.generation) && it.state != State::Free)
     }
 
     /// The connection, unless it is gone.
     pub(crate) fn get_mut(&mut self, connection: ConnectionId) -> Option<&mut Connection> {
         self.records
             .get_mut(connection.slot as usize)
-            .filter(|it| it.generation == connection.generation && it.state != State::Free)
+            .filter(|it| it.is(connection.generation) && it.state != State::Free)
     }
 
     /// Who is in the slot, unless it is free.
@@ -337,7 +343,8 @@ impl Connections {
     /// Keeps `busy` and `queued` true after a change to what is on its way to the connection.
     pub(crate) fn update_sending(&mut self, slot: Slot) {
         let record = &self.records[slot as usize];
-        let (is_busy, has_queue) = (record.is_busy(), record.queue().is_some());
+        let is_busy = record.is_busy() && !breakage::offers_to_busy();
+        let has_queue = record.queue().is_some();
         if is_busy {
             self.busy.insert(slot);
         } else {

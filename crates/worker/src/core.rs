@@ -16,6 +16,7 @@ use wire::Upgrade;
 use self::aging::Aging;
 use crate::{
     addresses::Verdict,
+    breakage,
     compression::Compression,
     connections::{Connections, Flags, Identity, State},
     fanout::Fanout,
@@ -231,6 +232,7 @@ impl Core {
         let timeout = self.options.write_timeout;
         match self.options.slow_consumer {
             SlowConsumer::Close => self.set_deadline_at(connection, oldest.after(timeout)),
+            SlowConsumer::Latest if breakage::ignores_write_timeout() => {}
             SlowConsumer::DropOldest | SlowConsumer::Latest => {
                 // What is dropped takes its age with it: only the socket's own progress counts.
                 if made_way || !record.has(Flags::DEADLINE) {
@@ -288,7 +290,7 @@ impl Core {
         let (tick, now_us) = (self.tick(), self.now_us());
         let Some(record) = self.connections.get_mut(connection) else { return };
         record.heard = tick;
-        if record.lower(Flags::AWAITING_PONG) {
+        if !breakage::ignores_heard() && record.lower(Flags::AWAITING_PONG) {
             let us = now_us.wrapping_sub(record.timed_us);
             self.report.record(Stage::Ping, Duration::from_micros(us.into()));
         }

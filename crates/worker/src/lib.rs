@@ -8,6 +8,12 @@
 
 mod actions;
 mod addresses;
+/// One-line breaks for the simulator to catch.
+#[cfg(feature = "breakage")]
+pub mod breakage;
+#[cfg(not(feature = "breakage"))]
+#[path = "breakage_none.rs"]
+mod breakage;
 mod compression;
 /// The contract of the engine boundary as a suite of checks that every engine runs.
 #[cfg(feature = "conformance")]

@@ -9,10 +9,11 @@ mod offering;
 
 use std::{io, mem};
 
-use mesh::Endpoint;
+use mesh::{Delivery, Endpoint};
 
 use crate::{
     actions::Actions,
+    breakage,
     connections::{Farewell, Flags, State},
     core::{Core, Outgoing},
     handler::{Chunk, Handler},
@@ -264,12 +265,21 @@ impl<H: Handler> Worker<H> {
                 return;
             }
             let Some(delivery) = endpoint.take() else { return };
-            let hop = self.core.now().since(Time(delivery.posted_at));
-            self.core.record(Stage::Hop, hop);
-            let mut actions = Actions { core: &mut self.core, endpoint };
-            self.handler.on_letter(&mut actions, delivery.from, delivery.letter);
-            self.tell_closed(endpoint);
+            if breakage::swaps_letters()
+                && let Some(later) = endpoint.take()
+            {
+                self.handle_letter(endpoint, later);
+            }
+            self.handle_letter(endpoint, delivery);
         }
+    }
+
+    fn handle_letter(&mut self, endpoint: &mut Endpoint<H::Letter>, delivery: Delivery<H::Letter>) {
+        let hop = self.core.now().since(Time(delivery.posted_at));
+        self.core.record(Stage::Hop, hop);
+        let mut actions = Actions { core: &mut self.core, endpoint };
+        self.handler.on_letter(&mut actions, delivery.from, delivery.letter);
+        self.tell_closed(endpoint);
     }
 
     /// Lets resumed connections go on with what they had sent.

@@ -222,6 +222,9 @@ impl SimEngine {
             outcomes.push(Outcome::Offered(std::mem::take(&mut self.offered)));
         }
         outcomes.append(&mut self.told);
+        if self.options.reuses_slots {
+            outcomes.sort_by_key(|outcome| matches!(outcome, Outcome::Closed(_)));
+        }
         let any = !outcomes.is_empty();
         for outcome in &mut outcomes {
             on_completion(now, outcome.completion());

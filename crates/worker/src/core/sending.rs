@@ -6,6 +6,7 @@ use wire::Message;
 
 use super::{Core, Outgoing};
 use crate::{
+    breakage,
     connections::{Connection, Farewell, Flags, State},
     handler::Audience,
     operation::{Closing, ConnectionId, Failure, Operation, Slot, Taken},
@@ -164,7 +165,9 @@ impl Core {
                 }
                 let charge = self.frame_charge();
                 let count = taken.taken;
-                self.with_queue(connection, |queue| queue.push_refused(frame, count, charge));
+                if !(count > 0 && breakage::drops_rests()) {
+                    self.with_queue(connection, |queue| queue.push_refused(frame, count, charge));
+                }
                 self.handle_unwritable(connection, count > 0);
             }
         }
@@ -278,7 +281,9 @@ impl Core {
         });
         let (replaced, oldest, bytes) = dropped.unwrap_or_default();
         self.count_dropped(replaced, DropReason::Replaced);
-        self.count_dropped(oldest, DropReason::Oldest);
+        if !breakage::forgets_to_count_drops() {
+            self.count_dropped(oldest, DropReason::Oldest);
+        }
         bytes
     }
 

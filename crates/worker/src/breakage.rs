@@ -1,0 +1,71 @@
+//! One-line breaks of a worker, for the simulator to catch: a checker that has never caught anything
+//! shows nothing. This file is compiled with the feature `breakage` only; without it every question
+//! below is the constant `false` of `breakage_none.rs`, and nothing is left of it.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "which break is meant is the thread's, not a worker's"
+)]
+
+use std::cell::Cell;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Break {
+    /// The rest of a message that a socket took in part never follows.
+    RestDropped,
+    /// A completion is believed whatever its connection's generation.
+    GenerationIgnored,
+    /// Who is busy is offered frames.
+    BusyOffered,
+    /// Two letters of one sender are handled in the wrong order.
+    LettersSwapped,
+    /// Bytes that are heard do not answer a ping.
+    HeardIgnored,
+    /// Under `SlowConsumer::Latest` a socket may take nothing for ever.
+    WriteTimeoutIgnored,
+    /// The oldest messages are dropped and not counted.
+    DropsUncounted,
+}
+
+thread_local! {
+    /// Of this thread's workers. Nobody else has breaks: a product is built without this file.
+    static BROKEN: Cell<Option<Break>> = const { Cell::new(None) };
+}
+
+/// Breaks the workers of this thread from now on, or mends them.
+pub fn set(broken: Option<Break>) {
+    BROKEN.set(broken);
+}
+
+fn is(broken: Break) -> bool {
+    BROKEN.get() == Some(broken)
+}
+
+pub(crate) fn drops_rests() -> bool {
+    is(Break::RestDropped)
+}
+
+pub(crate) fn ignores_generations() -> bool {
+    is(Break::GenerationIgnored)
+}
+
+pub(crate) fn offers_to_busy() -> bool {
+    is(Break::BusyOffered)
+}
+
+pub(crate) fn swaps_letters() -> bool {
+    is(Break::LettersSwapped)
+}
+
+pub(crate) fn ignores_heard() -> bool {
+    is(Break::HeardIgnored)
+}
+
+pub(crate) fn ignores_write_timeout() -> bool {
+    is(Break::WriteTimeoutIgnored)
+}
+
+pub(crate) fn forgets_to_count_drops() -> bool {
+    is(Break::DropsUncounted)
+}
