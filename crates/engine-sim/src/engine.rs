@@ -29,6 +29,7 @@ use crate::{
     outcome::Outcome,
     reached::{CLOSE_TIMER, EAGAIN, EAGAIN_STORM, SHORT_SEND},
     table::{Connection, Phase, Sending, Table},
+    tally::Tally,
     watch::Watch,
 };
 
@@ -54,6 +55,16 @@ enum Submitted {
     Offer(Bytes, Vec<Slot>),
     Close(ConnectionId, Closing),
     Wake(Member),
+}
+
+/// What became of messages that were sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MessageCounts {
+    /// Sockets took them whole.
+    pub(crate) taken: u64,
+    /// Sockets did not take them whole, and their worker cannot know: they were offered to one that
+    /// had failed, or the close was submitted before their outcome was told.
+    pub(crate) unknown: u64,
 }
 
 /// Where a listener is in its life.
@@ -84,6 +95,9 @@ pub struct SimEngine {
     /// Targets of offers that were decided, and this was not told.
     offered: u32,
     told: Vec<Outcome>,
+    /// Messages that a socket did not take, whose worker is still to be told.
+    untold: Vec<(ConnectionId, u64)>,
+    messages: MessageCounts,
     /// Places where something may be ready to be told.
     looks: BTreeSet<Slot>,
     gone: Vec<ConnectionId>,
@@ -127,6 +141,8 @@ impl SimEngine {
             decided: Vec::new(),
             offered: 0,
             told: Vec::new(),
+            untold: Vec::new(),
+            messages: MessageCounts::default(),
             looks: BTreeSet::new(),
             gone: Vec::new(),
             ended: BTreeMap::new(),
@@ -172,6 +188,11 @@ impl SimEngine {
     #[must_use]
     pub fn accepted_and_closed(&self) -> (u64, u64) {
         (self.accepted, self.closed)
+    }
+
+    /// What became of all messages.
+    pub(crate) fn messages(&self) -> MessageCounts {
+        self.messages
     }
 
     /// Connections that the engine holds.
@@ -290,7 +311,16 @@ impl SimEngine {
             self.breaches.push(format!("a second Send to {id:?} before the first was told"));
         }
         connection.watch.handle_send(state.now, &bytes);
-        let outcome = transmit(state, self.storm_until, connection, &bytes);
+        if bytes.starts_with(b"HTTP/1.1 101 ") {
+            connection.tally = Tally::Head(0);
+        }
+        let is_behind = connection.sending == Sending::Refused;
+        let outcome = transmit(state, self.storm_until, connection, &bytes, &mut self.messages);
+        let left = match is_behind {
+            true => Tally::left_of(&bytes, 0),
+            false => { connection.tally }.take(&bytes[taken(&outcome)..]),
+        };
+        self.untold.push((id, left));
         self.looks.insert(id.slot);
         state.note(connection.link as u64, "sent", taken(&outcome));
         self.decided.push(Outcome::sent(id, bytes, outcome));
@@ -311,8 +341,12 @@ impl SimEngine {
             if connection.sending == Sending::Waiting {
                 self.breaches.push(format!("Offer to {id:?} before Writable"));
             }
-            let outcome = transmit(state, self.storm_until, connection, frame);
+            let outcome = transmit(state, self.storm_until, connection, frame, &mut self.messages);
             state.note(connection.link as u64, "offered", taken(&outcome));
+            match outcome {
+                Ok(taken) => self.untold.push((id, Tally::left_of(frame, taken))),
+                Err(_) => self.messages.unknown += Tally::left_of(frame, 0),
+            }
             if outcome != Ok(frame.len()) {
                 self.looks.insert(*slot);
                 self.decided.push(Outcome::refused(id, frame.clone(), outcome));
@@ -358,6 +392,9 @@ impl SimEngine {
     /// After a close nothing is told of what became of earlier sends.
     fn forget_decided(&mut self, id: ConnectionId) {
         self.decided.retain(|decided| decided.connection() != Some(id));
+        for (_, messages) in self.untold.extract_if(.., |(of, _)| *of == id) {
+            self.messages.unknown += messages;
+        }
     }
 }
 
@@ -367,6 +404,7 @@ fn transmit(
     storm_until: Time,
     connection: &mut Connection,
     bytes: &Bytes,
+    messages: &mut MessageCounts,
 ) -> Result<usize, worker::Failure> {
     if let Some(failure) = state.broken(connection.link, Side::Server) {
         connection.send_failed = true;
@@ -388,6 +426,7 @@ fn transmit(
         room = state.chance.number(1..=room - 1);
     }
     let count = state.write(connection.link, Side::Server, &bytes[..room]);
+    messages.taken += connection.tally.take(&bytes[..count]);
     if count < bytes.len() {
         connection.sending = Sending::Refused;
         connection.watch.handle_refused(state.now);

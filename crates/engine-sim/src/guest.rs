@@ -53,7 +53,8 @@ pub(crate) struct Guest {
     /// What all reports say together.
     pub(crate) opened: u64,
     pub(crate) closed: u64,
-    pub(crate) delivered: u64,
+    /// By worker.
+    pub(crate) delivered: Vec<u64>,
     /// Messages that were dropped from queues of connections that live on.
     pub(crate) dropped: u64,
     pub(crate) reached: Reached,
@@ -84,7 +85,7 @@ impl Guest {
             gauges: vec![Gauges::default(); workers],
             opened: 0,
             closed: 0,
-            delivered: 0,
+            delivered: vec![0; workers],
             dropped: 0,
             reached: Reached::default(),
         }
@@ -231,7 +232,11 @@ impl Guest {
         self.asked[worker] = false;
         self.opened += report.opened;
         self.closed += report.closed.iter().sum::<u64>();
-        self.delivered += report.messages_delivered;
+        let delivered = self.delivered[worker] + report.messages_delivered;
+        self.delivered[worker] =
+            delivered.checked_sub(report.messages_withdrawn).ok_or_else(|| {
+                format!("worker {worker} withdraws messages that it has never delivered")
+            })?;
         self.dropped += [DropReason::Oldest, DropReason::Replaced]
             .map(|reason| report.messages_dropped[reason as usize])
             .iter()

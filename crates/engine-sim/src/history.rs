@@ -15,6 +15,7 @@ use worker::Time;
 use crate::{
     chance::Chance,
     deeds::Deed,
+    engine::MessageCounts,
     guest::Guest,
     history::{crowd::Crowd, place::Place, verdict::Verdict},
     ledger::Ledger,
@@ -192,15 +193,7 @@ impl History {
         for (number, place) in self.places.iter().enumerate() {
             place.check_ended().map_err(|what| format!("worker {number}: {what}"))?;
         }
-        let received = self.world.ledger.received();
-        if received > self.guest.delivered {
-            let delivered = self.guest.delivered;
-            return Err(format!("{received} messages received, and {delivered} delivered"));
-        }
-        let (lost, dropped) = (self.world.ledger.lost(), self.guest.dropped);
-        if lost > dropped {
-            return Err(format!("{lost} messages are missing, and {dropped} dropped"));
-        }
+        self.check_messages()?;
         let mut reached = self.world.network.reached();
         reached.merge(&self.guest.reached);
         Ok(Summary {
@@ -208,10 +201,35 @@ impl History {
             turns: self.turns,
             opened: self.guest.opened,
             published: self.world.ledger.publications(),
-            delivered: self.guest.delivered,
+            delivered: self.guest.delivered.iter().sum(),
             reached,
             fingerprint: self.world.network.fingerprint(),
         })
+    }
+
+    /// Every message was counted as what it became: exactly as many delivered as sockets took, but
+    /// for those of which no worker can know, and no fewer dropped than are missing.
+    fn check_messages(&self) -> Result<(), String> {
+        for (number, place) in self.places.iter().enumerate() {
+            let MessageCounts { taken, unknown } = place.messages();
+            let delivered = self.guest.delivered[number];
+            if delivered != taken + unknown {
+                return Err(format!(
+                    "worker {number} has delivered {delivered} messages, but sockets took {taken}, \
+                     and {unknown} are unknown"
+                ));
+            }
+        }
+        let delivered: u64 = self.guest.delivered.iter().sum();
+        let received = self.world.ledger.received();
+        if received > delivered {
+            return Err(format!("{received} messages received, and {delivered} delivered"));
+        }
+        let (lost, dropped) = (self.world.ledger.lost(), self.guest.dropped);
+        if lost > dropped {
+            return Err(format!("{lost} messages are missing, and {dropped} dropped"));
+        }
+        Ok(())
     }
 
     /// Has everyone act until then.

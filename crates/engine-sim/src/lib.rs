@@ -25,6 +25,7 @@ mod pipe;
 mod reached;
 mod scenario;
 mod table;
+mod tally;
 mod visitor;
 mod watch;
 mod world;

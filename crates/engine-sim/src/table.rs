@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use worker::{ConnectionId, Slot, Time};
 
-use crate::{link::LinkId, watch::Watch};
+use crate::{link::LinkId, tally::Tally, watch::Watch};
 
 /// Where a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) rests_from_sending_until: Time,
     /// What its worker owes it.
     pub(crate) watch: Watch,
+    /// Where its socket is in what it has taken.
+    pub(crate) tally: Tally,
 }
 
 impl Connection {
@@ -100,6 +102,7 @@ impl Table {
             rests_until: Time(0),
             rests_from_sending_until: Time(0),
             watch: Watch::new(now),
+            tally: Tally::Nothing,
         });
         Some(ConnectionId { slot, generation: place.generation })
     }

@@ -20,6 +20,23 @@ pub fn message_boundary(frames: &[u8], taken: usize) -> (usize, u32) {
     (end, messages)
 }
 
+/// How many messages end within the first `taken` bytes of `frames`, which are whole server frames
+/// one after the other.
+///
+/// # Panics
+/// `frames` are not frames of ours.
+#[must_use]
+pub fn messages_within(frames: &[u8], taken: usize) -> u32 {
+    let mut at = 0;
+    let mut messages = 0;
+    while at < taken {
+        let end = frame_end(frames, at);
+        messages += u32::from(end <= taken && !is_control(frames[at]));
+        at = end;
+    }
+    messages
+}
+
 /// Whether there is a control frame in `frames`, which are whole server frames one after the other.
 ///
 /// # Panics
@@ -70,6 +87,9 @@ mod tests {
     #[test]
     fn control_frames_are_no_messages() {
         let frames = b"\x81\x03one\x8A\x02hi\x82\x00";
+        for (taken, expected) in [(0, 0), (4, 0), (5, 1), (6, 1), (9, 1), (10, 1), (11, 2)] {
+            assert_eq!(messages_within(frames, taken), expected, "{taken}");
+        }
         assert_eq!(message_boundary(frames, 6), (9, 1));
         assert_eq!(message_boundary(frames, 11), (11, 2));
         assert!(has_control_frame(frames));

@@ -16,7 +16,7 @@ mod head;
 mod mask;
 mod partial;
 
-pub use boundary::{has_control_frame, message_boundary};
+pub use boundary::{has_control_frame, message_boundary, messages_within};
 pub use close::{CloseCode, CloseFrame};
 pub use decode::{Decoder, Event, Input, Message, Violation};
 pub use deflate::{Converted, Deflater, Inflater, Window};

@@ -154,9 +154,10 @@ impl SendQueue {
     pub(crate) fn fail_send(&mut self, charge: usize) -> u64 {
         let Some(Sending { parts, begun }) = self.sending.take() else { return 0 };
         self.bytes += begun;
+        let mut taken = begun;
         let lost = parts.iter().map(|part| {
             self.bytes -= part.bytes.len() + charge;
-            u64::from(part.messages)
+            part.messages_left(mem::take(&mut taken))
         });
         lost.sum()
     }
@@ -274,7 +275,8 @@ impl SendQueue {
 
     /// Messages that wait, one that has begun among them.
     pub(crate) fn messages(&self) -> u64 {
-        self.frames.iter().map(|frame| u64::from(frame.messages)).sum()
+        let mut taken = self.taken;
+        self.frames.iter().map(|frame| frame.messages_left(mem::take(&mut taken))).sum()
     }
 
     /// Bytes held, those on their way included, and their charges.
@@ -307,6 +309,13 @@ impl SendQueue {
 impl Frame {
     fn is_message(&self) -> bool {
         matches!(self.content, Content::Messages(_))
+    }
+
+    /// Messages that have not left when the socket has taken so many bytes.
+    pub(crate) fn messages_left(&self, taken: usize) -> u64 {
+        // What is no frame holds no messages either: a response.
+        let gone = if self.messages == 0 { 0 } else { wire::messages_within(&self.bytes, taken) };
+        u64::from(self.messages - gone)
     }
 
     /// What a socket did not take whole, of which it is not known what it is.
@@ -471,6 +480,19 @@ mod tests {
         assert_eq!(queue.fail_send(CHARGE), 3);
         assert_eq!(queue.messages(), 1);
         assert_eq!(drain(&mut queue), b"\x81\x04four");
+    }
+
+    #[test]
+    fn messages_that_have_left_whole_are_not_lost_with_the_rest_of_their_frame() {
+        let mut queue = SendQueue::default();
+        queue.push_refused(frame(&["one", "two", "three"], A), 5 + 2, CHARGE);
+        assert_eq!(queue.messages(), 2);
+        queue.poll_send(100).unwrap();
+        queue.complete_send(3, CHARGE);
+        assert_eq!(queue.messages(), 1);
+        queue.poll_send(100).unwrap();
+        assert_eq!(queue.fail_send(CHARGE), 1);
+        assert_eq!((queue.messages(), queue.bytes()), (0, 0));
     }
 
     #[test]

@@ -306,6 +306,8 @@ pub struct Report {
     pub messages_received: u64,
     /// Messages offered to subscribers or queued for them, less those dropped.
     pub messages_delivered: u64,
+    /// Messages among those dropped that an earlier report has counted as delivered.
+    pub messages_withdrawn: u64,
     /// Messages that were queued and never left, by [`DropReason`].
     pub messages_dropped: [u64; DropReason::ALL.len()],
     /// Bytes received.
@@ -402,6 +404,7 @@ impl Report {
             refused: [0; RefusalReason::ALL.len()],
             messages_received: 0,
             messages_delivered: 0,
+            messages_withdrawn: 0,
             messages_dropped: [0; DropReason::ALL.len()],
             received_bytes: 0,
             sent_bytes: 0,

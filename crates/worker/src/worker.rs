@@ -128,6 +128,8 @@ impl<H: Handler> Worker<H> {
         if is_first {
             self.core.begin_turn(engine.now(), deadline);
         }
+        self.core.check_budget();
+        self.tell_closed(endpoint);
         Ok(())
     }
 
@@ -139,6 +141,7 @@ impl<H: Handler> Worker<H> {
             || core.fanout.has_work()
             || core.fanout.in_flight() > 0
             || core.heartbeat.as_ref().is_some_and(crate::heartbeat::Heartbeat::has_pings)
+            || core.is_over_budget()
             || core.is_aging_behind()
             || core.is_drain_behind();
         if has_work {

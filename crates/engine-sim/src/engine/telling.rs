@@ -208,6 +208,7 @@ impl SimEngine {
     pub(super) fn tell(&mut self, on_completion: &mut impl FnMut(Time, Completion<'_>)) -> bool {
         let now = self.network.now();
         let mut outcomes = std::mem::take(&mut self.decided);
+        self.untold.clear();
         for outcome in &outcomes {
             // From now on the worker knows that it must wait.
             if let Some(id) = outcome.connection()

@@ -8,7 +8,7 @@ use worker::{ConnectionId, Time, Worker};
 
 use crate::{
     bounds,
-    engine::SimEngine,
+    engine::{MessageCounts, SimEngine},
     network::Network,
     reached::{LATE_TURN, MESH_FULL, MOVED_WORKER, PAUSED_PUBLISHER},
     scenario::Scenario,
@@ -100,6 +100,11 @@ impl Place {
     /// Connections that its engine holds.
     pub(super) fn connections(&self) -> usize {
         self.engine.connections()
+    }
+
+    /// What became of the messages that it has sent.
+    pub(super) fn messages(&self) -> MessageCounts {
+        self.engine.messages()
     }
 
     /// What its engine has seen of a connection.

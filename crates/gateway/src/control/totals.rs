@@ -38,6 +38,8 @@ pub(super) struct WorkerTotals {
     pub(super) messages_received: u64,
     /// Messages offered to subscribers or queued for them, less those dropped.
     pub(super) messages_delivered: u64,
+    /// Messages counted as delivered that were dropped afterwards and not yet taken off again.
+    messages_withdrawn: u64,
     /// Messages that were queued and never left, by [`DropReason`].
     pub(super) messages_dropped: [u64; DropReason::ALL.len()],
     /// Bytes received.
@@ -152,7 +154,11 @@ impl WorkerTotals {
             *total += count;
         }
         self.messages_received += report.messages_received;
-        self.messages_delivered += report.messages_delivered;
+        // A counter never falls: what is withdrawn is taken off what is still to be counted.
+        let withdrawn = self.messages_withdrawn + report.messages_withdrawn;
+        let uncounted = withdrawn.min(report.messages_delivered);
+        self.messages_delivered += report.messages_delivered - uncounted;
+        self.messages_withdrawn = withdrawn - uncounted;
         for (total, count) in self.messages_dropped.iter_mut().zip(report.messages_dropped) {
             *total += count;
         }

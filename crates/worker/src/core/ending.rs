@@ -225,7 +225,10 @@ impl Core {
 
     pub(super) fn count_dropped(&mut self, messages: u64, reason: DropReason) {
         self.report.messages_dropped[reason as usize] += messages;
-        self.report.messages_delivered = self.report.messages_delivered.saturating_sub(messages);
+        let delivered = &mut self.report.messages_delivered;
+        let withdrawn = messages.saturating_sub(*delivered);
+        *delivered -= messages - withdrawn;
+        self.report.messages_withdrawn += withdrawn;
     }
 
     /// Notes a close for the log, unless there are too many.

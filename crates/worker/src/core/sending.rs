@@ -87,7 +87,6 @@ impl Core {
         let frame = Frame { bytes, messages: 0, content: Content::Opaque, queued };
         self.with_queue(connection, |queue| queue.push(frame, charge));
         self.flush(connection);
-        self.check_budget();
     }
 
     /// Sends what is queued, if the socket may take it.
@@ -245,7 +244,7 @@ impl Core {
         self.options.limits.send_queue_frame_charge_bytes as usize
     }
 
-    /// Holds the bounds of a connection's queue, and of all queues.
+    /// Holds the bound of a connection's queue.
     pub(super) fn check_queue(&mut self, connection: ConnectionId) {
         let Some(queue) = self.connections.get(connection).and_then(Connection::queue) else {
             return;
@@ -259,12 +258,17 @@ impl Core {
         if bytes > bytes_max {
             self.close(connection, CloseReason::SlowConsumer);
         }
-        self.check_budget();
     }
 
-    /// Holds the bound of all queues together.
-    fn check_budget(&mut self) {
-        while self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max {
+    /// Whether more is queued for all than may be.
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max
+    }
+
+    /// Holds the bound of all queues together: once a turn, when it is known what became of every
+    /// send, for of one that is cut before nobody would count what was lost.
+    pub(crate) fn check_budget(&mut self) {
+        while self.is_over_budget() {
             let Some(debtor) = self.worst_debtor() else { return };
             self.cut(debtor, CloseReason::OverBudget);
         }
