@@ -152,7 +152,9 @@ impl Core {
                 let is_latest = self.options.slow_consumer == SlowConsumer::Latest;
                 let audience = if is_latest { self.fanout.audience_of(&taken.bytes) } else { None };
                 let frame = Frame::refused(&taken, audience, self.tick());
-                self.report.sent_bytes += taken.taken as u64;
+                // All of it was counted when it was offered, in the last report maybe.
+                let refused_bytes = (taken.bytes.len() - taken.taken) as u64;
+                self.report.sent_bytes = self.report.sent_bytes.saturating_sub(refused_bytes);
                 let Some(record) = self.connections.get_mut(connection) else { return };
                 if record.has(Flags::TRUNCATED) && taken.taken == 0 {
                     // A message before it in the same batch was cut, and this has not begun either.

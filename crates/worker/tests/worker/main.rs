@@ -18,6 +18,21 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn bytes_that_a_socket_refused_are_not_counted_until_it_takes_them() {
+    let mut rig = Rig::new(|_| ());
+    let client = rig.connect();
+    rig.settle();
+    rig.report();
+    rig.takes(client, Some(3));
+    rig.publish_to(&[0], "refused");
+    rig.settle();
+    assert_eq!(rig.report().sent_bytes, 3);
+    rig.takes(client, None);
+    rig.settle();
+    assert_eq!(rig.report().sent_bytes, 9 - 3);
+}
+
+#[test]
 fn a_publication_behind_one_whose_only_subscriber_is_busy_waits_for_nothing() {
     let mut rig = Rig::new(|_| ());
     let client = rig.connect();
