@@ -30,6 +30,12 @@ pub fn encode_message(opcode: DataOpcode, payload: &[u8]) -> Bytes {
     encode_data(&data_header(opcode), payload)
 }
 
+/// Bytes of the frame that [`encode_message`] makes of a payload of so many.
+#[must_use]
+pub fn message_frame_bytes(payload_bytes: usize) -> usize {
+    data_header(DataOpcode::Text).len(payload_bytes as u64) + payload_bytes
+}
+
 /// The same of a compressed payload: the first reserved bit says so (RFC 7692 section 6).
 pub(crate) fn encode_compressed(opcode: DataOpcode, payload: &[u8]) -> Bytes {
     encode_data(&FrameHeader { rsv1: true, ..data_header(opcode) }, payload)
@@ -114,6 +120,7 @@ mod tests {
             let frame = encode_message(DataOpcode::Binary, &payload);
             assert_eq!(frame[..header.len()], *header, "{payload_bytes}");
             assert_eq!(frame[header.len()..], payload[..], "{payload_bytes}");
+            assert_eq!(frame.len(), message_frame_bytes(payload_bytes));
         }
     }
 

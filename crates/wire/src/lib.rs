@@ -20,7 +20,9 @@ pub use boundary::{has_control_frame, message_boundary, messages_within};
 pub use close::{CloseCode, CloseFrame};
 pub use decode::{Decoder, Event, Input, Message, Violation};
 pub use deflate::{Converted, Deflater, Inflater, Window};
-pub use encode::{DataOpcode, PING, encode_close, encode_message, encode_pong};
+pub use encode::{
+    DataOpcode, PING, encode_close, encode_message, encode_pong, message_frame_bytes,
+};
 pub use extension::Extensions;
 pub use handshake::{
     BadRequest, NoUpgrade, Request, StatusCode, Upgrade, encode_response, encode_upgrade,

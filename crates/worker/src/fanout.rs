@@ -285,6 +285,15 @@ impl Job {
         &self.frame
     }
 
+    /// Bytes of the plain frames that are for this connection.
+    pub(crate) fn plain_bytes(&self, connection: ConnectionId) -> usize {
+        if self.is_exception(connection) {
+            self.publications_of_others(connection).map(|it| it.frame().len()).sum()
+        } else {
+            self.frame.len()
+        }
+    }
+
     /// The frames for those with this window, if any.
     pub(crate) fn frame(
         &mut self,

@@ -4,6 +4,7 @@
 
 use std::{mem, net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use wire::{CloseCode, Converted, StatusCode};
 
@@ -316,6 +317,8 @@ pub struct Report {
     pub sent_bytes: u64,
     /// Messages compressed here, each once however many got it.
     pub deflated: Converted,
+    /// Bytes of frames that compression spared, over everybody who was offered or queued them.
+    pub deflated_saved_bytes: u64,
     /// Compressed messages of clients.
     pub inflated: Converted,
     /// Publications that some queue had no room for, so that their publisher was held back.
@@ -409,6 +412,7 @@ impl Report {
             received_bytes: 0,
             sent_bytes: 0,
             deflated: Converted::default(),
+            deflated_saved_bytes: 0,
             inflated: Converted::default(),
             publications_refused: 0,
             rate_pauses: 0,
@@ -435,6 +439,12 @@ impl Report {
     pub fn record_many(&mut self, stage: Stage, span: Duration, passages: u32) {
         let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         self.stages[stage as usize].saturating_record_n(ns, passages);
+    }
+
+    /// Counts what so many receivers are spared by getting these frames instead of plain ones,
+    /// which are no shorter.
+    pub(crate) fn count_saved(&mut self, receivers: usize, plain_bytes: usize, frames: &Bytes) {
+        self.deflated_saved_bytes += (receivers * (plain_bytes - frames.len())) as u64;
     }
 
     /// The histogram of a stage.

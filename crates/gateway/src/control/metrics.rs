@@ -80,7 +80,7 @@ const GAUGES: [WorkerValue; 21] = [
 ];
 
 /// What workers have counted; one number for the process.
-const COUNTERS: [WorkerValue; 17] = [
+const COUNTERS: [WorkerValue; 18] = [
     ("ringway_connections_opened_total", "Connections that became open.", |worker| worker.opened),
     ("ringway_messages_received_total", "Messages that clients sent.", |worker| {
         worker.messages_received
@@ -100,6 +100,9 @@ const COUNTERS: [WorkerValue; 17] = [
     }),
     ("ringway_deflated_after_bytes_total", "Bytes of those as they became.", |worker| {
         worker.deflated.after_bytes
+    }),
+    ("ringway_deflated_saved_bytes_total", "Bytes spared by that, over all receivers.", |worker| {
+        worker.deflated_saved_bytes
     }),
     ("ringway_inflated_messages_total", "Compressed messages of clients.", |worker| {
         worker.inflated.messages
@@ -267,6 +270,7 @@ mod tests {
         report.messages_dropped[DropReason::OverBudget as usize] = 3;
         report.gauges.connections_deflate = 4;
         report.deflated = Converted { messages: 1, before_bytes: 100, after_bytes: 30 };
+        report.deflated_saved_bytes = 7_000;
         report.inflated = Converted { messages: 2, before_bytes: 40, after_bytes: 90 };
         report.sent_bytes = 1_000_000;
         report.record_many(Stage::Hop, Duration::from_micros(3), 2);
@@ -296,6 +300,7 @@ mod tests {
         has(&page, "ringway_deflated_messages_total 2");
         has(&page, "ringway_deflated_before_bytes_total 200");
         has(&page, "ringway_deflated_after_bytes_total 60");
+        has(&page, "ringway_deflated_saved_bytes_total 14000");
         has(&page, "ringway_inflated_messages_total 4");
         has(&page, "ringway_inflated_before_bytes_total 80");
         has(&page, "ringway_inflated_after_bytes_total 180");

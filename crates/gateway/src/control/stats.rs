@@ -60,6 +60,7 @@ struct WorkerStats {
     received_bytes: u64,
     sent_bytes: u64,
     deflated: ConvertedStats,
+    deflated_saved_bytes: u64,
     inflated: ConvertedStats,
     publications_refused: u64,
     publish_rate_pauses: u64,
@@ -147,6 +148,7 @@ impl WorkerStats {
             received_bytes: totals.received_bytes,
             sent_bytes: totals.sent_bytes,
             deflated: totals.deflated.into(),
+            deflated_saved_bytes: totals.deflated_saved_bytes,
             inflated: totals.inflated.into(),
             publications_refused: totals.publications_refused,
             publish_rate_pauses: totals.rate_pauses,
@@ -188,6 +190,7 @@ mod tests {
         report.messages_dropped[DropReason::Gone as usize] = 2;
         report.gauges.connections_deflate = 2;
         report.deflated = Converted { messages: 5, before_bytes: 1_000, after_bytes: 300 };
+        report.deflated_saved_bytes = 70_000;
         record.totals.add(1, &report, now);
         serde_json::to_value(Stats::new(&facts, &record, now)).unwrap()
     }
@@ -209,6 +212,7 @@ mod tests {
         assert_eq!(worker["connections_deflate"], 2);
         let deflated = json!({"messages": 5, "before_bytes": 1_000, "after_bytes": 300});
         assert_eq!(worker["deflated"], deflated);
+        assert_eq!(worker["deflated_saved_bytes"], 70_000);
         assert_eq!(worker["inflated"]["messages"], 0);
         assert_eq!(worker["topics"], 2);
         assert_eq!(worker["subscriptions"], 9);

@@ -48,6 +48,8 @@ pub(super) struct WorkerTotals {
     pub(super) sent_bytes: u64,
     /// Messages compressed here, each once however many got it.
     pub(super) deflated: Converted,
+    /// Bytes of frames that compression spared, over all receivers.
+    pub(super) deflated_saved_bytes: u64,
     /// Compressed messages of clients.
     pub(super) inflated: Converted,
     /// Publications of clients that some queue had no room for.
@@ -165,6 +167,7 @@ impl WorkerTotals {
         self.received_bytes += report.received_bytes;
         self.sent_bytes += report.sent_bytes;
         self.deflated += report.deflated;
+        self.deflated_saved_bytes += report.deflated_saved_bytes;
         self.inflated += report.inflated;
         self.publications_refused += report.publications_refused;
         self.rate_pauses += report.rate_pauses;

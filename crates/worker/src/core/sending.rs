@@ -22,6 +22,9 @@ impl Core {
         let window = self.connections.get(connection).and_then(|record| record.window);
         let window = window.filter(|_| self.compression.is_worth(payload.len()));
         let deflated = window.and_then(|it| self.compression.encode(opcode, payload, it));
+        if let Some(frame) = &deflated {
+            self.report.count_saved(1, wire::message_frame_bytes(payload.len()), frame);
+        }
         let frame = deflated.unwrap_or_else(|| wire::encode_message(opcode, payload));
         self.send_messages(connection, frame, 1, None);
     }

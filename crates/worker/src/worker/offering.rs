@@ -59,6 +59,9 @@ impl<H: Handler> Worker<H> {
                 (job.frame(window, &mut core.compression).clone(), job.messages())
             };
             if messages > 0 {
+                if window.is_some() {
+                    core.report.count_saved(1, job.plain_bytes(connection), &frames);
+                }
                 core.send_messages(connection, frames, messages, Some(job.audience));
             }
         }
@@ -80,6 +83,9 @@ impl<H: Handler> Worker<H> {
                 if messages > 0 {
                     self.core.report.messages_delivered += u64::from(messages);
                     self.core.report.sent_bytes += frames.len() as u64;
+                    if window.is_some() {
+                        self.core.report.count_saved(1, job.plain_bytes(connection), &frames);
+                    }
                     self.core.fanout.submit_others(1);
                     let targets = &[connection.slot];
                     engine.submit(Operation::Offer { frame: frames, targets });
@@ -119,6 +125,7 @@ impl<H: Handler> Worker<H> {
             if !targets.is_empty() {
                 let frame = job.frame(Some(window), &mut core.compression).clone();
                 core.report.sent_bytes += (targets.len() * frame.len()) as u64;
+                core.report.count_saved(targets.len(), job.plain_frame().len(), &frame);
                 engine.submit(Operation::Offer { frame, targets });
             }
         }
