@@ -22,7 +22,8 @@ use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use crate::dialect::{Dialect, Said};
-use crate::frame;
+use crate::frame::{self, Frame};
+use crate::inflate::{self, Agreed, Inflaters};
 use crate::order::Plan;
 use crate::payload::{Payload, Stamp, now_ns};
 use crate::ring::{Buffer, Event, Ring, Token};
@@ -73,6 +74,7 @@ struct Client {
     generation: u8,
     /// True exactly while a send is in flight.
     sending: bool,
+    agreed: Agreed,
     /// Number of the next message.
     expected: u32,
     /// When its handshake was meant to start.
@@ -93,8 +95,11 @@ pub(crate) struct Clients {
     outbox: HashMap<u32, Vec<u8>>,
     /// Buffers of completed sends.
     spare: Vec<Vec<u8>>,
+    inflaters: Inflaters,
     opening: u32,
     open: u32,
+    /// Of all data frames since this was last asked: their bytes, and how many were compressed.
+    received: (u64, u64),
 }
 
 impl Clients {
@@ -106,11 +111,12 @@ impl Clients {
             phase: Phase::Closed,
             generation: 0,
             sending: false,
+            agreed: Agreed::Plain,
             expected: 0,
             since_ns: 0,
         };
         Clients {
-            payload: Payload::new(plan.size),
+            payload: Payload::new(plan.payload, plan.size),
             accept_key: derive_accept_key(key.as_bytes()),
             key,
             table: (0..plan.clients()).map(client).collect(),
@@ -118,8 +124,10 @@ impl Clients {
             partial: HashMap::new(),
             outbox: HashMap::new(),
             spare: Vec::new(),
+            inflaters: Inflaters::new(),
             opening: 0,
             open: 0,
+            received: (0, 0),
         }
     }
 
@@ -131,6 +139,11 @@ impl Clients {
     /// Connections in their handshake.
     pub(crate) fn opening(&self) -> u32 {
         self.opening
+    }
+
+    /// Bytes of data frames, and how many of them were compressed, since this was last asked.
+    pub(crate) fn take_received(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.received)
     }
 
     /// True exactly when another handshake may start.
@@ -245,8 +258,10 @@ impl Clients {
         let publisher = self.plan.publisher && index == self.plan.connections;
         let query = if publisher { "role=publisher" } else { "" };
         let room = number / self.plan.room_members;
+        let subprotocol = self.plan.dialect.subprotocol();
+        let extensions = if self.plan.compression { inflate::OFFER } else { "" };
         let request =
-            self.plan.url.request(number, room, &self.key, query, self.plan.dialect.subprotocol());
+            self.plan.url.request(number, room, &self.key, query, subprotocol, extensions);
         self.send(index, request, ring)
     }
 
@@ -321,7 +336,7 @@ impl Clients {
         while let Some(frame) = frame::take(&bytes[taken..], payload_bytes_max)? {
             taken += frame.bytes;
             match frame.opcode {
-                OpCode::Data(_) => self.take_message(index, frame.payload, found)?,
+                OpCode::Data(_) => self.take_data(index, &frame, payload_bytes_max, found)?,
                 OpCode::Control(Control::Ping) => {
                     found.push(Found::Ping);
                     frame::write_pong(frame.payload, self.outbox.entry(index).or_default());
@@ -356,6 +371,7 @@ impl Clients {
             let line = head.lines().next().unwrap_or_default();
             return Err(format!("the upgrade was answered `{line}`"));
         }
+        self.table[index as usize].agreed = Agreed::read(&head);
         match self.plan.dialect.greeting() {
             None => self.opened(index, found),
             Some(greeting) => {
@@ -372,6 +388,26 @@ impl Clients {
         self.opening -= 1;
         self.open += 1;
         found.push(Found::Opened { latency_ns: now_ns().saturating_sub(client.since_ns) });
+    }
+
+    /// Takes the message of a frame out of it.
+    fn take_data(
+        &mut self,
+        index: u32,
+        frame: &Frame<'_>,
+        message_bytes_max: usize,
+        found: &mut Vec<Found>,
+    ) -> Result<(), String> {
+        self.received.0 += frame.bytes as u64;
+        if !frame.is_compressed {
+            return self.take_message(index, frame.payload, found);
+        }
+        self.received.1 += 1;
+        let agreed = self.table[index as usize].agreed;
+        let message = self.inflaters.take(index, agreed, frame.payload, message_bytes_max)?;
+        let outcome = self.take_message(index, &message, found);
+        self.inflaters.put_back(message);
+        outcome
     }
 
     /// Takes all that the server says in one message.
@@ -444,6 +480,7 @@ impl Clients {
         client.socket = None;
         self.partial.remove(&index);
         self.outbox.remove(&index);
+        self.inflaters.forget(index);
     }
 
     /// Sends `bytes` now, or behind the send that is in flight.

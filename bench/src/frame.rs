@@ -18,6 +18,8 @@ const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x3c];
 pub(crate) struct Frame<'bytes> {
     /// What it carries.
     pub(crate) opcode: OpCode,
+    /// True exactly when its first reserved bit says that it is compressed (RFC 7692 section 6).
+    pub(crate) is_compressed: bool,
     /// Its payload, which a server does not mask.
     pub(crate) payload: &'bytes [u8],
     /// Its length with its header.
@@ -52,7 +54,12 @@ pub(crate) fn take(
         .ok_or("a frame longer than the messages of this run")?;
     let start = usize::try_from(cursor.position()).map_err(|_| "a malformed frame header")?;
     let payload = bytes.get(start..start + length);
-    Ok(payload.map(|payload| Frame { opcode: header.opcode, payload, bytes: start + length }))
+    Ok(payload.map(|payload| Frame {
+        opcode: header.opcode,
+        is_compressed: header.rsv1,
+        payload,
+        bytes: start + length,
+    }))
 }
 
 /// Appends a masked binary message with `payload` to `bytes`.
@@ -93,7 +100,8 @@ mod tests {
     #[test]
     fn a_frame_is_taken_once_it_is_whole() {
         let hello = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
-        let frame = Frame { opcode: OpCode::Data(Data::Text), payload: b"Hello", bytes: 7 };
+        let opcode = OpCode::Data(Data::Text);
+        let frame = Frame { opcode, is_compressed: false, payload: b"Hello", bytes: 7 };
         assert_eq!(take(&hello, 5), Ok(Some(frame)));
         for cut in 0..7 {
             assert_eq!(take(&hello[..cut], 5), Ok(None));

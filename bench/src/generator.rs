@@ -182,6 +182,7 @@ impl Generator {
             }
             Order::Run { duration_ns, grace_ns, record } => {
                 self.counts = Counts::default();
+                self.clients.take_received();
                 self.recorder.clear();
                 self.interval_start_ns = now;
                 self.run = Some(Run {
@@ -465,6 +466,7 @@ impl Generator {
             self.counts.lost += self.leaving.drain().count() as u64;
         }
         self.run = None;
+        (self.counts.frame_bytes, self.counts.compressed) = self.clients.take_received();
         if run.record {
             self.note_interval(now)?;
         }

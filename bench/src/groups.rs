@@ -204,18 +204,21 @@ impl Group {
 mod tests {
     use super::*;
     use crate::dialect::Dialect;
+    use crate::payload::Kind;
     use crate::url::Url;
 
     fn plan(traffic: Traffic, connections: u32, publisher: bool) -> Plan {
         Plan {
             url: Url::parse("ws://127.0.0.1:9/").unwrap(),
             dialect: Dialect::Plain,
+            compression: false,
             traffic,
             first: 0,
             connections,
             publisher,
             shared: false,
             size: 16,
+            payload: Kind::Filler,
             rate: 0.0,
             room_members: 2,
             stalled_percent: 0.0,

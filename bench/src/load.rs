@@ -390,6 +390,7 @@ fn traffic_figures(counts: &Counts, stretch: &Stretch, connections: u32) -> Traf
         seconds,
         counts: *counts,
         delivered_per_second: delivered / seconds,
+        frame_bytes_per_delivery: to_f64(counts.frame_bytes) / delivered.max(1.0),
         server_cpu_percent: cpu.map(|cpu| cpu / seconds * 100.0),
         server_us_per_delivery: cpu
             .filter(|_| counts.delivered > 0)

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
+use crate::payload::Kind;
 use crate::scenario::Traffic;
 use crate::url::Url;
 
@@ -14,6 +15,8 @@ use crate::url::Url;
 pub(crate) struct Plan {
     pub(crate) url: Url,
     pub(crate) dialect: Dialect,
+    /// True exactly when permessage-deflate is offered.
+    pub(crate) compression: bool,
     pub(crate) traffic: Traffic,
     /// Number of its first connection among those of all processes.
     pub(crate) first: u32,
@@ -24,6 +27,7 @@ pub(crate) struct Plan {
     /// True exactly when the one group of a fan-out spans several processes.
     pub(crate) shared: bool,
     pub(crate) size: usize,
+    pub(crate) payload: Kind,
     /// Publications, messages or reconnections per second of this process; 0: closed loop.
     pub(crate) rate: f64,
     pub(crate) room_members: u32,
@@ -71,6 +75,10 @@ pub(crate) struct Counts {
     pub(crate) published: u64,
     /// Whole messages received, each the next of its connection.
     pub(crate) delivered: u64,
+    /// Bytes of data frames received, compressed as they came, headers included.
+    pub(crate) frame_bytes: u64,
+    /// Data frames that came compressed.
+    pub(crate) compressed: u64,
     /// Messages that a reading subscriber never got.
     pub(crate) missing: u64,
     /// Messages received again or behind a later one.
@@ -90,6 +98,8 @@ impl Counts {
     pub(crate) fn add(&mut self, other: &Counts) {
         self.published += other.published;
         self.delivered += other.delivered;
+        self.frame_bytes += other.frame_bytes;
+        self.compressed += other.compressed;
         self.missing += other.missing;
         self.repeated += other.repeated;
         self.broken += other.broken;

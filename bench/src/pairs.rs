@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::load;
+use crate::payload::Kind;
 use crate::plan;
 use crate::proc;
 use crate::server::{self, Server};
@@ -34,6 +35,12 @@ pub(crate) struct Options {
     /// Payload bytes of a message [default: the scenario's].
     #[arg(long, value_parser = units::size)]
     size: Option<usize>,
+    /// What payloads consist of.
+    #[arg(long, value_enum, default_value_t)]
+    payload: Kind,
+    /// Offer permessage-deflate to every server.
+    #[arg(long)]
+    compression: bool,
     /// How long each run is measured [default: the scenario's].
     #[arg(long, value_parser = units::duration)]
     duration: Option<Duration>,
@@ -54,6 +61,15 @@ pub(crate) struct Options {
     allow_debug: bool,
 }
 
+/// What one run has shown.
+#[derive(Clone, Copy, Debug)]
+struct Figure {
+    /// CPU of the server for a delivery, in microseconds.
+    us: f64,
+    /// Of its frame, as it came.
+    bytes: f64,
+}
+
 /// Runs the servers in turn and prints the table.
 pub(crate) fn run(options: &Options) -> Outcome<()> {
     if options.urls.len() != 1 && options.urls.len() != options.servers.len() {
@@ -66,7 +82,8 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
             let url = options.urls.get(number).unwrap_or(&options.urls[0]);
             let figure = run_one(options, command, url)
                 .map_err(|failure| Failure::run(format!("`{command}`: {failure}")))?;
-            println!("round {round:<6} {}: {figure:.2} µs per delivery", name(number));
+            let Figure { us, bytes } = figure;
+            println!("round {round:<6} {}: {us:.2} µs, {bytes:.0} B per delivery", name(number));
             figures[number].push(figure);
         }
     }
@@ -75,8 +92,8 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// One run on one server: CPU microseconds per delivery.
-fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
+/// One run on one server.
+fn run_one(options: &Options, command: &str, url: &str) -> Outcome<Figure> {
     let address = Url::parse(url)?.address;
     server::await_free(address)?;
     let server = Server::start(&format!("exec {command}"), &[], options.core_server)?;
@@ -84,9 +101,11 @@ fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
         url: url.to_owned(),
         scenario: options.scenario.clone(),
         dialect: Dialect::Plain,
+        compression: options.compression,
         connections: options.connections,
         rate: Some(0.0),
         size: options.size,
+        payload: options.payload,
         duration: options.duration,
         warmup: Duration::from_secs(1),
         grace: Duration::from_secs(10),
@@ -104,27 +123,33 @@ fn run_one(options: &Options, command: &str, url: &str) -> Outcome<f64> {
     if let Some(error) = report.errors.first() {
         return Err(Failure::run(error));
     }
-    report
+    let us = report
         .traffic
         .server_us_per_delivery
-        .ok_or_else(|| Failure::usage(format!("`{}` delivers nothing", options.scenario)))
+        .ok_or_else(|| Failure::usage(format!("`{}` delivers nothing", options.scenario)))?;
+    Ok(Figure { us, bytes: report.traffic.frame_bytes_per_delivery })
 }
 
-/// Median, least and most of each server, and its median over the first's.
-fn table(servers: &[String], figures: &[Vec<f64>]) -> Vec<String> {
+/// Median, least and most of each server, its median over the first's, and the bytes of a frame.
+fn table(servers: &[String], figures: &[Vec<Figure>]) -> Vec<String> {
     let mut lines = vec![format!(
-        "{:<4} {:>8} {:>8} {:>8} {:>7}  {}",
-        "", "median", "min", "max", "ratio", "server (CPU µs per delivery)"
+        "{:<4} {:>8} {:>8} {:>8} {:>7} {:>7}  {}",
+        "", "median", "min", "max", "ratio", "bytes", "server (CPU µs and bytes per delivery)"
     )];
-    let first = figures.first().map_or(f64::NAN, |figures| median(figures));
+    let of = |figures: &[Figure], get: fn(&Figure) -> f64| figures.iter().map(get).collect();
+    let us = |figures: &[Figure]| -> Vec<f64> { of(figures, |figure| figure.us) };
+    let first = figures.first().map_or(f64::NAN, |figures| median(&us(figures)));
     for (number, (server, figures)) in servers.iter().zip(figures).enumerate() {
-        let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = figures.iter().copied().fold(0.0, f64::max);
-        let median = median(figures);
+        let bytes: Vec<f64> = of(figures, |figure| figure.bytes);
+        let us = us(figures);
+        let least = us.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = us.iter().copied().fold(0.0, f64::max);
+        let middle = median(&us);
         lines.push(format!(
-            "{:<4} {median:>8.2} {least:>8.2} {most:>8.2} {:>7.2}  {server}",
+            "{:<4} {middle:>8.2} {least:>8.2} {most:>8.2} {:>7.2} {:>7.0}  {server}",
             name(number),
-            median / first
+            middle / first,
+            median(&bytes)
         ));
     }
     lines
@@ -157,14 +182,15 @@ mod tests {
     #[test]
     fn the_table_has_medians_and_their_ratio() {
         let servers = ["one".to_owned(), "two".to_owned()];
-        let lines = table(&servers, &[vec![5.0, 9.0, 4.0], vec![6.0, 8.0, 7.0, 7.0]]);
+        let figures = |us: &[f64]| us.iter().map(|us| Figure { us: *us, bytes: 102.4 }).collect();
+        let lines = table(&servers, &[figures(&[5.0, 9.0, 4.0]), figures(&[6.0, 8.0, 7.0, 7.0])]);
         assert_eq!(
             lines[1].split_whitespace().collect::<Vec<_>>(),
-            ["A", "5.00", "4.00", "9.00", "1.00", "one"]
+            ["A", "5.00", "4.00", "9.00", "1.00", "102", "one"]
         );
         assert_eq!(
             lines[2].split_whitespace().collect::<Vec<_>>(),
-            ["B", "7.00", "6.00", "8.00", "1.40", "two"]
+            ["B", "7.00", "6.00", "8.00", "1.40", "102", "two"]
         );
     }
 }

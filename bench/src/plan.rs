@@ -8,7 +8,7 @@ use clap::Args;
 use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::order::Plan;
-use crate::payload::BYTES_MIN;
+use crate::payload::Kind;
 use crate::scenario::{Scenario, Traffic};
 use crate::units;
 use crate::url::Url;
@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// What is spoken inside WebSocket messages.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) dialect: Dialect,
+    /// Offer permessage-deflate; compressed messages are inflated and checked as all others.
+    #[arg(long)]
+    pub(crate) compression: bool,
     /// Connections in all [default: the scenario's].
     #[arg(long)]
     pub(crate) connections: Option<u32>,
@@ -36,9 +39,13 @@ pub(crate) struct Options {
     /// scenario's].
     #[arg(long)]
     pub(crate) rate: Option<f64>,
-    /// Payload bytes of a message, as 100 or 1KiB, at least 16 [default: the scenario's].
+    /// Payload bytes of a message, as 100 or 1KiB, at least 16, of JSON 61 [default: the
+    /// scenario's].
     #[arg(long, value_parser = units::size)]
     pub(crate) size: Option<usize>,
+    /// What payloads consist of.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) payload: Kind,
     /// How long to measure, as 500ms, 5s or 2m [default: the scenario's].
     #[arg(long, value_parser = units::duration)]
     pub(crate) duration: Option<Duration>,
@@ -78,9 +85,11 @@ pub(crate) fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcom
     let size =
         options.size.map_or_else(|| units::size(&scenario.size), Ok).map_err(Failure::Usage)?;
     let rate = options.rate.unwrap_or(scenario.rate);
-    if connections == 0 || size < BYTES_MIN || !(rate >= 0.0 && rate.is_finite()) {
+    if connections == 0 || size < options.payload.bytes_min() || !(rate >= 0.0 && rate.is_finite())
+    {
         return Err(Failure::usage(format!(
-            "at least 1 connection, {BYTES_MIN} bytes and a rate of 0 or more"
+            "at least 1 connection, {} bytes and a rate of 0 or more",
+            options.payload.bytes_min()
         )));
     }
     let room_members = if url.target.contains("{room}") { scenario.room_members } else { 1 };
@@ -110,12 +119,14 @@ pub(crate) fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcom
         Plan {
             url: url.clone(),
             dialect: options.dialect,
+            compression: options.compression,
             traffic: scenario.traffic,
             first,
             connections: most.min(connections - first),
             publisher,
             shared,
             size,
+            payload: options.payload,
             rate,
             room_members,
             stalled_percent: scenario.stalled_percent,

@@ -51,6 +51,8 @@ pub(crate) struct TrafficFigures {
     #[serde(flatten)]
     pub(crate) counts: Counts,
     pub(crate) delivered_per_second: f64,
+    /// Of WebSocket frames, as they came.
+    pub(crate) frame_bytes_per_delivery: f64,
     pub(crate) server_cpu_percent: Option<f64>,
     pub(crate) server_us_per_delivery: Option<f64>,
     /// CPU microseconds per second and connection.
@@ -161,6 +163,12 @@ impl Report {
             lines.push(format!(
                 "also         {} pings answered, {} connections opened again",
                 counts.pings, counts.reopened
+            ));
+        }
+        if counts.compressed > 0 {
+            lines.push(format!(
+                "wire         {:.0} B per delivery; {} of {} messages came compressed",
+                traffic.frame_bytes_per_delivery, counts.compressed, counts.delivered
             ));
         }
         if let Some(percent) = traffic.server_cpu_percent {

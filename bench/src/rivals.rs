@@ -16,6 +16,7 @@ use indicatif::ProgressBar;
 
 use crate::failure::{Failure, Outcome};
 use crate::load;
+use crate::payload::Kind;
 use crate::plan;
 use crate::proc;
 use crate::report::Report;
@@ -218,9 +219,11 @@ fn run_one(
         url: format!("ws://127.0.0.1:{port}{path}"),
         scenario: scenario.to_owned(),
         dialect: rival.dialect,
+        compression: false,
         connections: Some(connections),
         rate: Some(0.0),
         size: Some(size),
+        payload: Kind::Filler,
         duration: (job != Job::Idle).then_some(options.duration),
         warmup: Duration::from_secs(1),
         grace: Duration::from_secs(10),

@@ -46,7 +46,8 @@ impl Url {
         Ok(Url { address, host: host.to_owned(), target })
     }
 
-    /// The request of connection `number` in `room`, as bytes. `query` is added to the target's.
+    /// The request of connection `number` in `room`, as bytes. `query` is added to the target's;
+    /// `extensions` is a header line, or empty.
     pub(crate) fn request(
         &self,
         number: u32,
@@ -54,6 +55,7 @@ impl Url {
         key: &str,
         query: &str,
         subprotocol: Option<&str>,
+        extensions: &str,
     ) -> Vec<u8> {
         let target =
             self.target.replace("{i}", &number.to_string()).replace("{room}", &room.to_string());
@@ -68,7 +70,7 @@ impl Url {
         format!(
             "GET {target}{separator}{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\
-             {subprotocol}\r\n",
+             {subprotocol}{extensions}\r\n",
             self.host
         )
         .into_bytes()
@@ -83,7 +85,8 @@ mod tests {
     fn host_and_target_are_split_and_placeholders_filled() {
         let url = Url::parse("ws://127.0.0.1:9000/ws/room-{room}?n={i}").unwrap();
         assert_eq!(url.address, "127.0.0.1:9000".parse().unwrap());
-        let request = String::from_utf8(url.request(12, 3, "KEY", "role=publisher", None)).unwrap();
+        let request =
+            String::from_utf8(url.request(12, 3, "KEY", "role=publisher", None, "")).unwrap();
         assert!(request.starts_with("GET /ws/room-3?n=12&role=publisher HTTP/1.1\r\n"));
         assert!(request.contains("\r\nHost: 127.0.0.1:9000\r\n"));
         assert!(request.ends_with("\r\n\r\n"));

@@ -11,14 +11,22 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use flate2::{Compress, Compression, FlushCompress};
 use serde_json::Value;
-use tungstenite::{Message, WebSocket, accept};
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::http::HeaderValue;
+use tungstenite::{Message, WebSocket, accept_hdr};
 
 /// What a test server does with a message; the sockets of all open connections are at hand.
 type Answer = fn(&Message, &mut WebSocket<TcpStream>, &mut Vec<TcpStream>);
 
 /// A server on a free port, with a thread for each connection. Its threads end with the test.
 fn serve(answer: Answer) -> String {
+    serve_with(answer, None)
+}
+
+/// The same, with this answer to whatever extensions are offered.
+fn serve_with(answer: Answer, extensions: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let sockets = Arc::new(Mutex::new(Vec::new()));
@@ -29,7 +37,16 @@ fn serve(answer: Answer) -> String {
             thread::spawn(move || {
                 let raw = stream.try_clone().unwrap();
                 // The command's first connection only asks whether somebody listens.
-                let Ok(mut socket) = accept(stream) else { return };
+                #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+                let agree = |request: &Request, mut response: Response| {
+                    let offered = request.headers().contains_key("sec-websocket-extensions");
+                    assert_eq!(offered, extensions.is_some());
+                    let value = extensions.map(HeaderValue::from_static);
+                    let headers = response.headers_mut();
+                    value.map(|value| headers.insert("sec-websocket-extensions", value));
+                    Ok(response)
+                };
+                let Ok(mut socket) = accept_hdr(stream, agree) else { return };
                 sockets.lock().unwrap().push(raw);
                 while let Ok(message) = socket.read() {
                     if message.is_binary() {
@@ -53,6 +70,21 @@ fn broadcast(message: &Message, _: &mut WebSocket<TcpStream>, sockets: &mut Vec<
     let payload = message.clone().into_data();
     let mut frame = vec![0x82, u8::try_from(payload.len()).unwrap()];
     frame.extend_from_slice(&payload);
+    sockets.retain_mut(|socket| socket.write_all(&frame).is_ok());
+}
+
+/// Sends a message that shrinks to less than 126 bytes to all connections, compressed.
+fn broadcast_deflated(
+    message: &Message,
+    _: &mut WebSocket<TcpStream>,
+    sockets: &mut Vec<TcpStream>,
+) {
+    let mut payload = Vec::with_capacity(1 << 12);
+    let mut state = Compress::new(Compression::fast(), false);
+    let data = message.clone().into_data();
+    state.compress_vec(&data, &mut payload, FlushCompress::Sync).unwrap();
+    payload.truncate(payload.len() - 4);
+    let frame = [&[0xC2, u8::try_from(payload.len()).unwrap()], &payload[..]].concat();
     sockets.retain_mut(|socket| socket.write_all(&frame).is_ok());
 }
 
@@ -141,6 +173,43 @@ fn a_closed_fan_out_delivers_every_publication_to_everybody() {
     assert_delivered_to_21(&report);
     assert_eq!(report["latency"]["last"]["count"].as_u64().unwrap(), published);
     assert_eq!(report["latency"]["handshake"]["count"].as_u64().unwrap(), 21);
+}
+
+#[test]
+fn compressed_messages_are_inflated_checked_and_weighed() {
+    let agreed = "permessage-deflate; server_no_context_takeover";
+    let url = serve_with(broadcast_deflated, Some(agreed));
+    let arguments = ["--scenario", "fanout", "--connections", "20", "--compression"];
+    for (name, payload, size) in [("deflated", "json", "100"), ("deflated-filler", "filler", "80")]
+    {
+        let what = ["--payload", payload, "--size", size];
+        let (code, report) = load(&url, name, &[&arguments[..], &what].concat());
+        assert_eq!(code, Some(0), "{report}");
+        assert_delivered_to_21(&report);
+        let traffic = &report["traffic"];
+        assert_eq!(traffic["compressed"], traffic["delivered"]);
+        let bytes = traffic["frame_bytes"].as_u64().unwrap();
+        assert!(bytes > traffic["delivered"].as_u64().unwrap() * 20, "{report}");
+    }
+}
+
+#[test]
+fn a_compressed_message_that_nobody_agreed_on_is_an_error() {
+    let arguments = ["--scenario", "fanout", "--connections", "2", "--warmup", "0"];
+    let (code, report) = load(&serve(broadcast_deflated), "unasked", &arguments);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report["errors"][0].as_str().unwrap().contains("not agreed on"), "{report}");
+}
+
+#[test]
+fn documents_travel_plain_too() {
+    let arguments = ["--scenario", "echo", "--connections", "2", "--payload", "json"];
+    let (code, report) =
+        load(&serve(echo), "json", &[&arguments[..], &["--size", "1KiB"]].concat());
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(report["traffic"]["compressed"], 0);
+    let delivered = report["traffic"]["delivered"].as_u64().unwrap();
+    assert_eq!(report["traffic"]["frame_bytes"].as_u64().unwrap(), delivered * (4 + 1024));
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(crate) struct Request {
     pub(crate) bytes: usize,
     /// True exactly when the query says `role=publisher`: this connection is received from.
     pub(crate) publisher: bool,
+    /// True exactly when `Sec-WebSocket-Extensions` names permessage-deflate.
+    pub(crate) offers_deflate: bool,
     /// The answer to `Sec-WebSocket-Key`.
     accept_key: String,
 }
@@ -29,20 +31,32 @@ pub(crate) fn parse(bytes: &[u8]) -> io::Result<Option<Request>> {
     let head = std::str::from_utf8(&bytes[..end]).map_err(io::Error::other)?;
     let mut lines = head.split("\r\n");
     let publisher = lines.next().is_some_and(|line| line.contains("role=publisher"));
-    let key = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
-        .map(|(_, value)| value.trim())
+    let value = |wanted: &str| {
+        lines
+            .clone()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value.trim())
+    };
+    let key = value("sec-websocket-key")
         .ok_or_else(|| io::Error::other("the request has no Sec-WebSocket-Key"))?;
-    Ok(Some(Request { bytes: end + 4, publisher, accept_key: derive_accept_key(key.as_bytes()) }))
+    let extensions = value("sec-websocket-extensions").unwrap_or_default();
+    Ok(Some(Request {
+        bytes: end + 4,
+        publisher,
+        offers_deflate: extensions.contains("permessage-deflate"),
+        accept_key: derive_accept_key(key.as_bytes()),
+    }))
 }
 
 impl Request {
-    /// The 101 that completes the upgrade.
-    pub(crate) fn response(&self) -> Vec<u8> {
+    /// The 101 that completes the upgrade, and agrees on compression from here to there.
+    pub(crate) fn response(&self, deflates: bool) -> Vec<u8> {
+        let extensions =
+            if deflates { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
         format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n\r\n",
+             Sec-WebSocket-Accept: {}\r\n{extensions}\r\n",
             self.accept_key
         )
         .into_bytes()
@@ -62,8 +76,19 @@ mod tests {
         let request = parse(HEAD.as_bytes()).unwrap().unwrap();
         assert!(request.publisher);
         assert_eq!(request.bytes, HEAD.len());
-        let response = String::from_utf8(request.response()).unwrap();
+        assert!(!request.offers_deflate);
+        let response = String::from_utf8(request.response(false)).unwrap();
         assert!(response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
+    }
+
+    #[test]
+    fn compression_is_agreed_on_where_it_is_offered_and_wanted() {
+        let line = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
+        let head = HEAD.strip_suffix("\r\n").unwrap().to_owned() + line;
+        let request = parse(head.as_bytes()).unwrap().unwrap();
+        assert!(request.offers_deflate);
+        let response = String::from_utf8(request.response(true)).unwrap();
+        assert!(response.ends_with("\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"));
     }
 
     #[test]

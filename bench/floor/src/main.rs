@@ -1,10 +1,11 @@
 //! `ringway-floor`: the cheapest servers that a fan-out load accepts, to be measured beside
 //! Ringway. `ring` sends on an io_uring with direct descriptors, `send` is epoll and a loop of
-//! `send(2)`. Both complete WebSocket upgrades, receive only from connections whose request says
+//! `send(2)`, `deflate` is `send` with a compressor for every subscriber. All complete WebSocket upgrades, receive only from connections whose request says
 //! `role=publisher`, and send each received payload to every open connection in slot order. There
 //! are no topics, no queues and no slow-reader policy: a connection whose socket does not take a
 //! whole frame at once is dropped.
 
+mod deflate;
 mod frame;
 mod handshake;
 #[expect(unsafe_code, reason = "ring entries point at memory; this module alone makes them")]
@@ -41,13 +42,15 @@ struct Options {
     core: Option<usize>,
 }
 
-/// The two loops.
+/// The loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// io_uring: inline-or-fail SEND entries, 64 for each enter, direct descriptors.
     Ring,
     /// epoll, accept4 and one send(2) for each subscriber.
     Send,
+    /// As `send`; each subscriber that offers permessage-deflate has a compressor of its own.
+    Deflate,
 }
 
 /// Length of a heartbeat tick: one share of the table is pinged in each.
@@ -77,7 +80,8 @@ fn run(options: &Options) -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     match options.mode {
         Mode::Ring => ring::serve(&listener, options.connections_max, options.pings),
-        Mode::Send => send::serve(&listener, options.connections_max, options.pings),
+        Mode::Send => send::serve(&listener, options.connections_max, options.pings, false),
+        Mode::Deflate => send::serve(&listener, options.connections_max, options.pings, true),
     }
 }
 

@@ -111,7 +111,7 @@ impl Floor<'_> {
             }
             Ok(Some(request)) => {
                 self.lanes[lane as usize] = Lane::Replying { slot, publisher: request.publisher };
-                self.queue.reply(lane, slot, &request.response())
+                self.queue.reply(lane, slot, &request.response(false))
             }
             Ok(None) | Err(_) => self.restart(lane, slot),
         }

@@ -1,5 +1,5 @@
 //! The floor on epoll: `accept4`, and for each publication a loop of `send(2)` over the
-//! connections in the order of their slots. Subscribers leave the epoll set after their
+//! connections in the order of their slots, compressed before each where it is to be. Subscribers leave the epoll set after their
 //! handshake unless pongs are to be read.
 
 use std::io;
@@ -12,6 +12,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags};
 
 use crate::TICK;
+use crate::deflate::Deflater;
 use crate::frame::{self, PING, Received};
 use crate::handshake;
 use crate::table::{Slot, Table};
@@ -26,6 +27,8 @@ struct Connection {
     socket: OwnedFd,
     /// Bytes of a request or of a publication that is not whole yet.
     partial: Vec<u8>,
+    /// Present exactly when compression was agreed on.
+    deflater: Option<Box<Deflater>>,
 }
 
 struct Floor {
@@ -35,11 +38,20 @@ struct Floor {
     table: Table,
     /// Seconds in which every connection is pinged once; 0: never.
     pings: u32,
+    /// True exactly when whoever offers compression gets it.
+    deflates: bool,
     received: Vec<u8>,
+    /// A compressed frame.
+    compressed: Vec<u8>,
 }
 
 /// Serves `listener` until an error of epoll.
-pub(crate) fn serve(listener: &TcpListener, slots: u32, pings: u32) -> io::Result<()> {
+pub(crate) fn serve(
+    listener: &TcpListener,
+    slots: u32,
+    pings: u32,
+    deflates: bool,
+) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
     let mut floor = Floor {
@@ -48,7 +60,9 @@ pub(crate) fn serve(listener: &TcpListener, slots: u32, pings: u32) -> io::Resul
         free: (0..slots).rev().collect(),
         table: Table::new(slots),
         pings,
+        deflates,
         received: vec![0; RECEIVE_BYTES],
+        compressed: Vec::new(),
     };
     let mut events = [MaybeUninit::uninit(); EVENTS];
     let mut next_tick = Instant::now() + TICK;
@@ -87,7 +101,8 @@ impl Floor {
             let Some(slot) = self.free.pop() else { continue };
             let data = epoll::EventData::new_u64(slot.into());
             epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
-            self.connections[slot as usize] = Some(Connection { socket, partial: Vec::new() });
+            self.connections[slot as usize] =
+                Some(Connection { socket, partial: Vec::new(), deflater: None });
         }
     }
 
@@ -128,7 +143,9 @@ impl Floor {
         };
         // Freed, not only emptied: an idle connection of the floor holds nothing.
         connection.partial = Vec::new();
-        let response = request.response();
+        let deflates = self.deflates && request.offers_deflate;
+        connection.deflater = deflates.then(|| Box::new(Deflater::new()));
+        let response = request.response(deflates);
         if net::send(&connection.socket, &response, SendFlags::NOSIGNAL) != Ok(response.len()) {
             self.close(slot);
             return Ok(());
@@ -160,7 +177,18 @@ impl Floor {
             if self.table.get(slot) == Slot::Free {
                 continue;
             }
-            let Some(connection) = &self.connections[slot as usize] else { continue };
+            let Some(connection) = &mut self.connections[slot as usize] else { continue };
+            // Control frames are never compressed (RFC 7692 section 6.1).
+            let frame = match &mut connection.deflater {
+                Some(deflater) if frame[0] & 0x08 == 0 => {
+                    if deflater.encode(frame, &mut self.compressed).is_err() {
+                        self.close(slot);
+                        continue;
+                    }
+                    &self.compressed
+                }
+                _ => frame,
+            };
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             if net::send(&connection.socket, frame, flags) != Ok(frame.len()) {
                 self.close(slot);

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -67,6 +67,39 @@ fn every_connection_gets_every_message_on_the_ring() {
 #[test]
 fn every_connection_gets_every_message_by_send() {
     every_connection_gets_every_message("send");
+}
+
+/// RFC 7692 section 7.2.3.2: the second "Hello" refers to the first.
+#[test]
+fn a_subscriber_that_compresses_keeps_its_window() {
+    let floor = Floor::start(&["deflate"]);
+    let mut subscriber = TcpStream::connect(&floor.address).unwrap();
+    subscriber.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = "GET / HTTP/1.1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                   Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    subscriber.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        subscriber.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(String::from_utf8(head).unwrap().contains("permessage-deflate"));
+    let mut publisher = floor.connect("?role=publisher");
+    for _ in 0..2 {
+        publisher.send(Message::Text("Hello".into())).unwrap();
+    }
+    let mut frames = [0; 16];
+    subscriber.read_exact(&mut frames).unwrap();
+    let first = [0xc1, 0x07, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    assert_eq!(frames[..9], first);
+    assert_eq!(frames[9..], [0xc1, 0x05, 0xf2, 0x00, 0x11, 0x00, 0x00]);
+}
+
+/// These clients do not offer compression.
+#[test]
+fn whoever_does_not_compress_gets_every_message_plain() {
+    every_connection_gets_every_message("deflate");
 }
 
 fn a_connection_that_left_does_not_disturb_the_others(mode: &str) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::order::{Counts, Note, Order, Plan};
+use crate::payload::Kind;
 use crate::plan::CONNECTIONS_PER_PROCESS;
 use crate::processes::Processes;
 use crate::scenario::Traffic;
@@ -16,6 +17,8 @@ pub(super) struct Purpose {
     pub(super) connections: u32,
     /// Number of its first connection, which decides its source address.
     pub(super) first: u32,
+    /// True exactly when they offer permessage-deflate.
+    pub(super) compression: bool,
     /// Publications per second by one more connection to all others; 0: nobody publishes.
     pub(super) rate: f64,
     /// Bytes of a publication.
@@ -37,7 +40,14 @@ pub(super) struct Crowd {
 impl Purpose {
     /// To be there.
     pub(super) fn idle(connections: u32) -> Purpose {
-        Purpose { connections, first: 0, rate: 0.0, size: 16, stalled_percent: 0.0 }
+        Purpose {
+            connections,
+            first: 0,
+            compression: false,
+            rate: 0.0,
+            size: 16,
+            stalled_percent: 0.0,
+        }
     }
 
     fn plans(&self, url: &Url) -> Vec<Plan> {
@@ -48,12 +58,14 @@ impl Purpose {
             Plan {
                 url: url.clone(),
                 dialect: Dialect::Plain,
+                compression: self.compression,
                 traffic: if publishes { Traffic::Fanout } else { Traffic::None },
                 first: self.first + first,
                 connections: CONNECTIONS_PER_PROCESS.min(self.connections - first),
                 publisher: publishes && number == 0,
                 shared: publishes && count > 1,
                 size: self.size,
+                payload: Kind::Filler,
                 rate: self.rate,
                 room_members: 1,
                 stalled_percent: self.stalled_percent,

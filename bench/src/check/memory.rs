@@ -24,6 +24,9 @@ pub(super) struct Options {
     target: String,
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(3..))]
     connections: u32,
+    /// Offer permessage-deflate, which `--server` should then take.
+    #[arg(long)]
+    compression: bool,
     /// Bytes that neither figure may be above.
     #[arg(long, default_value_t = 256)]
     bytes_max: u64,
@@ -39,9 +42,11 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
         gateway.pss_bytes()
     };
     let before = pss()?;
-    let first = Crowd::open_all(&url, &Purpose::idle(third))?;
+    let purpose =
+        |connections| Purpose { compression: options.compression, ..Purpose::idle(connections) };
+    let first = Crowd::open_all(&url, &purpose(third))?;
     let after_third = pss()?;
-    let last = Crowd::open_all(&url, &Purpose { first: third, ..Purpose::idle(rest) })?;
+    let last = Crowd::open_all(&url, &Purpose { first: third, ..purpose(rest) })?;
     let after_all = pss()?;
     drop((first, last));
     let kib = |bytes: u64| bytes >> 10;
