@@ -1,4 +1,5 @@
-// A hub on ws: what a client of any path but /echo sends goes to all of them.
+// A hub on ws: what a client of any path but /echo sends goes to all of them. With DEFLATE=on it
+// compresses as ws does by default: for each connection, with a window of its own.
 'use strict';
 
 const http = require('node:http');
@@ -13,7 +14,7 @@ const sockets = new WebSocketServer({
   server,
   clientTracking: false,
   maxPayload: 64 * 1024,
-  perMessageDeflate: false,
+  perMessageDeflate: process.env.DEFLATE === 'on',
   skipUTF8Validation: true,
 });
 const clients = new Set();
