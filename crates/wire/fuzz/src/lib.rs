@@ -26,6 +26,11 @@ pub fn differential(bytes: &[u8]) {
     properties::streams_are_heard_as_tungstenite_hears_them(bytes);
 }
 
+/// Frames where permessage-deflate is agreed on, cut anywhere.
+pub fn deflated(bytes: &[u8]) {
+    properties::compressed_streams_are_heard_the_same_however_reads_are_cut(bytes);
+}
+
 /// Compressed payloads.
 pub fn inflate(bytes: &[u8]) {
     properties::payloads_are_inflated_within_their_bound_and_come_back(bytes);

@@ -35,6 +35,11 @@ fn the_corpus_of_streams_is_heard_as_tungstenite_hears_them() {
 }
 
 #[test]
+fn the_corpus_of_compressed_streams_is_heard_the_same_however_reads_are_cut() {
+    replay("deflated", properties::compressed_streams_are_heard_the_same_however_reads_are_cut);
+}
+
+#[test]
 fn the_corpus_of_compressed_payloads_is_inflated_within_its_bound_and_comes_back() {
     replay("inflate", properties::payloads_are_inflated_within_their_bound_and_come_back);
 }

@@ -1,14 +1,15 @@
 //! The decoder against the table in `cases`, and what is too much for a table: every close code,
 //! messages of many MiB, very many messages in one read.
 
-use ringway_wire::{CloseCode, Decoder, Event, Input};
+use rand::{SeedableRng, rngs::StdRng};
+use ringway_wire::{CloseCode, Decoder, Event, Inflater, Input};
 
 use crate::{
     cases::{
-        self, BINARY, Broken, CLOSE, CONTINUATION, FINAL, Heard, MESSAGE_BYTES_MAX, PING, TEXT,
-        body, frame, frame_with_key,
+        self, BINARY, Broken, CLOSE, CONTINUATION, FINAL, Heard, MESSAGE_BYTES_MAX, PING,
+        RESERVED_BITS, TEXT, body, frame, frame_with_key,
     },
-    support::{decode, decode_every_way},
+    support::{cut, cut_up_to, decode, decode_every_way, decode_with},
 };
 
 #[test]
@@ -41,6 +42,25 @@ fn a_broken_rule_is_found_in_the_read_that_has_its_byte_wherever_a_read_before_i
             let found = outcome.violation.map(|violation| (violation.code.0, violation.reason));
             assert_eq!(found, Some(rule), "{} cut at {end}", case.name);
             assert_eq!(outcome.bytes_received, bytes, "{} cut at {end}", case.name);
+        }
+    }
+}
+
+#[test]
+fn every_stream_of_the_table_is_heard_alike_where_compression_is_agreed_on_but_not_used() {
+    for (index, case) in cases::all().iter().enumerate() {
+        // RFC 7692 section 6: there one of the reserved bits has a meaning.
+        if case.broken.is_some_and(|broken| broken.rule == RESERVED_BITS) {
+            continue;
+        }
+        let mut inflater = Inflater::new();
+        let pieces = cut(&case.stream, &mut StdRng::seed_from_u64(index as u64));
+        for pieces in [vec![&case.stream[..]], pieces] {
+            let clone = |_, decoder: Decoder| decoder.clone();
+            let outcome = decode_with(pieces, MESSAGE_BYTES_MAX, clone, Some(&mut inflater));
+            assert_eq!(outcome.heard, case.heard, "{}", case.name);
+            let rule = outcome.violation.map(|violation| (violation.code.0, violation.reason));
+            assert_eq!(rule, case.broken.map(|broken| broken.rule), "{}", case.name);
         }
     }
 }
@@ -84,6 +104,9 @@ fn messages_of_one_to_sixteen_mebibytes_are_heard_where_the_limit_allows_them() 
         let outcome = decode(fragments.chunks(4096), limit);
         let heard = [Heard::Ping(b"between".to_vec()), binary];
         assert_eq!(outcome.what(), (&heard[..], None), "{mebibytes} MiB in reads of 4 KiB");
+        let pieces = cut_up_to(65_536, &fragments, &mut StdRng::seed_from_u64(limit as u64));
+        let outcome = decode_with(pieces, limit, |_, decoder| decoder, None);
+        assert_eq!(outcome.what(), (&heard[..], None), "{mebibytes} MiB in random reads");
         for stream in [whole, fragments] {
             let refused = decode([&stream[..]], limit - 1);
             let code = refused.violation.expect("it is over the limit").code;

@@ -18,7 +18,7 @@ use tungstenite::{
 };
 
 use crate::{
-    cases::{CLOSE_CODE, Heard, LENGTH_NOT_MINIMAL, Rule, frame, frame_with_key},
+    cases::{CLOSE_CODE, Heard, INVALID_UTF8, LENGTH_NOT_MINIMAL, Rule, frame, frame_with_key},
     support::{Outcome, decode_with},
 };
 
@@ -133,11 +133,106 @@ pub(crate) fn payloads_are_inflated_within_their_bound_and_come_back(bytes: &[u8
     }
 }
 
+/// Frames where permessage-deflate is agreed on: the same is heard however they are cut; and a
+/// stream whose messages are compressed is heard as the same one without compression.
+///
+/// The first byte chooses the pieces, the second the window; the rest is the stream, at first as it
+/// is and then as a recipe.
+pub(crate) fn compressed_streams_are_heard_the_same_however_reads_are_cut(bytes: &[u8]) {
+    let [pieces, window, recipe @ ..] = bytes else { return };
+    let limit = 1 << 20;
+    decode_deflated_every_way(recipe, 1000, *pieces);
+    let frames = frames(recipe);
+    let compressed = compress(&frames, *window);
+    let compressed = decode_deflated_every_way(&compressed, limit, *pieces);
+    let plain = frames.iter().flat_map(|frame| {
+        // RFC 7692 section 6: the bit belongs to the first frame of a message.
+        let is_first = !matches!(frame.first & 0x0F, 0x0 | 0x8..=0xA);
+        frame_with_key(frame.first & if is_first { 0xBF } else { 0xFF }, frame.key, &frame.payload)
+    });
+    let plain = decode([&plain.collect::<Vec<u8>>()[..]], limit);
+    if rule(&plain) == Some(INVALID_UTF8) {
+        // What a compressed text says is not known before its end.
+        let (before, behind) = compressed.heard.split_at(plain.heard.len());
+        assert_eq!(before, plain.heard);
+        let is_message = |heard: &Heard| matches!(heard, Heard::Text(_) | Heard::Binary(_));
+        assert!(!behind.iter().any(is_message), "{behind:?}");
+    } else {
+        assert_eq!(compressed.what(), plain.what());
+    }
+}
+
+/// Whole, byte by byte and cut: the same must be heard.
+fn decode_deflated_every_way(stream: &[u8], message_bytes_max: usize, seed: u8) -> Outcome {
+    let mut inflater = Inflater::new();
+    let mut decode = |pieces: Vec<&[u8]>| {
+        decode_with(pieces, message_bytes_max, |_, decoder| decoder, Some(&mut inflater))
+    };
+    let whole = decode(vec![stream]);
+    let cut = decode(cut(stream, seed));
+    assert_eq!(whole.what(), cut.what(), "whole and cut by {seed}");
+    if stream.len() < 4096 {
+        let single = decode(stream.chunks(1).collect());
+        assert_eq!(whole.what(), single.what(), "whole and byte by byte");
+    }
+    whole
+}
+
+/// The frames, those of a message whose first has the bit with compressed payloads: each fragment
+/// is a block without compression (RFC 1951 section 3.2.4), unless our deflater makes less of a
+/// whole message.
+fn compress(frames: &[Frame], window: u8) -> Vec<u8> {
+    let window = Window::of_bits(9 + window % 7).expect("9 to 15 are windows");
+    let mut deflater = Deflater::new();
+    let mut stream = Vec::new();
+    let mut is_compressed = false;
+    for Frame { first, key, payload } in frames {
+        let is_final = first & 0x80 != 0;
+        match first & 0x0F {
+            // Control frames are never compressed.
+            0x8.. => {
+                stream.extend(frame_with_key(*first, *key, payload));
+                continue;
+            }
+            0x0 => {}
+            _ => is_compressed = first & 0x40 != 0,
+        }
+        if !is_compressed {
+            stream.extend(frame_with_key(*first, *key, payload));
+            continue;
+        }
+        let whole = (first & 0x8F == 0x82)
+            .then(|| deflater.encode_message(DataOpcode::Binary, payload, window))
+            .flatten();
+        let payload = match whole {
+            Some(frame) => frame[[2, 4, 10][usize::from(frame[1].saturating_sub(125))]..].to_vec(),
+            None => {
+                let mut blocks = Vec::new();
+                for block in payload.chunks(0xFFFF) {
+                    let length = u16::try_from(block.len()).expect("at most 65,535");
+                    blocks.push(0x00);
+                    blocks.extend(length.to_le_bytes());
+                    blocks.extend((!length).to_le_bytes());
+                    blocks.extend(block);
+                }
+                // RFC 7692 section 7.2.1: the end of the flush goes without its last four bytes.
+                blocks.extend(is_final.then_some(0x00));
+                blocks
+            }
+        };
+        stream.extend(frame_with_key(*first, *key, &payload));
+    }
+    stream
+}
+
 /// Well-formed frames in any order and with any payload: what is accepted, tungstenite hears
 /// alike; what is refused, it refuses too, or has not noticed yet, or does not know the rule.
 pub(crate) fn streams_are_heard_as_tungstenite_hears_them(bytes: &[u8]) {
     let [pieces, recipe @ ..] = bytes else { return };
-    let stream = frames(recipe);
+    let stream: Vec<u8> = frames(recipe)
+        .iter()
+        .flat_map(|frame| frame_with_key(frame.first, frame.key, &frame.payload))
+        .collect();
     let limit = 1 << 20;
     let mut ours = decode(cut(&stream, *pieces), limit);
     if let Some(Heard::Close(close @ Some((BAD_GATEWAY, _)))) = ours.heard.last_mut() {
@@ -183,17 +278,25 @@ fn cut(mut stream: &[u8], seed: u8) -> Vec<&[u8]> {
     pieces
 }
 
+/// A frame of a stream that is made.
+struct Frame {
+    first: u8,
+    key: [u8; 4],
+    payload: Vec<u8>,
+}
+
 /// Frames from a recipe: for each its first byte, a key byte, a length byte, and payload. Some
 /// length bytes stand for the lengths about which forms change, filled with the payload's first
 /// byte.
-fn frames(mut recipe: &[u8]) -> Vec<u8> {
-    let mut stream = Vec::new();
+fn frames(mut recipe: &[u8]) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut is_long = false;
     for _ in 0..12 {
         let [first, key, length, rest @ ..] = recipe else { break };
         let count = match length {
             0..=200 => usize::from(*length),
             // One such frame is enough: it costs as much as a thousand others.
-            231 if stream.len() < 65_000 => 65_534 + usize::from(key % 4),
+            231 if !is_long => 65_534 + usize::from(key % 4),
             _ => 125 + usize::from(length % 4),
         };
         let (payload, after) = rest.split_at(rest.len().min(if count > 200 { 1 } else { count }));
@@ -202,10 +305,11 @@ fn frames(mut recipe: &[u8]) -> Vec<u8> {
             payload.resize(count, payload.first().copied().unwrap_or_default());
         }
         let key = [*key, key.wrapping_mul(3), !key, key.rotate_left(3)];
-        stream.extend(frame_with_key(*first, key, &payload));
+        is_long |= count > 65_000;
+        frames.push(Frame { first: *first, key, payload });
         recipe = after;
     }
-    stream
+    frames
 }
 
 /// A stream in memory: it gives one piece a read and swallows what is written.

@@ -111,8 +111,17 @@ pub(crate) fn decode_every_way(stream: &[u8], message_bytes_max: usize, seed: u6
 }
 
 /// Random pieces, some of them empty.
-pub(crate) fn cut<'s>(mut stream: &'s [u8], random: &mut StdRng) -> Vec<&'s [u8]> {
+pub(crate) fn cut<'s>(stream: &'s [u8], random: &mut StdRng) -> Vec<&'s [u8]> {
     let piece_bytes_max = if random.random() { 8 } else { stream.len() };
+    cut_up_to(piece_bytes_max, stream, random)
+}
+
+/// The same, none longer than this.
+pub(crate) fn cut_up_to<'s>(
+    piece_bytes_max: usize,
+    mut stream: &'s [u8],
+    random: &mut StdRng,
+) -> Vec<&'s [u8]> {
     let mut pieces = Vec::new();
     while !stream.is_empty() {
         let size = random.random_range(0..=piece_bytes_max.min(stream.len()));
