@@ -271,6 +271,33 @@ fn a_close_frame_reaches_a_client_that_goes_on_sending_a_mebibyte() {
     gateway.stats_at_rest();
 }
 
+/// RFC 6455 section 1.4: who has received a Close discards whatever comes behind it, and browsers
+/// take it for a fault.
+#[test]
+fn a_ping_behind_our_close_is_not_answered_and_the_clients_close_ends_the_connection() {
+    let gateway = echoing(&["--client-publish", "off", "--close-timeout", "1m"]);
+    let stream = [
+        frame(PING, b"before"),
+        frame(FINAL | TEXT, b"refused"),
+        frame(PING, b"behind"),
+        frame(FINAL | TEXT, b"not heard"),
+        frame(PING, b""),
+        frame(CLOSE, &body(1008, b"")),
+    ]
+    .concat();
+    let expected = [(PONG, b"before".to_vec()), (8, body(1008, b"publishing is off"))];
+    for pieces in [vec![&stream[..]], stream.chunks(1).collect()] {
+        let connection = gateway.connect();
+        open(&connection, "/ws/room");
+        write(&connection, &pieces);
+        let answers = read_answers(&connection);
+        assert_eq!(answers.control, expected);
+        assert_eq!(answers.data, []);
+        assert_eq!(answers.end, End::Finished);
+    }
+    gateway.stats_at_rest();
+}
+
 #[test]
 fn messages_of_one_to_sixteen_mebibytes_come_back_where_the_limit_allows_them() {
     let flags = [
