@@ -66,12 +66,22 @@ fn check(rows: &[Row]) {
     let gateway = Gateway::start(&["--workers", "1", "--echo"]);
     for (index, row) in rows.iter().enumerate() {
         check_answer(&gateway, row, &[&row.request]);
-        // Cut once, anywhere.
+        // Cut once and cut often, anywhere.
         let mut random = StdRng::seed_from_u64(index as u64);
-        let (first, second) = row.request.split_at(random.random_range(0..row.request.len()));
-        check_answer(&gateway, row, &[first, second]);
+        for cuts in [1, 20] {
+            check_answer(&gateway, row, &cut(&row.request, cuts, &mut random));
+        }
     }
     gateway.stats_at_rest();
+}
+
+/// Pieces with so many cuts between them, some at the same place.
+fn cut<'r>(request: &'r [u8], cuts: usize, random: &mut StdRng) -> Vec<&'r [u8]> {
+    let mut places: Vec<usize> =
+        (0..cuts).map(|_| random.random_range(0..=request.len())).collect();
+    places.extend([0, request.len()]);
+    places.sort_unstable();
+    places.windows(2).map(|ends| &request[ends[0]..ends[1]]).collect()
 }
 
 fn check_answer(gateway: &Gateway, row: &Row, pieces: &[&[u8]]) {
@@ -133,6 +143,8 @@ fn request_lines_and_targets_are_answered_as_rfc_9112_section_3_says() {
         row("9112 3: no target", asking("GET HTTP/1.1"), 400, head_text),
         row("9112 2.3: no version", asking("GET /echo"), 400, head_text),
         row("9112 2.3: HTTP/2.0", asking("GET /echo HTTP/2.0"), 400, head_text),
+        row("9110 2.5: HTTP/1.2", asking("GET /echo HTTP/1.2"), 101, ""),
+        row("9112 2.3: HTTP/0.9", "GET /echo\r\n\r\n", 400, head_text),
         row("9112 2.3: http/1.1", asking("GET /echo http/1.1"), 400, head_text),
         row("9112 2.3: HTTP/1.10", asking("GET /echo HTTP/1.10"), 400, head_text),
         row("9113 3.4: HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, head_text),
@@ -263,19 +275,28 @@ fn bodies_are_answered_as_rfc_9112_section_6_says() {
             length,
         ),
         row("9110 9.3.3: a body of POST", post(&["Content-Length: 1", "", "x"]), 405, "use GET"),
+        row("9110 8.6: zeros", adding(&["Content-Length: 000"]), 101, ""),
+        row(
+            "9110 8.6: a length beyond 64 bits",
+            adding(&["Content-Length: 99999999999999999999999"]),
+            400,
+            body,
+        ),
+        row(
+            "9112 6.1: a coding in HTTP/1.0",
+            head(&["GET /echo HTTP/1.0", HOST, "Transfer-Encoding: chunked"]),
+            400,
+            body,
+        ),
         row("9110 10.1.1: an expectation", adding(&["Expect: 100-continue"]), 101, ""),
     ]);
 }
 
 #[test]
-fn upgrades_are_answered_as_rfc_6455_section_4_2_says() {
+fn upgrades_are_answered_as_items_3_and_4_of_rfc_6455_section_4_2_1_say() {
     let missing = "connect over HTTP/1.1 with Connection: Upgrade and Upgrade: websocket";
-    let version = "use Sec-WebSocket-Version: 13";
-    let key = "send exactly one Sec-WebSocket-Key: 16 random bytes in base64";
     let upgrade = |lines: &[&str]| replacing(UPGRADE, lines);
     let connection = |lines: &[&str]| replacing(CONNECTION, lines);
-    let versions = |lines: &[&str]| replacing(VERSION, lines);
-    let keys = |lines: &[&str]| replacing(KEY, lines);
     check(&[
         row("4.2.1 item 3: no Upgrade", upgrade(&[]), 426, missing),
         row("4.2.1 item 3: an empty Upgrade", upgrade(&["Upgrade:"]), 426, missing),
@@ -298,6 +319,17 @@ fn upgrades_are_answered_as_rfc_6455_section_4_2_says() {
             101,
             "",
         ),
+        row("9110 7.8: a plain request", head(&["GET /echo HTTP/1.1", HOST]), 426, missing),
+    ]);
+}
+
+#[test]
+fn keys_and_versions_are_answered_as_items_5_and_6_of_rfc_6455_section_4_2_1_say() {
+    let version = "use Sec-WebSocket-Version: 13";
+    let key = "send exactly one Sec-WebSocket-Key: 16 random bytes in base64";
+    let versions = |lines: &[&str]| replacing(VERSION, lines);
+    let keys = |lines: &[&str]| replacing(KEY, lines);
+    check(&[
         row("4.2.1 item 5: no key", keys(&[]), 400, key),
         row("4.2.1 item 5: an empty key", keys(&["Sec-WebSocket-Key:"]), 400, key),
         row("4.2.1 item 5: 15 bytes", keys(&["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA"]), 400, key),
@@ -319,6 +351,18 @@ fn upgrades_are_answered_as_rfc_6455_section_4_2_says() {
             400,
             key,
         ),
+        row(
+            "4.2.1 item 5: 18 bytes",
+            keys(&["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAAAA"]),
+            400,
+            key,
+        ),
+        row(
+            "4648 3.5: bits behind the last byte",
+            keys(&["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAB=="]),
+            400,
+            key,
+        ),
         row("11.3.1: two keys", keys(&[KEY, KEY]), 400, key),
         row("4.2.1 item 6: no version", versions(&[]), 426, version),
         row("4.2.1 item 6: 8", versions(&["Sec-WebSocket-Version: 8"]), 426, version),
@@ -334,7 +378,6 @@ fn upgrades_are_answered_as_rfc_6455_section_4_2_says() {
             "send exactly one Sec-WebSocket-Version header",
         ),
         row("4.2.1 item 10: unknown headers", adding(&["Cookie: a=b", "X-Y: z"]), 101, ""),
-        row("9110 7.8: a plain request", head(&["GET /echo HTTP/1.1", HOST]), 426, missing),
     ]);
 }
 
@@ -357,6 +400,31 @@ fn what_an_upgrade_offers_is_answered_as_rfc_6455_sections_4_2_and_9_1_say() {
         row("9.1: no value", adding(&["Sec-WebSocket-Extensions: a; b="]), 400, extensions),
         row("9.1: a quote", adding(&["Sec-WebSocket-Extensions: a; b=\"c"]), 400, extensions),
     ]);
+}
+
+#[test]
+fn the_subprotocol_that_is_known_is_answered_rfc_6455_section_4_2_2_step_5() {
+    let gateway = Gateway::start(&["--workers", "1", "--echo"]);
+    let raw = Some("ringway.raw.v1");
+    let cases: [(&[&str], Option<&str>); 9] = [
+        (&["ringway.raw.v1"], raw),
+        (&["a, ringway.raw.v1, b"], raw),
+        (&["a,,\tringway.raw.v1 ,"], raw),
+        (&["a", "ringway.raw.v1"], raw),
+        (&["ringway.token.secret, ringway.raw.v1"], raw),
+        (&["ringway.token.secret"], None),
+        (&["RINGWAY.RAW.V1"], None),
+        (&["ringway.raw.v1x, xringway.raw.v1, ringway.raw"], None),
+        (&[""], None),
+    ];
+    for (offers, expected) in cases {
+        let lines: Vec<String> =
+            offers.iter().map(|offer| format!("Sec-WebSocket-Protocol: {offer}")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let response = exchange(&gateway.connect(), &adding(&lines));
+        assert_eq!(response.status, 101, "{offers:?}");
+        assert_eq!(response.header("sec-websocket-protocol"), expected, "{offers:?}");
+    }
 }
 
 #[test]

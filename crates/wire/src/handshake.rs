@@ -115,19 +115,21 @@ const REPEATED_VERSION: NoUpgrade =
 /// Parses a request head. `None`: not complete yet. The number is that of the head's bytes; what
 /// follows belongs to the connection.
 ///
-/// HTTP/1.0 is parsed, so that simple health checks are answered; it can never be an upgrade.
+/// HTTP/1.0 is parsed, so that simple health checks are answered; it can never be an upgrade. A
+/// later minor version is taken for 1.1 (RFC 9110 section 2.5).
 ///
 /// # Errors
 /// A head that will never be complete or must not be acted on.
 pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
     let parsed = match Request::try_parse(bytes) {
-        Err(Error::Protocol(ProtocolError::WrongHttpMethod | ProtocolError::WrongHttpVersion)) => {
-            parse_plain_request(bytes)
-        }
-        Err(Error::Capacity(CapacityError::TooManyHeaders)) => Err(BadRequest::TooManyHeaders),
-        parsed => parsed.map_err(|_| BAD_HEAD),
+        Err(Error::Protocol(
+            ProtocolError::WrongHttpMethod
+            | ProtocolError::WrongHttpVersion
+            | ProtocolError::HttparseError(httparse::Error::Version),
+        )) => parse_plain_request(bytes)?,
+        parsed => parsed.map_err(|error| bad_request(&error))?,
     };
-    let Some((head_bytes, mut request)) = parsed? else { return Ok(None) };
+    let Some((head_bytes, mut request)) = parsed else { return Ok(None) };
     check_target(&request, &bytes[..head_bytes])?;
     check_host(&mut request)?;
     check_body(&request)?;
@@ -227,17 +229,28 @@ pub fn without_content(response: &Bytes) -> Bytes {
     response.slice(..end.map_or(response.len(), |end| end + 4))
 }
 
-/// Parses a complete head whose method is not GET or whose version is 1.0, which tungstenite
-/// refuses: it reads the same head as `GET … HTTP/1.1`, then method and version are put back.
+/// What a head is that tungstenite refuses, whatever its method and version.
+fn bad_request(error: &Error) -> BadRequest {
+    match error {
+        Error::Capacity(CapacityError::TooManyHeaders) => BadRequest::TooManyHeaders,
+        _ => BAD_HEAD,
+    }
+}
+
+/// Parses a head whose method is not GET or whose version is not 1.1, which tungstenite refuses: it
+/// reads the same head as `GET … HTTP/1.1`, then method and version are put back.
 fn parse_plain_request(bytes: &[u8]) -> Result<Option<(usize, Request)>, BadRequest> {
     let line = RequestLine::split(bytes).ok_or(BAD_HEAD)?;
-    let (version, rest) = line.rest.split_at_checked(b"HTTP/1.x".len()).ok_or(BAD_HEAD)?;
-    let head = [b"GET ", line.target, b" HTTP/1.1", rest].concat();
-    let Ok(Some((head_bytes, mut request))) = Request::try_parse(&head) else {
+    let Some((&[b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'], rest)) =
+        line.rest.split_first_chunk()
+    else {
         return Err(BAD_HEAD);
     };
+    let head = [b"GET ", line.target, b" HTTP/1.1", rest].concat();
+    let parsed = Request::try_parse(&head).map_err(|error| bad_request(&error))?;
+    let Some((head_bytes, mut request)) = parsed else { return Ok(None) };
     *request.method_mut() = Method::from_bytes(line.method).map_err(|_| BAD_HEAD)?;
-    if version == b"HTTP/1.0" {
+    if minor == b'0' {
         *request.version_mut() = Version::HTTP_10;
     }
     Ok(Some((line.start + line.method.len() + head_bytes - b"GET".len(), request)))

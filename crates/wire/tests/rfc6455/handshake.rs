@@ -149,6 +149,9 @@ fn a_key_is_sixteen_bytes_in_base64_rfc_6455_section_4_2_1_item_5() {
         ("a character of no alphabet", "dGhlIHNhbXBsZSBub25j!Q=="),
         ("the alphabet for URLs", "dGhl-HNhbXBsZSBub25jZQ=="),
         ("much too long", &much_too_long),
+        ("a space within", "dGhlIHNhbXBs ZSBub25jZQ=="),
+        ("RFC 4648 3.5: bits behind the last byte", "AAAAAAAAAAAAAAAAAAAAAB=="),
+        ("padding too many", "dGhlIHNhbXBsZSBub25jZQ==="),
     ];
     for (name, key) in cases {
         let line = format!("Sec-WebSocket-Key: {key}");
@@ -199,6 +202,24 @@ fn other_methods_and_http_1_0_are_parsed_as_they_came() {
     assert_eq!(request.method(), "HEAD");
     assert_eq!(request.uri(), "/readyz");
     assert_eq!(request.version(), http::Version::HTTP_10);
+}
+
+#[test]
+fn a_later_minor_version_is_taken_for_http_1_1_rfc_9110_section_2_5() {
+    for method in ["GET", "POST"] {
+        for version in ["HTTP/1.2", "HTTP/1.9"] {
+            let line = format!("{method} /a {version}");
+            let bytes = head(&["", &line, "Host: a", UPGRADE, CONNECTION, KEY, VERSION]);
+            let request = parse(&bytes);
+            assert_eq!((request.method().as_str(), request.uri().path()), (method, "/a"));
+            assert_eq!(request.version(), http::Version::HTTP_11);
+            let refused = (method == "POST").then_some(NoUpgrade::Method);
+            assert_eq!(encode_upgrade(&request, None, NONE).err(), refused, "{line}");
+            for end in 0..bytes.len() {
+                assert!(matches!(parse_request(&bytes[..end]), Ok(None)), "{line}: {end} bytes");
+            }
+        }
+    }
 }
 
 #[test]
@@ -272,6 +293,13 @@ fn header_lines_and_bodies_that_two_parsers_could_read_differently_are_refused()
         ("RFC 9112 2.2: a bare CR", &["GET / HTTP/1.1", "Host: a", "X: b\rY: c"], BAD_HEAD),
         ("RFC 9112 3: two spaces", &["GET  / HTTP/1.1", "Host: a"], BAD_HEAD),
         ("RFC 9112 2.3: HTTP/2.0", &["GET / HTTP/2.0", "Host: a"], BAD_HEAD),
+        ("RFC 9112 2.3: HTTP/0.9", &["GET / HTTP/0.9", "Host: a"], BAD_HEAD),
+        ("RFC 9112 2.3: a letter", &["GET / HTTP/1.x", "Host: a"], BAD_HEAD),
+        ("RFC 9112 2.3: two digits", &["GET / HTTP/1.22", "Host: a"], BAD_HEAD),
+        ("RFC 9112 2.3: http/1.2", &["GET / http/1.2", "Host: a"], BAD_HEAD),
+        ("RFC 9110 5.6.2: a method that is no token", &["G/T / HTTP/1.2", "Host: a"], BAD_HEAD),
+        ("RFC 9112 5: no colon, HTTP/1.2", &["GET / HTTP/1.2", "Host"], BAD_HEAD),
+        ("RFC 9112 3.2: no Host, HTTP/1.2", &["GET / HTTP/1.2"], BAD_HOST),
         ("RFC 9112 2.3: no version", &["GET /", "Host: a"], BAD_HEAD),
         (
             "RFC 9112 6: a body by length",
@@ -331,7 +359,8 @@ fn headers_are_counted_and_one_too_many_is_refused_before_the_head_ends() {
     let lines =
         |count: usize| "GET / HTTP/1.1\r\nHost: a\r\n".to_owned() + &"X: y\r\n".repeat(count - 1);
     assert!(matches!(parse_request(format!("{}\r\n", lines(124)).as_bytes()), Ok(Some(_))));
-    for head in [lines(125), lines(125).replace("GET", "POST"), lines(125).replace("1.1", "1.0")] {
+    for (from, to) in [("", ""), ("GET", "POST"), ("1.1", "1.0"), ("1.1", "1.2")] {
+        let head = lines(125).replacen(from, to, 1);
         let refused = parse_request(head.as_bytes()).map(|_| ());
         assert_eq!(refused, Err(BadRequest::TooManyHeaders));
     }
