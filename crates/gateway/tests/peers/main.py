@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
 
 import conformance
 import matrix
@@ -13,36 +16,56 @@ import meet
 from library import KINDS
 
 
-def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest entry; the first row is the heading."""
+Rows = Sequence[Sequence[str]]
+
+RESULTS = Path(__file__).parent / "README.md"
+
+
+def table(title: str, rows: Rows) -> str:
+    """A table in Markdown, its columns as wide as their widest entry; the first row is the
+    heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"\n{title}\n")
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-    print(flush=True)
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(["", title, "", *lines])
 
 
-async def run_meet(_: argparse.Namespace) -> None:
-    """Prints who has met."""
+def record(suite: str, tables: list[str]) -> None:
+    """Puts the tables between the marks of this suite in the file of results, with the command."""
+    first, last = f"<!-- {suite} -->\n", f"<!-- end of {suite} -->\n"
+    before, _, rest = RESULTS.read_text().partition(first)
+    _, found, after = rest.partition(last)
+    assert found, f"{RESULTS} has no place for {suite}"
+    command = f"`run {' '.join(sys.argv[1:])}` on {date.today()}."
+    RESULTS.write_text(before + "\n".join([first, command, *tables, ""]) + "\n" + last + after)
+
+
+async def run_meet(arguments: argparse.Namespace) -> list[str]:
+    """Who has met."""
     rows = await meet.meet(list(KINDS.values()))
-    print_table("Real peers on one topic, two workers", [("peer", "version", "verdict"), *rows])
+    return [table("Real peers on one topic, two workers:", [("peer", "version", "verdict"), *rows])]
 
 
-async def run_autobahn(arguments: argparse.Namespace) -> None:
-    """Prints the verdicts by way of receiving."""
-    rows = [("received by", "groups", "cases", "verdicts")]
-    for way in conformance.WAYS:
-        rows.append(await conformance.run_cases(arguments.groups, way, arguments.compression))
-    print_table("The Autobahn cases", rows)
+async def run_autobahn(arguments: argparse.Namespace) -> list[str]:
+    """The verdicts by way of receiving."""
+    rows = await conformance.run_cases(arguments.groups, arguments.compression)
+    return [table("The Autobahn cases:", rows)]
 
 
-async def run_matrix(arguments: argparse.Namespace) -> None:
-    """Prints the verdicts by peer and route."""
-    table, rows, proxies = await matrix.matrix(list(KINDS.values()), arguments.compression)
-    print_table("Every peer on every route", rows)
-    print_table(f"Proxies in front, with an idle time-out of {matrix.IDLE_SECONDS} s", proxies)
-    assert table.is_good, "not all is ok"
+async def run_matrix(arguments: argparse.Namespace) -> list[str]:
+    """The verdicts by peer and route."""
+    verdicts, proxies = await matrix.matrix(list(KINDS.values()), arguments.compression)
+    tables = [
+        table("Every peer on every route:", verdicts.rows()),
+        table(f"Proxies in front, with an idle time-out of {matrix.IDLE_SECONDS} s:", proxies),
+    ]
+    if not verdicts.is_good:
+        print(*tables, sep="\n")
+        raise AssertionError("not all is ok")
+    return tables
 
 
 SUITES = {"meet": run_meet, "autobahn": run_autobahn, "matrix": run_matrix}
@@ -58,13 +81,23 @@ def main() -> None:
         help="groups of Autobahn cases (default: %(default)s)",
     )
     parser.add_argument(
-        "--compression", choices=["off", "on"], default="off", help="passed to the gateway"
+        "--compression",
+        choices=["off", "on"],
+        default="off",
+        help="passed to the gateway; groups 12 and 13 have it in any case",
+    )
+    parser.add_argument(
+        "--record", action="store_true", help=f"write what is shown into {RESULTS.name} too"
     )
     arguments = parser.parse_args()
     started = time.monotonic()
     for name, suite in SUITES.items():
-        if arguments.suite in ("all", name):
-            asyncio.run(suite(arguments))
+        if arguments.suite not in ("all", name):
+            continue
+        tables = asyncio.run(suite(arguments))
+        print(*tables, "", sep="\n", flush=True)
+        if arguments.record:
+            record(name, tables)
     print(f"real peers: all passed in {time.monotonic() - started:.0f} s")
 
 

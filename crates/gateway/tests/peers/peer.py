@@ -13,7 +13,8 @@ A line is a JSON object. The first one out is `{"peer": NAME, "version": VERSION
 
 Without "protocols" none are offered; without "compression" the library offers what it does by
 itself. "closed" says what the other side's Close frame said: 1005 is a frame without a code, 1006
-no frame. The program ends when its input does.
+no frame, null what the library does not tell of the answer to its own. The program ends when its
+input does.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class Socket:
             raise AssertionError(f"{self.peer.name}: {event} instead of a message")
         return event["text"] if "text" in event else base64.b64decode(event["binary"])
 
-    async def closed(self) -> tuple[int, str]:
+    async def closed(self) -> tuple[int | None, str]:
         """Waits for its end, which nothing may precede: code and reason."""
         event = await self.event()
         if event["is"] != "closed":
@@ -157,6 +158,8 @@ class Socket:
         return event["code"], event["reason"]
 
     async def close(self, code: int = 1000, reason: str = "") -> tuple[int, str]:
-        """Closes it and says what the other side has answered."""
+        """Closes it and says what the other side has answered: what it should, where that is not
+        told."""
         await self.peer.tell({"do": "close", "id": self.id, "code": code, "reason": reason})
-        return await self.closed()
+        answered, why = await self.closed()
+        return code if answered is None else answered, why
