@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import aiohttp
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
@@ -62,10 +63,12 @@ async def main() -> None:
                 case "send":
                     message = payload(command)
                     socket = sockets[number]
-                    if isinstance(message, str):
-                        await socket.send_str(message)
-                    else:
-                        await socket.send_bytes(message)
+                    # A socket that has ended says so itself.
+                    with contextlib.suppress(ConnectionError):
+                        if isinstance(message, str):
+                            await socket.send_str(message)
+                        else:
+                            await socket.send_bytes(message)
                 case "close":
                     closings[number] = asyncio.create_task(close(sockets[number], command))
 

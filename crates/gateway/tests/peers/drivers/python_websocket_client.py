@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -51,10 +52,12 @@ def main() -> None:
                 threading.Thread(target=follow, args=(number, socket), daemon=True).start()
             case "send":
                 message = payload(command)
-                if isinstance(message, str):
-                    sockets[number].send_text(message)
-                else:
-                    sockets[number].send_binary(message)
+                # A socket that has ended says so itself.
+                with contextlib.suppress(OSError, websocket.WebSocketException):
+                    if isinstance(message, str):
+                        sockets[number].send_text(message)
+                    else:
+                        sockets[number].send_binary(message)
             case "close":
                 sockets[number].send_close(command["code"], command["reason"].encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import websockets
 from lines import commands, payload, say, say_message
@@ -41,7 +42,9 @@ async def main() -> None:
                     continue
                 tasks.add(asyncio.create_task(follow(number, sockets[number])))
             case "send":
-                await sockets[number].send(payload(command))
+                # A socket that has ended says so itself.
+                with contextlib.suppress(ConnectionClosed):
+                    await sockets[number].send(payload(command))
             case "close":
                 await sockets[number].close(command["code"], command["reason"])
 
