@@ -150,6 +150,42 @@ pub(crate) fn sockets_used() -> Outcome<u64> {
     number_behind(&text, "sockets: used").ok_or_else(|| malformed("net/sockstat"))
 }
 
+/// What the kernel holds for TCP on this machine, from `/proc/net/sockstat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketMemory {
+    /// Sockets that no process has any more and whose bytes the kernel still wants to deliver.
+    pub(crate) orphans: u64,
+    /// Pages of all socket buffers.
+    pub(crate) pages: u64,
+}
+
+impl SocketMemory {
+    /// Reads it.
+    pub(crate) fn read() -> Outcome<SocketMemory> {
+        let text = fs::read_to_string("/proc/net/sockstat")?;
+        SocketMemory::parse(&text).ok_or_else(|| malformed("net/sockstat"))
+    }
+
+    fn parse(text: &str) -> Option<SocketMemory> {
+        let line = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
+        let mut words = line.split_whitespace();
+        words.find(|word| *word == "orphan")?;
+        let orphans = words.next()?.parse().ok()?;
+        words.find(|word| *word == "mem")?;
+        Some(SocketMemory { orphans, pages: words.next()?.parse().ok()? })
+    }
+}
+
+/// A size in `/proc/PID/status` (proc(5)), as `VmData:`, in bytes.
+pub(crate) fn status_bytes(pid: u32, name: &str) -> Outcome<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status =
+        fs::read_to_string(&path).map_err(|error| Failure::run(format!("{path}: {error}")))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| malformed("status"))
+}
+
 fn number_behind(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
@@ -208,6 +244,13 @@ mod tests {
         let status = "nonvoluntary_ctxt_switches:\t9\nvoluntary_ctxt_switches:\t42\n";
         assert_eq!(number_behind(status, "voluntary_ctxt_switches:"), Some(42));
         assert_eq!(number_behind("sockets: used 297\nTCP: inuse 5\n", "sockets: used"), Some(297));
+    }
+
+    #[test]
+    fn socket_memory_is_that_of_tcp() {
+        let text = "sockets: used 235\nTCP: inuse 128 orphan 3 tw 198 alloc 134 mem 59\n\
+            UDP: inuse 0 mem 7\n";
+        assert_eq!(SocketMemory::parse(text), Some(SocketMemory { orphans: 3, pages: 59 }));
     }
 
     #[test]

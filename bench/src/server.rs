@@ -90,10 +90,15 @@ impl Server {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) -> Outcome<Pid> {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failure::run("the server has no process id"))?;
+        let pid = self.process_id()?;
         kill_process(pid, signal).map_err(Failure::run)?;
         Ok(pid)
+    }
+
+    /// Its process id, as system calls take it.
+    pub(crate) fn process_id(&self) -> Outcome<Pid> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        pid.ok_or_else(|| Failure::run("the server has no process id"))
     }
 
     /// Its process id.

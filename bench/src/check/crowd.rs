@@ -19,8 +19,9 @@ pub(super) struct Purpose {
     pub(super) first: u32,
     /// True exactly when they offer permessage-deflate.
     pub(super) compression: bool,
-    /// Publications per second by one more connection to all others; 0: nobody publishes.
-    pub(super) rate: f64,
+    /// Publications per second by one more connection to all others; 0: the next when everybody has
+    /// the last.
+    pub(super) rate: Option<f64>,
     /// Bytes of a publication.
     pub(super) size: usize,
     /// Subscribers that never read, in per cent.
@@ -44,14 +45,14 @@ impl Purpose {
             connections,
             first: 0,
             compression: false,
-            rate: 0.0,
+            rate: None,
             size: 16,
             stalled_percent: 0.0,
         }
     }
 
     fn plans(&self, url: &Url) -> Vec<Plan> {
-        let publishes = self.rate > 0.0;
+        let publishes = self.rate.is_some();
         let count = self.connections.div_ceil(CONNECTIONS_PER_PROCESS);
         let plan = |number: u32| {
             let first = number * CONNECTIONS_PER_PROCESS;
@@ -66,7 +67,7 @@ impl Purpose {
                 shared: publishes && count > 1,
                 size: self.size,
                 payload: Kind::Filler,
-                rate: self.rate,
+                rate: self.rate.unwrap_or(0.0),
                 room_members: 1,
                 stalled_percent: self.stalled_percent,
                 batch: 1,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, WaitOptions, waitpid};
+use rustix::process::{Resource, Rlimit, Signal, WaitOptions, prlimit, waitpid};
 use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
@@ -62,6 +62,11 @@ impl Gateway {
     /// Where the data plane listens.
     pub(super) fn data(&self) -> SocketAddr {
         self.data
+    }
+
+    /// Where the control plane listens.
+    pub(super) fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// A URL of the data plane.
@@ -121,6 +126,14 @@ impl Gateway {
         Ok(held(&self.stats_until(|stats| held(stats).is_empty())?))
     }
 
+    /// Lets it have so many bytes of data and no more, as RLIMIT_DATA counts them.
+    pub(super) fn limit_data(&self, bytes: u64) -> Outcome<()> {
+        let pid = self.server.process_id()?;
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        prlimit(Some(pid), Resource::Data, limit).map_err(Failure::run)?;
+        Ok(())
+    }
+
     /// Stops it, and waits until all its threads stand still.
     pub(super) fn stop(&self) -> Outcome<()> {
         let pid = self.server.signal(Signal::STOP)?;
@@ -158,9 +171,31 @@ pub(super) fn by_reason(stats: &Value, name: &str) -> Vec<(String, u64)> {
 
 /// The status line and the body of a GET, over a connection of its own.
 pub(super) fn get(address: SocketAddr, target: &str) -> Outcome<(String, String)> {
+    exchange(address, "GET", target, "")
+}
+
+/// Publishes a batch at the control plane and returns the status.
+pub(super) fn publish(admin: SocketAddr, batch: &str) -> Outcome<u16> {
+    let (head, _) = exchange(admin, "POST", "/publish", batch)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| Failure::run(format!("{admin} answered `{head}`")))
+}
+
+/// The head and the body of a response, over a connection of its own.
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> Outcome<(String, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let (head, body) = response

@@ -8,8 +8,10 @@ mod crowd;
 mod gateway;
 mod memory;
 mod pause;
+mod peers;
 mod rounds;
 mod slow_consumer;
+mod stalled_memory;
 mod system_calls;
 
 use clap::{Args, Subcommand};
@@ -36,6 +38,8 @@ enum Check {
     Pause(pause::Options),
     /// A subscriber that stops reading is dropped, and costs the others nothing.
     SlowConsumer(slow_consumer::Options),
+    /// A thousand subscribers that never read, and memory that is bounded.
+    StalledMemory(stalled_memory::Options),
     /// User memory of an idle connection.
     Memory(memory::Options),
 }
@@ -49,6 +53,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::SystemCalls(options) => system_calls::run(options),
         Check::Pause(options) => pause::run(options),
         Check::SlowConsumer(options) => slow_consumer::run(options),
+        Check::StalledMemory(options) => stalled_memory::run(options),
         Check::Memory(options) => memory::run(options),
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
 fn run_one(options: &Options, server: &str, reason: &str, claims: &mut Claims) -> Outcome<()> {
     let gateway = Gateway::start(server)?;
     let purpose = Purpose {
-        rate: options.rate,
+        rate: Some(options.rate),
         size: options.size,
         // One and a half of them, which is rounded down.
         stalled_percent: 100.0 * 1.5 / f64::from(options.connections),

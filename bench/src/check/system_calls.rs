@@ -41,7 +41,7 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     let mut claims = Claims::new();
     thread::sleep(LEAD);
     idle(options, &gateway, "without connections", &mut claims)?;
-    let purpose = Purpose { rate: options.rate, ..Purpose::idle(options.connections) };
+    let purpose = Purpose { rate: Some(options.rate), ..Purpose::idle(options.connections) };
     let mut crowd = Crowd::open_all(&gateway.url("/ws/room")?, &purpose)?;
     thread::sleep(LEAD);
     idle(options, &gateway, &format!("with {} connections", options.connections), &mut claims)?;
