@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+
 use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
-use crate::order::{Counts, Note, Order, Plan};
+use crate::order::{Counts, Encoded, Note, Order, Plan};
 use crate::payload::Kind;
 use crate::plan::CONNECTIONS_PER_PROCESS;
 use crate::processes::Processes;
+use crate::recorder::{self, Tag, histogram};
 use crate::scenario::Traffic;
 use crate::url::Url;
 
@@ -26,6 +29,8 @@ pub(super) struct Purpose {
     pub(super) size: usize,
     /// Subscribers that never read, in per cent.
     pub(super) stalled_percent: f64,
+    /// CPU to run on.
+    pub(super) core: Option<usize>,
 }
 
 /// Opened connections; dropping resets them.
@@ -36,6 +41,8 @@ pub(super) struct Crowd {
     /// Connections that could not be opened, and why the first of them could not.
     pub(super) failed: u32,
     pub(super) why: Option<String>,
+    /// From when a message was meant to leave to its arrival, since [`Crowd::measure`].
+    latencies: Histogram<u64>,
 }
 
 impl Purpose {
@@ -48,6 +55,7 @@ impl Purpose {
             rate: None,
             size: 16,
             stalled_percent: 0.0,
+            core: None,
         }
     }
 
@@ -71,7 +79,7 @@ impl Purpose {
                 room_members: 1,
                 stalled_percent: self.stalled_percent,
                 batch: 1,
-                core: None,
+                core: self.core,
             }
         };
         (0..count).map(plan).collect()
@@ -83,7 +91,7 @@ impl Crowd {
     pub(super) fn open(url: &Url, purpose: &Purpose) -> Outcome<Crowd> {
         let plans = purpose.plans(url);
         let processes = Processes::start(&plans)?;
-        let mut crowd = Crowd { processes, open: 0, failed: 0, why: None };
+        let mut crowd = Crowd { processes, open: 0, failed: 0, why: None, latencies: histogram() };
         let clients: Vec<u32> = plans.iter().map(Plan::clients).collect();
         crowd.open_more(&clients)?;
         Ok(crowd)
@@ -118,8 +126,23 @@ impl Crowd {
 
     /// Lets it do what it is there for. Answered by [`Crowd::finish`].
     pub(super) fn begin(&mut self, duration: Duration) -> Outcome<()> {
+        self.order(duration, false)
+    }
+
+    /// As [`Crowd::begin`], and records latencies.
+    pub(super) fn measure(&mut self, duration: Duration) -> Outcome<()> {
+        self.latencies.clear();
+        self.order(duration, true)
+    }
+
+    /// What the last run that was measured has recorded.
+    pub(super) fn latencies(&self) -> &Histogram<u64> {
+        &self.latencies
+    }
+
+    fn order(&mut self, duration: Duration, record: bool) -> Outcome<()> {
         let duration_ns = u64::try_from(duration.as_nanos()).map_err(Failure::run)?;
-        self.processes.tell_all(Order::Run { duration_ns, grace_ns: 10_000_000_000, record: false })
+        self.processes.tell_all(Order::Run { duration_ns, grace_ns: 10_000_000_000, record })
     }
 
     /// What happened since [`Crowd::begin`], once it is over, and the first thing that went wrong.
@@ -137,6 +160,14 @@ impl Crowd {
                 (number, Note::Published { published }) => {
                     for other in (0..self.processes.count()).filter(|other| *other != number) {
                         self.processes.tell(other, Order::Finish { published })?;
+                    }
+                }
+                (_, Note::Interval { histograms, .. }) => {
+                    for Encoded { histogram, .. } in
+                        histograms.iter().filter(|encoded| encoded.tag == Tag::Delivery.name())
+                    {
+                        let decoded = recorder::decode(histogram)?;
+                        self.latencies.add(decoded).map_err(Failure::run)?;
                     }
                 }
                 _ => {}

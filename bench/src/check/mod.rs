@@ -3,9 +3,11 @@
 //! prints what it sees and says of each claim whether it holds. Unlike the rest of this crate it
 //! knows Ringway: its flags, its start lines and `/stats`.
 
+mod bad;
 mod capacity;
 mod crowd;
 mod gateway;
+mod isolation;
 mod memory;
 mod pause;
 mod peers;
@@ -40,6 +42,8 @@ enum Check {
     SlowConsumer(slow_consumer::Options),
     /// A thousand subscribers that never read, and memory that is bounded.
     StalledMemory(stalled_memory::Options),
+    /// Bad clients beside good ones: what the good ones notice.
+    Isolation(isolation::Options),
     /// User memory of an idle connection.
     Memory(memory::Options),
 }
@@ -54,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::Pause(options) => pause::run(options),
         Check::SlowConsumer(options) => slow_consumer::run(options),
         Check::StalledMemory(options) => stalled_memory::run(options),
+        Check::Isolation(options) => isolation::run(options),
         Check::Memory(options) => memory::run(options),
     }
 }

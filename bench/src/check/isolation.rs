@@ -1,0 +1,213 @@
+//! What bad clients cost the others: a fan-out at 80 % of what the gateway can, without them and
+//! with them in turn. Nobody else misses a message; how much later the messages come is shown.
+
+use std::time::Duration;
+
+use clap::Args;
+use hdrhistogram::Histogram;
+
+use super::Claims;
+use super::bad::{Bad, Behaviour};
+use super::crowd::{Crowd, Purpose};
+use super::gateway::{self, Gateway};
+use crate::failure::{Failure, Outcome};
+use crate::order::Counts;
+use crate::recorder::histogram;
+use crate::units;
+
+/// How long the closed loop runs that finds the peak.
+const PEAK_DURATION: Duration = Duration::from_secs(5);
+/// How long everything runs before the bad ones come.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Quantiles of the table.
+const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Options {
+    /// Command line of the gateway, read by sh.
+    #[arg(long, default_value = "./ringway serve --workers 1 --cores 0")]
+    server: String,
+    /// CPU of the load, and of the bad clients behind it.
+    #[arg(long, default_value_t = 1)]
+    core_load: usize,
+    /// Subscribers that behave.
+    #[arg(long, default_value_t = 4950, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Clients that do not, where it is not one.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    bad: u32,
+    /// Part of the peak that is published, in per cent.
+    #[arg(long, default_value_t = 80.0)]
+    load_percent: f64,
+    /// Connections that are reset and opened again, a second.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    reconnect_rate: u32,
+    /// Bytes of a publication.
+    #[arg(long, value_parser = units::size, default_value = "100")]
+    size: usize,
+    /// How long is measured.
+    #[arg(long, value_parser = units::duration, default_value = "12s")]
+    duration: Duration,
+    /// Pairs of runs, without and with them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Only situations whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// A kind of bad company.
+#[derive(Debug)]
+struct Situation {
+    name: &'static str,
+    behaviour: Behaviour,
+    /// True exactly when what clients publish is bounded.
+    is_limited: bool,
+}
+
+/// Latencies of the others, undisturbed and disturbed.
+struct Figures {
+    name: &'static str,
+    undisturbed: Histogram<u64>,
+    disturbed: Histogram<u64>,
+}
+
+pub(super) fn run(options: &Options) -> Outcome<bool> {
+    let mut claims = Claims::new();
+    let rate = peak(options)? * options.load_percent / 100.0;
+    println!("rate         {rate:.1} publications a second");
+    let mut table = Vec::new();
+    for situation in situations(options) {
+        let mut figures =
+            Figures { name: situation.name, undisturbed: histogram(), disturbed: histogram() };
+        for _ in 0..options.pairs {
+            run_one(options, rate, &situation, false, (&mut figures.undisturbed, &mut claims))?;
+            run_one(options, rate, &situation, true, (&mut figures.disturbed, &mut claims))?;
+        }
+        table.push(figures);
+    }
+    print(&table);
+    Ok(claims.hold)
+}
+
+fn situations(options: &Options) -> Vec<Situation> {
+    let reconnect = Behaviour::Reconnect { rate: options.reconnect_rate };
+    let all = [
+        ("never-read", Behaviour::Still, false),
+        ("a-byte-a-second", Behaviour::Trickle, false),
+        ("reconnect", reconnect, false),
+        ("flood", Behaviour::Flood, false),
+        ("flood-limited", Behaviour::Flood, true),
+        ("fragments", Behaviour::Fragments, false),
+        ("pings", Behaviour::Pings, false),
+    ];
+    all.into_iter()
+        .filter(|(name, ..)| name.contains(&options.only))
+        .map(|(name, behaviour, is_limited)| Situation { name, behaviour, is_limited })
+        .collect()
+}
+
+/// Publications a second when the next leaves as soon as everybody has the last.
+fn peak(options: &Options) -> Outcome<f64> {
+    let gateway = Gateway::start(&options.server)?;
+    let mut crowd = crowd(options, &gateway, 0.0)?;
+    crowd.begin(WARM_UP)?;
+    crowd.finish()?;
+    crowd.begin(PEAK_DURATION)?;
+    let (counts, _) = crowd.finish()?;
+    let published = u32::try_from(counts.published).map_err(Failure::run)?;
+    Ok(f64::from(published) / PEAK_DURATION.as_secs_f64())
+}
+
+fn crowd(options: &Options, gateway: &Gateway, rate: f64) -> Outcome<Crowd> {
+    let purpose = Purpose {
+        rate: Some(rate),
+        size: options.size,
+        core: Some(options.core_load),
+        ..Purpose::idle(options.connections)
+    };
+    Crowd::open_all(&gateway.url("/ws/room")?, &purpose)
+}
+
+/// One run, whose latencies are added to the histogram.
+fn run_one(
+    options: &Options,
+    rate: f64,
+    situation: &Situation,
+    is_disturbed: bool,
+    (latencies, claims): (&mut Histogram<u64>, &mut Claims),
+) -> Outcome<()> {
+    let limit = if situation.is_limited {
+        // The load's own publisher stays well below.
+        format!(" --client-publish-rate-max {:.0}", (rate * 4.0).ceil())
+    } else {
+        String::new()
+    };
+    let gateway = Gateway::start(&format!("{}{limit}", options.server))?;
+    let mut crowd = crowd(options, &gateway, rate)?;
+    crowd.begin(WARM_UP)?;
+    crowd.finish()?;
+    let bad = is_disturbed.then(|| {
+        let room = gateway.url("/ws/room")?;
+        Bad::start(situation.behaviour, options.bad, &room, Some(options.core_load))
+    });
+    let bad = bad.transpose()?;
+    crowd.measure(options.duration)?;
+    let (counts, why) = crowd.finish()?;
+    let done = bad.map(Bad::end).transpose()?;
+    let closed = gateway::by_reason(&gateway.stats()?, "closed");
+    let company = done.map_or_else(|| "alone".to_owned(), |done| format!("they did {done}"));
+    claims.add(
+        &format!("{}: nobody else misses a message", situation.name),
+        has_all(&counts, options.connections),
+        &format!(
+            "{} published, {} delivered, {} missing, {} lost {}; {company}; closed {closed:?}",
+            counts.published,
+            counts.delivered,
+            counts.missing,
+            counts.lost,
+            why.unwrap_or_default()
+        ),
+    );
+    latencies.add(crowd.latencies()).map_err(Failure::run)
+}
+
+/// Each subscriber and the publisher itself have every message.
+fn has_all(counts: &Counts, connections: u32) -> bool {
+    let wanted = counts.published * u64::from(connections);
+    !counts.has_errors() && counts.published > 0 && counts.delivered >= wanted
+}
+
+fn print(table: &[Figures]) {
+    println!();
+    println!("| the others' latency, ms | p50 | p99 | p99.9 | × p50 | × p99 | × p99.9 |");
+    println!("|---|---|---|---|---|---|---|");
+    for Figures { name, undisturbed, disturbed } in table {
+        let pairs = QUANTILES.map(|quantile| {
+            let at = |histogram: &Histogram<u64>| milliseconds(histogram, quantile);
+            (at(undisturbed), at(disturbed))
+        });
+        let times = pairs.map(|(alone, with)| format!("{alone:.1} → {with:.1}")).join(" | ");
+        let ratios = pairs.map(|(alone, with)| format!("{:.2}", with / alone)).join(" | ");
+        println!("| {name} | {times} | {ratios} |");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "latencies are far below 2^53 ns")]
+fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_all_or_something_is_missing() {
+        let counts = Counts { published: 3, delivered: 6, ..Counts::default() };
+        assert!(has_all(&counts, 2));
+        assert!(!has_all(&counts, 3));
+        assert!(!has_all(&Counts { missing: 1, ..counts }, 2));
+        assert!(!has_all(&Counts::default(), 2));
+    }
+}
