@@ -17,6 +17,8 @@ use crate::{
 pub struct Input<'a> {
     bytes: &'a mut [u8],
     position: usize,
+    /// Frames that may still begin.
+    frames_left: u32,
 }
 
 /// A whole data message.
@@ -111,7 +113,29 @@ enum Unit {
 impl<'a> Input<'a> {
     /// Starts at the first byte.
     pub fn new(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, position: 0 }
+        Self { bytes, position: 0, frames_left: u32::MAX }
+    }
+
+    /// Only so many frames may begin; what follows them stays in `rest`.
+    #[must_use]
+    pub fn limited(bytes: &'a mut [u8], frames_max: u32) -> Self {
+        Self { bytes, position: 0, frames_left: frames_max }
+    }
+
+    /// How many frames may still begin.
+    #[must_use]
+    pub fn frames_left(&self) -> u32 {
+        self.frames_left
+    }
+
+    /// Lets any number of frames begin.
+    pub fn lift_limit(&mut self) {
+        self.frames_left = u32::MAX;
+    }
+
+    /// Lets so many frames fewer begin.
+    pub fn count_more(&mut self, frames: u32) {
+        self.frames_left = self.frames_left.saturating_sub(frames);
     }
 
     /// The bytes not decoded yet.
@@ -138,7 +162,8 @@ impl<'a> Input<'a> {
 }
 
 impl Decoder {
-    /// Decodes the next event. `None`: the input is used up, and what it left unfinished is kept.
+    /// Decodes the next event. `None`: the input is used up, and what it left unfinished is kept; or
+    /// a frame would begin, and none may any more.
     ///
     /// The event borrows from both until it is dropped, so that this is the loop:
     ///
@@ -268,6 +293,9 @@ impl Decoder {
         input: &mut Input<'_>,
         rules: Rules,
     ) -> Result<Option<Head>, Violation> {
+        if input.frames_left == 0 {
+            return Ok(None);
+        }
         let Rules { message_bytes_max, is_deflate_agreed } = rules;
         let open_message = self.partial.as_ref().and_then(|partial| partial.open_message());
         let place = Place { open_message, message_bytes_max, is_deflate_agreed };
@@ -276,11 +304,13 @@ impl Decoder {
             && let Some((head, head_bytes)) = Head::parse(input.rest(), place)?
         {
             input.position += head_bytes;
+            input.frames_left -= 1;
             return Ok(Some(head));
         }
         while let Some(byte) = input.next_byte() {
             let partial = self.partial.get_or_insert_default();
             if let Some(head) = partial.push_head(byte, place)? {
+                input.frames_left -= 1;
                 return Ok(Some(head));
             }
         }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use bitflags::bitflags;
+use bytes::BytesMut;
 use wire::{Decoder, Window};
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 struct Backlog {
     /// An incomplete request head, or what a paused connection sent.
-    held: Vec<u8>,
+    held: BytesMut,
     queue: SendQueue,
 }
 
@@ -73,9 +74,9 @@ bitflags! {
         const SENDING = 1 << 3;
         /// The socket refused bytes and has not become writable since.
         const UNWRITABLE = 1 << 4;
-        /// Its handler has paused it.
+        /// It is not received from: its handler has paused it, or it has sent too much ahead.
         const PAUSED = 1 << 5;
-        /// The peer's FIN came while it was paused.
+        /// The peer's FIN came while something it had sent was kept.
         const FINISHED = 1 << 6;
         /// Messages were cut from its queue: none that has not begun may follow.
         const TRUNCATED = 1 << 7;
@@ -202,8 +203,14 @@ impl Connection {
         self.drop_empty_backlog();
     }
 
+    /// Keeps the rest of what was taken: nothing else is kept.
+    pub(crate) fn put_held(&mut self, held: BytesMut) {
+        self.backlog.get_or_insert_default().held = held;
+        self.drop_empty_backlog();
+    }
+
     /// Gives up what was kept, if there is anything.
-    pub(crate) fn take_held(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn take_held(&mut self) -> Option<BytesMut> {
         let held = mem::take(&mut self.backlog.as_mut()?.held);
         self.drop_empty_backlog();
         (!held.is_empty()).then_some(held)

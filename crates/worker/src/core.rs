@@ -27,6 +27,7 @@ use crate::{
     publication::Publication,
     rates::Rates,
     send_queue::SendQueue,
+    shares::Shares,
     stats::{CloseReason, Gauges, RefusalReason, Report, Stage},
     wheel::{Tick, Wheel},
 };
@@ -52,8 +53,11 @@ pub(crate) struct Core {
     pub(crate) outbox: Vec<Outgoing>,
     /// Connections that are no longer open, of which the handler has not been told.
     pub(crate) closed: Vec<(ConnectionId, CloseReason)>,
-    /// Connections that were told to go on.
+    /// Connections that were told to go on, or had more to decode than their share of a turn.
     pub(crate) resumed: Vec<ConnectionId>,
+    /// Those of this turn: they are resumed in the next.
+    pub(crate) deferred: Vec<ConnectionId>,
+    pub(crate) shares: Shares,
     pub(crate) report: Box<Report>,
     pub(crate) drain: Option<Drain>,
     pub(crate) listeners_open: u16,
@@ -104,6 +108,8 @@ impl Core {
             outbox,
             closed: Vec::new(),
             resumed: Vec::new(),
+            deferred: Vec::new(),
+            shares: Shares::new(limits.receive_frames_max),
             report: Box::default(),
             drain: None,
             listeners_open: options.listeners,
@@ -146,6 +152,7 @@ impl Core {
         self.now = self.now.max(now);
         self.turn_started = self.now;
         self.publications_received = 0;
+        self.shares.begin_turn();
     }
 
     /// The handling of a turn's input is over.
@@ -313,6 +320,11 @@ impl Core {
         self.resumed.push(connection);
     }
 
+    /// Whether it is to go on in this turn or the next.
+    pub(crate) fn is_resumed(&self, connection: ConnectionId) -> bool {
+        self.resumed.contains(&connection) || self.deferred.contains(&connection)
+    }
+
     pub(crate) fn count_refused_publication(&mut self) {
         self.report.publications_refused += 1;
     }
@@ -370,6 +382,7 @@ impl Core {
             + self.connections.fixed_bytes()
             + self.wheel.fixed_bytes()
             + self.report.fixed_bytes()
+            + self.shares.fixed_bytes()
     }
 
     pub(crate) fn swap_report(&mut self, mut empty: Box<Report>) -> Box<Report> {

@@ -30,6 +30,7 @@ mod publication;
 mod rates;
 mod record;
 mod send_queue;
+mod shares;
 mod slots;
 mod stats;
 mod wheel;

@@ -29,6 +29,8 @@ pub struct Limits {
     pub handshake_total_bytes_max: u64,
     /// Bytes of a message.
     pub message_bytes_max: u32,
+    /// Frames of one connection decoded in a turn; every KiB of a message counts as one more.
+    pub receive_frames_max: u32,
     /// Bytes of all incomplete messages of a worker, and of what paused publishers have sent.
     pub partial_total_bytes_max: u64,
     /// Bytes queued for one connection, and the charge of every frame but one.
@@ -88,6 +90,7 @@ const DEFAULT: Limits = Limits {
     handshake_bytes_max: 16 * KIB,
     handshake_total_bytes_max: 4 * MIB as u64,
     message_bytes_max: 64 * KIB,
+    receive_frames_max: 64,
     partial_total_bytes_max: 64 * MIB as u64,
     send_queue_bytes_max: 256 * KIB as u64,
     send_queue_total_bytes_max: 256 * MIB as u64,
@@ -195,6 +198,7 @@ impl Limits {
             self.handshake_bytes_max.into(),
         )?;
         at_least("message_bytes_max", self.message_bytes_max.into(), 1)?;
+        at_least("receive_frames_max", self.receive_frames_max.into(), 1)?;
         let frame_bytes_max = u64::from(self.message_bytes_max) + u64::from(FRAME_HEADER_BYTES_MAX);
         at_least("send_queue_bytes_max", self.send_queue_bytes_max, frame_bytes_max)?;
         at_least("send_queue_total_bytes_max", self.send_queue_total_bytes_max, 1)?;

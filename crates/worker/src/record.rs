@@ -31,6 +31,6 @@ pub struct Record<A> {
     pub(crate) owed: Vec<(Audience, Bytes, u32)>,
     /// What its rate of messages allows, where there is one.
     pub(crate) allowance: Option<(u64, bool)>,
-    /// True exactly when its handler has let it go on and it has not gone on yet.
+    /// True exactly when it may go on with what is kept of what it has sent.
     pub(crate) is_resumed: bool,
 }

@@ -325,6 +325,8 @@ pub struct Report {
     pub publications_refused: u64,
     /// Times a client was not read from because it had sent faster than it may.
     pub rate_pauses: u64,
+    /// Times the rest of what a client had sent had to wait for the next turn.
+    pub share_deferrals: u64,
     /// Closes to be logged: those the peer did not ask for, at most `closes_logged_max` a reason.
     pub closes: Vec<ClosedConnection>,
     /// Such closes beyond those, by [`CloseReason`].
@@ -416,6 +418,7 @@ impl Report {
             inflated: Converted::default(),
             publications_refused: 0,
             rate_pauses: 0,
+            share_deferrals: 0,
             closes,
             closes_unlogged: [0; CloseReason::ALL.len()],
             gauges: Gauges::default(),

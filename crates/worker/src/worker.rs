@@ -9,6 +9,7 @@ mod offering;
 
 use std::{io, mem};
 
+use bytes::{Buf, BytesMut};
 use mesh::{Delivery, Endpoint};
 
 use crate::{
@@ -38,6 +39,10 @@ pub struct Worker<H: Handler> {
 
 /// How soon the worker looks again while something is held back: room comes without a wake-up.
 const HELD_PERIOD_NS: u64 = 1_000_000;
+
+/// What a connection may send ahead of what its share of the turns decodes; with more it is not
+/// received from until all of it is decoded.
+const HELD_AHEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Letters taken in one turn.
 const LETTERS_PER_TURN_MAX: usize = 256;
@@ -138,6 +143,7 @@ impl<H: Handler> Worker<H> {
         let core = &self.core;
         let has_work = !core.outbox.is_empty()
             || !core.resumed.is_empty()
+            || !core.deferred.is_empty()
             || core.fanout.has_work()
             || core.fanout.in_flight() > 0
             || core.heartbeat.as_ref().is_some_and(crate::heartbeat::Heartbeat::has_pings)
@@ -228,8 +234,14 @@ impl<H: Handler> Worker<H> {
         let Some(record) = self.core.connections.get(connection) else { return };
         match (record.state, record.farewell) {
             (State::Handshaking, _) => self.handle_head(endpoint, connection, bytes),
-            (State::Open, _) if record.has(Flags::PAUSED) => self.hold(connection, bytes),
-            (State::Open, _) => self.decode(endpoint, connection, bytes),
+            (State::Open, _) if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {
+                self.hold(connection, bytes);
+            }
+            (State::Open, _) => {
+                let left = self.core.shares.left(connection.slot);
+                let taken = self.decode(endpoint, connection, bytes, left);
+                self.keep_rest(connection, &bytes[taken..]);
+            }
             (State::Closing, farewell) => {
                 let identity = self.core.connections.identity_mut(connection.slot);
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -237,21 +249,42 @@ impl<H: Handler> Worker<H> {
                 if identity.discarded > self.core.options.limits.linger_bytes_max {
                     self.core.cut(connection, CloseReason::Stalled);
                 } else if farewell == Farewell::AwaitClose {
-                    self.decode(endpoint, connection, bytes);
+                    self.decode(endpoint, connection, bytes, u32::MAX);
                 }
             }
             (State::Terminating | State::Free, _) => {}
         }
     }
 
-    /// Keeps what a paused connection sends: what was on its way when receiving was stopped.
+    /// Keeps what an open connection has sent beyond its share of the turn, or at its pause.
+    fn keep_rest(&mut self, connection: ConnectionId, rest: &[u8]) {
+        let Some(record) = self.core.connections.get(connection) else { return };
+        if rest.is_empty() || record.state != State::Open {
+            return;
+        }
+        if !record.has(Flags::PAUSED) {
+            self.defer(connection);
+        }
+        self.hold(connection, rest);
+    }
+
+    /// The connection goes on in the next turn.
+    fn defer(&mut self, connection: ConnectionId) {
+        self.core.report.share_deferrals += 1;
+        self.core.deferred.push(connection);
+    }
+
+    /// Keeps what a connection sends that has to wait: what was on its way when receiving was
+    /// stopped, or what comes while its share of each turn is less.
     fn hold(&mut self, connection: ConnectionId, bytes: &[u8]) {
         if !self.has_partial_room(bytes.len()) {
             return self.core.close(connection, CloseReason::Overloaded);
         }
         self.core.partial_bytes += bytes.len();
-        if let Some(record) = self.core.connections.get_mut(connection) {
-            record.hold(bytes);
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        record.hold(bytes);
+        if record.held_bytes() > HELD_AHEAD_BYTES_MAX {
+            self.pause(connection);
         }
     }
 
@@ -292,27 +325,52 @@ impl<H: Handler> Worker<H> {
             self.core.resume(connection);
         }
         for connection in mem::take(&mut self.core.resumed) {
-            let is_paused =
-                self.core.connections.get(connection).is_some_and(|it| it.has(Flags::PAUSED));
-            if !is_paused {
-                continue;
-            }
-            if let Some(mut held) = self.core.release_held(connection) {
-                self.decode(endpoint, connection, &mut held);
-            }
-            if let Some(record) = self.core.connections.get(connection)
-                && !record.has(Flags::PAUSED)
-                && matches!(record.state, State::Open | State::Closing)
-            {
-                if record.has(Flags::FINISHED) {
-                    self.core.handle_finished(connection);
-                } else {
-                    let receive = Operation::Receive { connection };
-                    self.core.outbox.push(Outgoing::Operation(receive));
-                }
-            }
+            self.go_on_with(endpoint, connection);
             self.tell_closed(endpoint);
         }
+        self.core.resumed.append(&mut self.core.deferred);
+    }
+
+    /// Decodes a share of what is kept of what a connection has sent. Whoever is here has had none
+    /// of this turn: all that came of it since was kept.
+    fn go_on_with(&mut self, endpoint: &mut Endpoint<H::Letter>, connection: ConnectionId) {
+        let Some(record) = self.core.connections.get(connection) else { return };
+        let was_paused = record.has(Flags::PAUSED);
+        if record.state != State::Open || !(was_paused || record.held_bytes() > 0) {
+            return;
+        }
+        let mut held = self.core.release_held(connection).unwrap_or_default();
+        let share = self.core.shares.whole();
+        let taken = self.decode(endpoint, connection, &mut held, share);
+        held.advance(taken);
+        let Some(record) = self.core.connections.get(connection) else { return };
+        let must_wait = record.has(Flags::PAUSED) || held.has_remaining();
+        match record.state {
+            State::Open if must_wait => self.keep_on_holding(connection, held, was_paused),
+            State::Open | State::Closing if record.has(Flags::FINISHED) => {
+                self.core.handle_finished(connection);
+            }
+            State::Open | State::Closing if was_paused => {
+                let receive = Operation::Receive { connection };
+                self.core.outbox.push(Outgoing::Operation(receive));
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts back what is left of what was kept, and the pause with it.
+    fn keep_on_holding(&mut self, connection: ConnectionId, held: BytesMut, was_paused: bool) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        self.core.partial_bytes += held.len();
+        record.put_held(held);
+        if record.has(Flags::PAUSED) {
+            return;
+        }
+        if was_paused {
+            record.flags.insert(Flags::PAUSED);
+            self.core.paused += 1;
+        }
+        self.defer(connection);
     }
 
     fn handle_time(&mut self, endpoint: &mut Endpoint<H::Letter>) {

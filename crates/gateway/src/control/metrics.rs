@@ -220,6 +220,11 @@ fn add_counters(families: &mut Families, record: &Record) {
         "Times a client was not read from because it had published faster than it may.",
     );
     pauses.sample(&[], totals.sum(|worker| worker.rate_pauses) as f64);
+    let mut deferrals = families.counter(
+        "ringway_share_deferrals_total",
+        "Times the rest of what a client had sent had to wait for the next turn.",
+    );
+    deferrals.sample(&[], totals.sum(|worker| worker.share_deferrals) as f64);
 }
 
 fn add_stages(families: &mut Families, record: &Record) {

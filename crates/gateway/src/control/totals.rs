@@ -56,6 +56,8 @@ pub(super) struct WorkerTotals {
     pub(super) publications_refused: u64,
     /// Times a client was not read from because it had sent faster than it may.
     pub(super) rate_pauses: u64,
+    /// Times the rest of what a client had sent had to wait for the next turn.
+    pub(super) share_deferrals: u64,
     /// How it stood.
     pub(super) gauges: Gauges,
     /// What its engine had counted since its start.
@@ -171,6 +173,7 @@ impl WorkerTotals {
         self.inflated += report.inflated;
         self.publications_refused += report.publications_refused;
         self.rate_pauses += report.rate_pauses;
+        self.share_deferrals += report.share_deferrals;
         self.gauges = report.gauges;
         self.engine = report.engine;
         self.reported_at = Some(now);

@@ -147,3 +147,30 @@ fn a_hundred_thousand_messages_in_one_read_are_heard_one_by_one_without_a_copy()
     assert_eq!(count, 100_000);
     assert_eq!(decoder.buffered_bytes(), 0);
 }
+
+#[test]
+fn an_input_that_is_limited_to_frames_leaves_what_follows_them() {
+    let mut decoder = Decoder::default();
+    let fragment = |first: u8, payload: &[u8]| [&[first, 0x81, 0, 0, 0, 0], payload].concat();
+    let mut bytes = [fragment(0x01, b"a"), fragment(0x00, b"b"), fragment(0x80, b"c")].concat();
+    let mut input = Input::limited(&mut bytes, 2);
+    assert_eq!(decoder.poll(&mut input, 10), Ok(None));
+    assert_eq!((input.rest(), input.frames_left()), (&fragment(0x80, b"c")[..], 0));
+    let mut rest = input.rest().to_vec();
+    // Half a head is no frame yet.
+    let mut input = Input::limited(&mut rest[..3], 1);
+    assert_eq!(decoder.poll(&mut input, 10), Ok(None));
+    assert_eq!((input.rest(), input.frames_left()), (&b""[..], 1));
+    let mut input = Input::limited(&mut rest[3..], 1);
+    let Ok(Some(Event::Message(message))) = decoder.poll(&mut input, 10) else {
+        panic!("no message")
+    };
+    assert_eq!(message.payload, b"abc");
+    let mut two = [fragment(0x81, b"d"), fragment(0x81, b"e")].concat();
+    let mut input = Input::limited(&mut two, 3);
+    assert!(matches!(decoder.poll(&mut input, 10), Ok(Some(Event::Message(_)))));
+    input.count_more(5);
+    assert_eq!(decoder.poll(&mut input, 10), Ok(None));
+    input.lift_limit();
+    assert!(matches!(decoder.poll(&mut input, 10), Ok(Some(Event::Message(_)))));
+}

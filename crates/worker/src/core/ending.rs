@@ -1,7 +1,7 @@
 //! How connections end: with last words and a farewell, or without. Each leaves the states it was
 //! in through one function, and the table only when the engine has said `Closed`.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use wire::CloseFrame;
 
 use super::{Core, Outgoing};
@@ -130,7 +130,9 @@ impl Core {
                 self.terminate(connection, Closing::Finish);
             }
             // What it sent before is still to be handled.
-            State::Open if record.has(Flags::PAUSED) => record.flags.insert(Flags::FINISHED),
+            State::Open if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {
+                record.flags.insert(Flags::FINISHED);
+            }
             State::Open => {
                 self.leave_open(connection, CloseReason::PeerGone);
                 self.drop_queue(connection, DropReason::Gone);
@@ -189,8 +191,8 @@ impl Core {
         }
     }
 
-    /// Gives up what a paused connection has sent.
-    pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<Vec<u8>> {
+    /// Gives up what is kept of what a connection has sent, and its pause.
+    pub(crate) fn release_held(&mut self, connection: ConnectionId) -> Option<BytesMut> {
         let record = self.connections.get_mut(connection)?;
         if record.lower(Flags::PAUSED) {
             self.paused -= 1;

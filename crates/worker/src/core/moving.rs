@@ -22,6 +22,7 @@ impl Core {
         self.rates = self.options.publish_rate_max.map(Rates::new);
         self.closed.clear();
         self.resumed.clear();
+        self.deferred.clear();
         self.handshakes = 0;
         self.head_bytes = 0;
         self.partial_bytes = 0;

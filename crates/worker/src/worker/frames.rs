@@ -15,41 +15,47 @@ use crate::{
     stats::CloseReason,
 };
 
+/// Of a message every so many bytes count as a frame.
+const KIB: usize = 1024;
+
 impl<H: Handler> Worker<H> {
+    /// Decodes at most so many frames, and returns how many bytes need not be looked at again: all
+    /// unless the connection has paused, or `frames_max` was reached.
     pub(super) fn decode(
         &mut self,
         endpoint: &mut Endpoint<H::Letter>,
         connection: ConnectionId,
         bytes: &mut [u8],
-    ) {
-        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        frames_max: u32,
+    ) -> usize {
+        let length = bytes.len();
+        let Some(record) = self.core.connections.get_mut(connection) else { return length };
         let mut decoder = mem::take(&mut record.decoder);
         let before = decoder.buffered_bytes();
         let mut inflater = record.window.map(|_| self.core.compression.take_inflater());
-        let mut input = Input::new(bytes);
+        let mut input = Input::limited(bytes, frames_max);
         let inflates = inflater.as_deref_mut();
         let is_over = self.decode_input(endpoint, connection, &mut decoder, &mut input, inflates);
         if let Some(inflater) = inflater {
             self.core.compression.put_inflater(inflater);
         }
+        self.core.shares.take(connection.slot, frames_max.saturating_sub(input.frames_left()));
         let after = if is_over { 0 } else { decoder.buffered_bytes() };
         let Some(record) = self.core.connections.get_mut(connection) else {
             self.core.partial_bytes -= before;
-            return;
+            return length;
         };
         if is_over || record.state == State::Terminating {
             self.core.partial_bytes -= before;
-            return;
+            return length;
         }
         record.decoder = decoder;
-        let is_paused = record.has(Flags::PAUSED);
         self.core.partial_bytes = self.core.partial_bytes + after - before;
-        if is_paused && !input.rest().is_empty() {
-            self.hold(connection, input.rest());
-        }
+        let rest = input.rest().len();
         if after > before && !self.has_partial_room(0) {
             self.give_up_partial(connection);
         }
+        length - rest
     }
 
     /// There is no room for what is incomplete: without it nothing more can be decoded.
@@ -75,7 +81,9 @@ impl<H: Handler> Worker<H> {
             let state =
                 self.core.connections.get(connection).map(|it| (it.state, it.has(Flags::PAUSED)));
             match state {
-                Some((State::Open, false) | (State::Closing, _)) => {}
+                Some((State::Open, false)) => {}
+                // Nobody acts on it any more, and there is a bound on what is read of it.
+                Some((State::Closing, _)) => input.lift_limit(),
                 Some((State::Open, true)) => return false,
                 _ => return true,
             }
@@ -90,9 +98,11 @@ impl<H: Handler> Worker<H> {
                         continue;
                     }
                     self.core.report.messages_received += 1;
+                    let kibibytes = message.payload.len() / KIB;
                     let mut actions = Actions { core: &mut self.core, endpoint };
                     let flow = self.handler.on_message(&mut actions, connection, message);
                     self.heed(connection, flow);
+                    input.count_more(u32::try_from(kibibytes).unwrap_or(u32::MAX));
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     let mut pong = Vec::with_capacity(payload.len() + 2);
@@ -130,7 +140,7 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    fn pause(&mut self, connection: ConnectionId) {
+    pub(super) fn pause(&mut self, connection: ConnectionId) {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
         if record.state != State::Open || !record.raise(Flags::PAUSED) {
             return;

@@ -56,7 +56,7 @@ impl<H: Handler> Worker<H> {
             outgoing: core.outgoing(connection),
             owed: if is_open { self.owed(connection) } else { Vec::new() },
             allowance: core.rates.as_ref().map(|rates| rates.allowance(connection)),
-            is_resumed: core.resumed.contains(&connection),
+            is_resumed: core.is_resumed(connection),
             state,
         })
     }

@@ -6,6 +6,7 @@
 
 mod compression;
 mod rig;
+mod shares;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

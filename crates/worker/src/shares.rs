@@ -1,0 +1,71 @@
+//! How much of what one connection sends is decoded in one turn: as many frames as its share has,
+//! and what is beyond waits for the next turn. So nobody's fragments, pings or tiny messages hold up
+//! what the turn does for everybody else.
+
+use crate::operation::Slot;
+
+/// Counters of a turn. Connections whose slots are so many apart have one in common: then one of
+/// them may find less than its share in a turn, and has its own in the next.
+const COUNTERS: usize = 1024;
+
+/// What each connection has had decoded since the turn began.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    frames_max: u32,
+    taken: Box<[u32; COUNTERS]>,
+    /// True exactly when some counter is not zero.
+    is_begun: bool,
+}
+
+impl Shares {
+    /// Nobody has had anything.
+    pub(crate) fn new(frames_max: u32) -> Self {
+        Self { frames_max, taken: Box::new([0; COUNTERS]), is_begun: false }
+    }
+
+    /// Everybody has a whole share again.
+    pub(crate) fn begin_turn(&mut self) {
+        if self.is_begun {
+            self.taken.fill(0);
+            self.is_begun = false;
+        }
+    }
+
+    /// A whole share.
+    pub(crate) fn whole(&self) -> u32 {
+        self.frames_max
+    }
+
+    /// What is left of a connection's share.
+    pub(crate) fn left(&self, slot: Slot) -> u32 {
+        self.frames_max.saturating_sub(self.taken[slot as usize % COUNTERS])
+    }
+
+    /// So many more frames were decoded.
+    pub(crate) fn take(&mut self, slot: Slot, frames: u32) {
+        let taken = &mut self.taken[slot as usize % COUNTERS];
+        *taken = taken.saturating_add(frames);
+        self.is_begun = true;
+    }
+
+    /// Memory that is reserved whatever the load.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        size_of_val(&*self.taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_whole_again_with_the_next_turn() {
+        let mut shares = Shares::new(10);
+        shares.take(3, 4);
+        assert_eq!((shares.left(3), shares.left(4)), (6, 10));
+        shares.take(3, 9);
+        assert_eq!(shares.left(3), 0);
+        shares.begin_turn();
+        assert_eq!((shares.left(3), shares.whole()), (10, 10));
+    }
+}
