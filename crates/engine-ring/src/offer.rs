@@ -3,7 +3,7 @@
 //! onto the wire even where the first was cut short.
 
 use bytes::Bytes;
-use worker::{Completion, ConnectionId, Failure, Slot, Taken, Time};
+use worker::{Completion, ConnectionId, Failure, Lost, Slot, Taken, Time};
 
 use crate::{
     engine::RingEngine,
@@ -125,7 +125,7 @@ impl RingEngine {
             let Decided { connection, sent, bytes, result } = decided;
             let Some(state) = self.slots.open_mut(connection) else { continue };
             state.flags.remove(Flags::REFUSED);
-            let outcome = outcome(bytes, result);
+            let outcome = outcome(bytes.clone(), result);
             if outcome.as_ref().is_ok_and(|taken| taken.taken < taken.bytes.len()) {
                 self.poll_writable(connection.slot);
             }
@@ -133,7 +133,10 @@ impl RingEngine {
                 now,
                 match sent {
                     true => Completion::Sent { connection, outcome },
-                    false => Completion::Refused { connection, outcome },
+                    false => {
+                        let outcome = outcome.map_err(|failure| Lost { bytes, failure });
+                        Completion::Refused { connection, outcome }
+                    }
                 },
             );
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use worker::{Completion, ConnectionId, Failure, ListenerId, Reception, Taken};
+use worker::{Completion, ConnectionId, Failure, ListenerId, Lost, Reception, Taken};
 
 /// What a wait is about to tell.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub(crate) enum Outcome {
     Finished(ConnectionId),
     Failed(ConnectionId, Failure),
     Sent(ConnectionId, Result<Taken, Failure>),
-    Refused(ConnectionId, Result<Taken, Failure>),
+    Refused(ConnectionId, Result<Taken, Lost>),
     Writable(ConnectionId),
     Offered(u32),
     Closed(ConnectionId),
@@ -27,7 +27,13 @@ impl Outcome {
     }
 
     pub(crate) fn refused(id: ConnectionId, bytes: Bytes, taken: Result<usize, Failure>) -> Self {
-        Self::Refused(id, taken.map(|taken| Taken { bytes, taken }))
+        Self::Refused(
+            id,
+            match taken {
+                Ok(taken) => Ok(Taken { bytes, taken }),
+                Err(failure) => Err(Lost { bytes, failure }),
+            },
+        )
     }
 
     /// The connection whose send it tells of.

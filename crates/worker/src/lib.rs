@@ -43,7 +43,7 @@ pub use crate::{
     heartbeat::PONG_TIMEOUT_MAX,
     limits::{FRAME_HEADER_BYTES_MAX, LimitError, Limits},
     operation::{
-        Closing, Completion, ConnectionId, Engine, EngineCounts, Failure, ListenerId,
+        Closing, Completion, ConnectionId, Engine, EngineCounts, Failure, ListenerId, Lost,
         OFFER_TARGETS_MAX, Operation, Reception, Slot, Taken, Time, Waker,
     },
     options::{Options, SlowConsumer},

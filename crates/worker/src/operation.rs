@@ -95,7 +95,7 @@ pub enum Completion<'a> {
     Writable { connection: ConnectionId },
     /// An offered connection did not take the whole frame, perhaps nothing of it. The rest must be
     /// the next bytes sent there (`Writable` follows); or the connection has failed.
-    Refused { connection: ConnectionId, outcome: Result<Taken, Failure> },
+    Refused { connection: ConnectionId, outcome: Result<Taken, Lost> },
     /// So many targets of the offers submitted so far were decided.
     Offered { targets: u32 },
     /// The connection is gone and its slot is free.
@@ -111,6 +111,15 @@ pub struct Taken {
     pub bytes: Bytes,
     /// How many of its first bytes the socket has taken.
     pub taken: usize,
+}
+
+/// What was offered to a connection that can carry no more bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What was offered, whole.
+    pub bytes: Bytes,
+    /// Why nothing of it will arrive.
+    pub failure: Failure,
 }
 
 /// The outcome of a `Receive`.

@@ -425,6 +425,7 @@ impl<H: Handler> Worker<H> {
         }
         self.core.outbox = outbox;
         if !self.targets.is_empty() {
+            self.core.report.sent_bytes += (self.targets.len() * wire::PING.len()) as u64;
             self.core.fanout.submit_others(self.targets.len());
             engine.submit(Operation::Offer { frame: wire::PING, targets: &self.targets });
             self.targets.clear();

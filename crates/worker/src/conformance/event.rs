@@ -41,7 +41,13 @@ impl From<Completion<'_>> for Event {
             },
             Completion::Sent { connection, outcome } => Self::Sent(connection, outcome),
             Completion::Writable { connection } => Self::Writable(connection),
-            Completion::Refused { connection, outcome } => Self::Refused(connection, outcome),
+            Completion::Refused { connection, outcome } => {
+                let outcome = outcome.map_err(|lost| {
+                    assert!(!lost.bytes.is_empty(), "what is lost is told");
+                    lost.failure
+                });
+                Self::Refused(connection, outcome)
+            }
             Completion::Offered { targets } => Self::Offered(targets),
             Completion::Closed { connection } => Self::Closed(connection),
             Completion::Woken => Self::Woken,

@@ -9,7 +9,7 @@ use crate::{
     breakage,
     connections::{Connection, Farewell, Flags, State},
     handler::Audience,
-    operation::{Closing, ConnectionId, Failure, Operation, Slot, Taken},
+    operation::{Closing, ConnectionId, Failure, Lost, Operation, Slot, Taken},
     options::SlowConsumer,
     send_queue::{Content, Frame, SendQueue},
     stats::{CloseReason, DropReason},
@@ -143,21 +143,25 @@ impl Core {
     pub(crate) fn handle_refused(
         &mut self,
         connection: ConnectionId,
-        outcome: Result<Taken, Failure>,
+        outcome: Result<Taken, Lost>,
     ) {
         if self.connections.get(connection).is_none() {
             return;
         }
         match outcome {
-            Err(failure) => self.fail(connection, failure),
+            Err(Lost { bytes, failure }) => {
+                let (_, messages) = wire::message_boundary(&bytes, bytes.len());
+                self.count_dropped(messages.into(), DropReason::Gone);
+                self.uncount_sent(bytes.len());
+                self.fail(connection, failure);
+            }
             Ok(taken) => {
                 // Only this policy asks, and the answer is looked for among all jobs.
                 let is_latest = self.options.slow_consumer == SlowConsumer::Latest;
                 let audience = if is_latest { self.fanout.audience_of(&taken.bytes) } else { None };
                 let frame = Frame::refused(&taken, audience, self.tick());
                 // All of it was counted when it was offered, in the last report maybe.
-                let refused_bytes = (taken.bytes.len() - taken.taken) as u64;
-                self.report.sent_bytes = self.report.sent_bytes.saturating_sub(refused_bytes);
+                self.uncount_sent(taken.bytes.len() - taken.taken);
                 let Some(record) = self.connections.get_mut(connection) else { return };
                 if record.has(Flags::TRUNCATED) && taken.taken == 0 {
                     // A message before it in the same batch was cut, and this has not begun either.
@@ -165,7 +169,9 @@ impl Core {
                     return self.count_dropped(frame.messages.into(), DropReason::SlowConsumer);
                 }
                 if record.state == State::Terminating {
-                    return;
+                    // What has begun is cut, and what has not is not queued any more.
+                    let lost = if taken.taken == 0 { frame.messages } else { 0 };
+                    return self.count_dropped(lost.into(), DropReason::Gone);
                 }
                 let charge = self.frame_charge();
                 let count = taken.taken;
@@ -175,6 +181,11 @@ impl Core {
                 self.handle_unwritable(connection, count > 0);
             }
         }
+    }
+
+    /// So many bytes that were offered, and counted then, were not taken.
+    fn uncount_sent(&mut self, bytes: usize) {
+        self.report.sent_bytes = self.report.sent_bytes.saturating_sub(bytes as u64);
     }
 
     /// The socket did not take all that it was given.

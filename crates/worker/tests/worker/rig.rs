@@ -13,9 +13,9 @@ use bytes::Bytes;
 use mesh::{Endpoint, Member};
 use ringway_worker::{
     Actions, Answer, Audience, Chunk, CloseReason, Closing, Completion, ConnectionId, Engine,
-    EngineCounts, Failure, Flow, Handler, HandlerCounts, Limits, ListenerId, OFFER_TARGETS_MAX,
-    Operation, Options, Publication, Readiness, Reception, Report, Slot, SlotSet, SlowConsumer,
-    Taken, Time, Waker, Worker,
+    EngineCounts, Failure, Flow, Handler, HandlerCounts, Limits, ListenerId, Lost,
+    OFFER_TARGETS_MAX, Operation, Options, Publication, Readiness, Reception, Report, Slot,
+    SlotSet, SlowConsumer, Taken, Time, Waker, Worker,
 };
 use wire::{DataOpcode, Extensions, Message, Request};
 
@@ -140,7 +140,7 @@ enum Event {
     Bytes(ConnectionId, Vec<u8>),
     Finished(ConnectionId),
     Sent(ConnectionId, Result<Taken, Failure>),
-    Refused(ConnectionId, Taken),
+    Refused(ConnectionId, Result<Taken, Lost>),
     Writable(ConnectionId),
     Offered(u32),
     Closed(ConnectionId),
@@ -216,9 +216,13 @@ impl Engine for ListEngine {
             Operation::Offer { frame, targets } => {
                 assert!(targets.len() <= OFFER_TARGETS_MAX);
                 for &slot in targets {
-                    let taken = self.send(slot, frame.clone());
-                    if taken.taken < frame.len() {
-                        self.first.push_back(Event::Refused(Self::id(slot), taken));
+                    let refused = if self.sockets[&slot].is_reset {
+                        Err(Lost { bytes: frame.clone(), failure: Failure::Reset })
+                    } else {
+                        Ok(self.send(slot, frame.clone()))
+                    };
+                    if refused.as_ref().map_or(true, |taken| taken.taken < frame.len()) {
+                        self.first.push_back(Event::Refused(Self::id(slot), refused));
                     }
                 }
                 self.offered += targets.len();
@@ -267,8 +271,8 @@ impl Engine for ListEngine {
                         Completion::Received { connection, outcome: Reception::Finished }
                     }
                     Event::Sent(connection, outcome) => Completion::Sent { connection, outcome },
-                    Event::Refused(connection, taken) => {
-                        Completion::Refused { connection, outcome: Ok(taken) }
+                    Event::Refused(connection, outcome) => {
+                        Completion::Refused { connection, outcome }
                     }
                     Event::Writable(connection) => Completion::Writable { connection },
                     Event::Offered(targets) => Completion::Offered { targets },
