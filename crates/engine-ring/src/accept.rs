@@ -62,6 +62,8 @@ pub(crate) struct Acceptor {
     armed_max: u32,
     /// Accepting rests until then.
     rest_until: Time,
+    /// True exactly when the last place is taken and no accept is armed.
+    paused: bool,
 }
 
 impl Acceptor {
@@ -78,6 +80,7 @@ impl Acceptor {
             addresses: Addresses::new(listeners * cells),
             armed_max,
             rest_until: Time(0),
+            paused: false,
         }
     }
 
@@ -142,6 +145,20 @@ impl RingEngine {
         for index in 0..self.acceptor.listeners.len() {
             self.empty(index);
         }
+        self.note_pause();
+    }
+
+    /// Counts the moments at which newcomers begin to wait in the queues for want of a place.
+    fn note_pause(&mut self) {
+        let waits = |listener: &Listener| {
+            matches!(listener.stage, Stage::Accepting | Stage::Emptying { more: true })
+        };
+        let listeners = &self.acceptor.listeners;
+        let paused = self.slots.free_count() == 0
+            && listeners.iter().all(|listener| listener.armed == 0)
+            && listeners.iter().any(waits);
+        self.counts.accepts_paused += u64::from(paused && !self.acceptor.paused);
+        self.acceptor.paused = paused;
     }
 
     fn arm_accept(&mut self, index: usize) -> Option<usize> {

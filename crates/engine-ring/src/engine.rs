@@ -218,6 +218,7 @@ impl RingEngine {
     #[inline]
     pub(crate) fn push(&mut self, entry: &Entry) {
         if !self.queue.push(entry) {
+            self.counts.submissions_full += 1;
             self.flush();
             // It fits now, unless the engine has failed: then nothing matters any more.
             self.queue.push(entry);
@@ -228,6 +229,7 @@ impl RingEngine {
     #[inline]
     pub(crate) fn make_room(&mut self) {
         if self.queue.is_full() {
+            self.counts.submissions_full += 1;
             self.flush();
         }
     }
@@ -255,6 +257,7 @@ impl RingEngine {
                 Ok(()) | Err((Some(libc::EINTR | libc::ETIME), _)) => {}
                 Err((Some(libc::EAGAIN | libc::ENOMEM), _)) if back_offs < BACK_OFFS_MAX => {
                     back_offs += 1;
+                    self.counts.enters_retried += 1;
                     thread::sleep(BACK_OFF);
                 }
                 // Too many completions are kept back: they are reaped below.

@@ -194,6 +194,12 @@ pub struct EngineCounts {
     pub completions_stale: u64,
     /// Sends that went to the kernel a second time in one turn's batch, each an extra enter.
     pub batches_split: u64,
+    /// Times the submission queue was full in the middle of a turn, each an extra enter.
+    pub submissions_full: u64,
+    /// Times an enter was tried again, because the kernel had no memory or no request for it.
+    pub enters_retried: u64,
+    /// Times the last free place was taken, so that newcomers waited in the listeners' queues.
+    pub accepts_paused: u64,
     /// Connections now receiving by multishot.
     pub multishots: u64,
 }

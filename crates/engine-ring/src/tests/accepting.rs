@@ -128,6 +128,7 @@ fn a_storm_larger_than_the_table_waits_in_the_backlog() {
     let clients = clients.join().unwrap();
     rig.turn();
     assert_eq!(rig.events.len(), 0, "there is no 257th slot");
+    assert_eq!(rig.engine.counts().accepts_paused, 1);
     for connection in open.drain() {
         rig.close(connection, Closing::Finish);
     }

@@ -80,7 +80,7 @@ const GAUGES: [WorkerValue; 21] = [
 ];
 
 /// What workers have counted; one number for the process.
-const COUNTERS: [WorkerValue; 18] = [
+const COUNTERS: [WorkerValue; 21] = [
     ("ringway_connections_opened_total", "Connections that became open.", |worker| worker.opened),
     ("ringway_messages_received_total", "Messages that clients sent.", |worker| {
         worker.messages_received
@@ -131,6 +131,15 @@ const COUNTERS: [WorkerValue; 18] = [
         "Extra enters for a second send to one connection.",
         |worker| worker.engine.batches_split,
     ),
+    ("ringway_submissions_full_total", "Extra enters for a full submission queue.", |worker| {
+        worker.engine.submissions_full
+    }),
+    ("ringway_enters_retried_total", "Enters that the kernel had no memory for.", |worker| {
+        worker.engine.enters_retried
+    }),
+    ("ringway_accepts_paused_total", "Times that every place of a worker was taken.", |worker| {
+        worker.engine.accepts_paused
+    }),
 ];
 
 /// `GET /metrics`.
@@ -278,6 +287,7 @@ mod tests {
         report.deflated_saved_bytes = 7_000;
         report.inflated = Converted { messages: 2, before_bytes: 40, after_bytes: 90 };
         report.sent_bytes = 1_000_000;
+        report.engine.accepts_paused = 5;
         report.record_many(Stage::Hop, Duration::from_micros(3), 2);
         report.record_many(Stage::Hop, Duration::from_millis(40), 1);
         record.totals.add(0, &report, facts.started_at);
@@ -313,6 +323,8 @@ mod tests {
         has(&page, r#"ringway_messages_dropped_total{reason="over_budget"} 6"#);
         has(&page, r#"ringway_messages_dropped_total{reason="gone"} 0"#);
         has(&page, "ringway_received_bytes_total 0");
+        has(&page, "ringway_accepts_paused_total 10");
+        has(&page, "ringway_submissions_full_total 0");
         has(&page, "ringway_sent_bytes_total 2000000");
         has(&page, r#"ringway_send_queue_bytes{worker="0"} 0"#);
         has(&page, r#"ringway_publications_refused_total{reason="http_no_room"} 0"#);

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use axum::{Json, extract::State};
 use serde::Serialize;
 use wire::Converted;
+use worker::EngineCounts;
 
 use super::{Control, Record, totals::WorkerTotals};
 use crate::facts::{Facts, WorkerFacts};
@@ -68,6 +69,22 @@ struct WorkerStats {
     closed: BTreeMap<&'static str, u64>,
     refused: BTreeMap<&'static str, u64>,
     dropped: BTreeMap<&'static str, u64>,
+    engine: EngineStats,
+}
+
+/// What has become scarce for a worker's engine, and what that cost.
+#[derive(Debug, Serialize)]
+struct EngineStats {
+    enters: u64,
+    enters_retried: u64,
+    submissions_full: u64,
+    completions_overflowed: u64,
+    completions_stale: u64,
+    receive_buffers_exhausted: u64,
+    batches_split: u64,
+    accepts_failed: u64,
+    accepts_paused: u64,
+    multishots: u64,
 }
 
 /// Messages compressed or inflated.
@@ -87,6 +104,23 @@ impl From<Converted> for ConvertedStats {
     fn from(converted: Converted) -> Self {
         let Converted { messages, before_bytes, after_bytes } = converted;
         Self { messages, before_bytes, after_bytes }
+    }
+}
+
+impl From<EngineCounts> for EngineStats {
+    fn from(counts: EngineCounts) -> Self {
+        Self {
+            enters: counts.enters,
+            enters_retried: counts.enters_retried,
+            submissions_full: counts.submissions_full,
+            completions_overflowed: counts.completions_overflowed,
+            completions_stale: counts.completions_stale,
+            receive_buffers_exhausted: counts.receive_buffers_exhausted,
+            batches_split: counts.batches_split,
+            accepts_failed: counts.accepts_failed,
+            accepts_paused: counts.accepts_paused,
+            multishots: counts.multishots,
+        }
     }
 }
 
@@ -157,6 +191,7 @@ impl WorkerStats {
             closed: totals.closed_by_label(),
             refused: totals.refused_by_label(),
             dropped: totals.dropped_by_label(),
+            engine: totals.engine.into(),
         }
     }
 }
@@ -193,6 +228,7 @@ mod tests {
         report.gauges.connections_deflate = 2;
         report.deflated = Converted { messages: 5, before_bytes: 1_000, after_bytes: 300 };
         report.deflated_saved_bytes = 70_000;
+        report.engine.submissions_full = 6;
         record.totals.add(1, &report, now);
         serde_json::to_value(Stats::new(&facts, &record, now)).unwrap()
     }
@@ -228,6 +264,8 @@ mod tests {
         assert_eq!(worker["refused"]["origin"], 1);
         assert_eq!(worker["dropped"]["slow_consumer"], 5);
         assert_eq!(worker["messages_dropped"], 7);
+        assert_eq!(worker["engine"]["submissions_full"], 6);
+        assert_eq!(worker["engine"]["accepts_failed"], 0);
         assert_eq!(stats["workers"][0]["closed"]["slow_consumer"], 0);
     }
 
