@@ -4,16 +4,20 @@
 //! slot; who finds none waits in the listener's queue.
 //!
 //! ```text
-//!     Idle ──▶ Accepting ──▶ Stopping ──▶ Emptying ⇄ (accept, cancel) ──▶ Closing ──▶ Closed
-//!                 cancel what is armed      until nothing was accepted
+//!     Idle ──▶ Accepting ──▶ Settling ──▶ Stopping ──▶ Emptying ⇄ (accept, cancel) ──▶ Closing ──▶ Closed
+//!                 nobody new comes in   cancel what is armed   until nothing was accepted
 //! ```
 //!
 //! A listener that only stopped accepting would keep its share of new clients, who would hang: it is
-//! emptied and closed. The armed accepts hold it open, so they are cancelled first.
+//! emptied and closed. The armed accepts hold it open, so they are cancelled first. The kernel resets
+//! who is in the middle of the TCP handshake when it is closed, unless it moves them to another
+//! process (`net.ipv4.tcp_migrate_req`): where it does not, SYNs are dropped for a moment before.
+//! Their clients repeat them a second later, when another process has the address to itself.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
-use worker::{Completion, ListenerId, Slot, Time};
+use socket2::{SockFilter, SockRef};
+use worker::{Completion, Engine, ListenerId, Slot, Time};
 
 use crate::{
     buffers::Addresses,
@@ -26,6 +30,14 @@ use crate::{
 /// How long accepting rests after the kernel had no descriptor or memory for a connection.
 const REST: Duration = Duration::from_millis(100);
 
+/// A listener that has accepted nobody for this long has nobody in the middle of a handshake that is
+/// worth waiting for.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Between two looks at a queue that nobody has been called for. A kernel that moves connections to
+/// this listener from one that was closed (`net.ipv4.tcp_migrate_req`, 5.14) may not wake who waits.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Where a listener is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -33,6 +45,8 @@ enum Stage {
     Idle,
     /// Accepts are armed as long as slots are free.
     Accepting,
+    /// Accepts go on until then, and SYNs are dropped.
+    Settling { until: Time },
     /// Waits for the end of the accepts that were armed.
     Stopping,
     /// Takes what is in the queue. True exactly when the accepts that are armed now, or the last
@@ -50,6 +64,10 @@ struct Listener {
     armed: u32,
     /// Cells of the address table that no accept uses.
     free_cells: Vec<usize>,
+    /// When somebody was accepted last.
+    accepted_at: Option<Time>,
+    /// The listener once more, beside the table, for what is asked of it by descriptor.
+    socket: Option<OwnedFd>,
 }
 
 /// The listeners and their accepts.
@@ -60,26 +78,37 @@ pub(crate) struct Acceptor {
     armed: Vec<Option<Slot>>,
     addresses: Addresses,
     armed_max: u32,
+    /// How long a listener settles before it is closed.
+    settle: Duration,
     /// Accepting rests until then.
     rest_until: Time,
+    /// When the queues are looked at again.
+    look_at: Time,
     /// True exactly when the last place is taken and no accept is armed.
     paused: bool,
 }
 
 impl Acceptor {
-    pub(crate) fn new(listeners: usize, armed_max: u32) -> Self {
+    /// Of listeners that stand in the table already, with at most so many accepts armed on each.
+    pub(crate) fn new(sockets: Vec<OwnedFd>, armed_max: u32, settle: Duration) -> Self {
         let cells = armed_max as usize;
-        let listener = |index: usize| Listener {
+        let count = sockets.len();
+        let listener = |(index, socket): (usize, OwnedFd)| Listener {
             stage: Stage::Idle,
             armed: 0,
             free_cells: (index * cells..(index + 1) * cells).rev().collect(),
+            accepted_at: None,
+            // Where it is of no use it is only one descriptor more.
+            socket: Some(socket).filter(|_| !settle.is_zero()),
         };
         Self {
-            listeners: (0..listeners).map(listener).collect(),
-            armed: vec![None; listeners * cells],
-            addresses: Addresses::new(listeners * cells),
+            listeners: sockets.into_iter().enumerate().map(listener).collect(),
+            armed: vec![None; count * cells],
+            addresses: Addresses::new(count * cells),
             armed_max,
+            settle,
             rest_until: Time(0),
+            look_at: Time(0),
             paused: false,
         }
     }
@@ -89,24 +118,65 @@ impl Acceptor {
         self.addresses.bytes() + self.armed.len() * size_of::<Option<Slot>>()
     }
 
-    /// When a rest ends that somebody waits for.
+    /// When a rest ends that somebody waits for, or a listener has settled. Looks have no time of
+    /// their own: a worker is called every second for its report.
     pub(crate) fn due(&self, now: Time) -> Time {
-        if now < self.rest_until { self.rest_until } else { Time::NEVER }
+        let rest = if now < self.rest_until { self.rest_until } else { Time::NEVER };
+        let settled = self.listeners.iter().filter_map(|listener| match listener.stage {
+            Stage::Settling { until } => Some(until),
+            _ => None,
+        });
+        settled.fold(rest, Time::min)
     }
 
     /// The accepting listener with the fewest armed accepts, if it may have one more.
     fn neediest(&self) -> Option<usize> {
-        let accepting = |listener: &&Listener| listener.stage == Stage::Accepting;
-        let fewest =
-            self.listeners.iter().filter(accepting).map(|listener| listener.armed).min()?;
+        let accepting = self.listeners.iter().filter(|listener| listener.is_accepting());
+        let fewest = accepting.map(|listener| listener.armed).min()?;
         if fewest >= self.armed_max {
             return None;
         }
         self.listeners
             .iter()
-            .position(|listener| listener.stage == Stage::Accepting && listener.armed == fewest)
+            .position(|listener| listener.is_accepting() && listener.armed == fewest)
     }
 }
+
+impl Listener {
+    fn is_accepting(&self) -> bool {
+        matches!(self.stage, Stage::Accepting | Stage::Settling { .. })
+    }
+
+    /// Whether somebody may be in the middle of a handshake with it.
+    fn is_busy(&self, now: Time) -> bool {
+        self.accepted_at.is_some_and(|accepted_at| now.since(accepted_at) < QUIET)
+    }
+
+    /// Lets the kernel drop SYNs and nothing else. What is accepted inherits the filter, which no
+    /// SYN comes to any more.
+    fn drop_syns(&self) -> io::Result<()> {
+        match &self.socket {
+            Some(socket) => SockRef::from(socket).attach_filter(&SYN_FILTER),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Classic BPF over the TCP header: byte 13 holds the flags (RFC 9293 section 3.1), 0x02 is SYN and
+/// 0x10 is ACK; 0 bytes of a packet are kept where SYN stands alone, else all.
+const SYN_FILTER: [SockFilter; 5] = [
+    SockFilter::new(BPF_LOAD_BYTE, 0, 0, 13),
+    SockFilter::new(BPF_AND, 0, 0, 0x12),
+    SockFilter::new(BPF_JUMP_EQUAL, 0, 1, 0x02),
+    SockFilter::new(BPF_RETURN, 0, 0, 0),
+    SockFilter::new(BPF_RETURN, 0, 0, u32::MAX),
+];
+
+// Instructions (linux/bpf_common.h): BPF_LD | BPF_B | BPF_ABS and so on.
+const BPF_LOAD_BYTE: u16 = 0x30;
+const BPF_AND: u16 = 0x54;
+const BPF_JUMP_EQUAL: u16 = 0x15;
+const BPF_RETURN: u16 = 0x06;
 
 impl RingEngine {
     pub(crate) fn accept(&mut self, listener: ListenerId) {
@@ -119,11 +189,21 @@ impl RingEngine {
 
     pub(crate) fn stop_accepting(&mut self, listener: ListenerId) {
         let index = usize::from(listener.0);
+        let now = self.now();
         let Some(listener) = self.acceptor.listeners.get_mut(index) else { return };
-        if !matches!(listener.stage, Stage::Idle | Stage::Accepting) {
-            return;
+        match listener.stage {
+            // A kernel that takes no filter resets who has not got through: as without one.
+            Stage::Accepting if listener.is_busy(now) && listener.drop_syns().is_ok() => {
+                listener.stage = Stage::Settling { until: now + self.acceptor.settle };
+            }
+            Stage::Idle | Stage::Accepting => self.disarm(index),
+            _ => {}
         }
-        listener.stage = Stage::Stopping;
+    }
+
+    /// Begins to close a listener: ends the accepts that are armed.
+    fn disarm(&mut self, index: usize) {
+        self.acceptor.listeners[index].stage = Stage::Stopping;
         let cells = self.acceptor.armed_max as usize;
         for cell in index * cells..(index + 1) * cells {
             self.cancel_accept(cell);
@@ -133,9 +213,11 @@ impl RingEngine {
 
     /// Arms accepts as slots and cells allow, and goes on emptying listeners that are to be closed.
     pub(crate) fn arm_accepts(&mut self, now: Time) {
+        self.end_settling(now);
         if now < self.acceptor.rest_until {
             return;
         }
+        self.look(now);
         while self.slots.free_count() > 0 {
             let Some(index) = self.acceptor.neediest() else { break };
             if self.arm_accept(index).is_none() {
@@ -148,10 +230,38 @@ impl RingEngine {
         self.note_pause();
     }
 
+    /// Goes on with listeners that have settled.
+    fn end_settling(&mut self, now: Time) {
+        for index in 0..self.acceptor.listeners.len() {
+            match self.acceptor.listeners[index].stage {
+                Stage::Settling { until } if now >= until => self.disarm(index),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends one armed accept of each listener from time to time: the one that takes its place finds
+    /// who waits, and each accept that succeeds is followed by another.
+    fn look(&mut self, now: Time) {
+        if now < self.acceptor.look_at {
+            return;
+        }
+        self.acceptor.look_at = now + LOOK_INTERVAL;
+        let cells = self.acceptor.armed_max as usize;
+        for index in 0..self.acceptor.listeners.len() {
+            let mut armed = index * cells..(index + 1) * cells;
+            if self.acceptor.listeners[index].is_accepting()
+                && let Some(cell) = armed.find(|cell| self.acceptor.armed[*cell].is_some())
+            {
+                self.cancel_accept(cell);
+            }
+        }
+    }
+
     /// Counts the moments at which newcomers begin to wait in the queues for want of a place.
     fn note_pause(&mut self) {
         let waits = |listener: &Listener| {
-            matches!(listener.stage, Stage::Accepting | Stage::Emptying { more: true })
+            listener.is_accepting() || matches!(listener.stage, Stage::Emptying { more: true })
         };
         let listeners = &self.acceptor.listeners;
         let paused = self.slots.free_count() == 0
@@ -249,6 +359,7 @@ impl RingEngine {
         };
         let Some(state) = self.slots.slot_mut(slot) else { return };
         state.phase = Phase::Open;
+        self.acceptor.listeners[index].accepted_at = Some(now);
         let connection = self.slots.connection(slot);
         let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
         on_completion(now, Completion::Accepted { connection, listener, peer });
@@ -285,6 +396,8 @@ impl RingEngine {
             Stage::Stopping => listener.stage = Stage::Emptying { more: true },
             Stage::Emptying { more: false } => {
                 listener.stage = Stage::Closing;
+                // The table's is the last one, so that the kernel closes it by the CLOSE.
+                listener.socket = None;
                 let tag = Tag::of_engine(Kind::ListenerClose, u32::try_from(index).unwrap_or(0));
                 let entry = Entry::close(self.places.listener(index), tag);
                 self.push(&entry);

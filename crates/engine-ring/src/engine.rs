@@ -56,6 +56,9 @@ pub struct RingOptions {
     pub receive_buffer_bytes: u32,
     /// One-shot accepts armed on a listener.
     pub accepts_armed_max: u32,
+    /// How long a listener with newcomers accepts on and lets the kernel drop SYNs before it is
+    /// closed; 0 closes it at once, as is right where the kernel moves who waits to another process.
+    pub settle: Duration,
     /// Bytes read and thrown away after a FIN, waiting for the peer's.
     pub linger_bytes_max: u32,
     /// Shutdowns in flight at once.
@@ -146,8 +149,6 @@ impl RingEngine {
         // In this order, so that the queue is gone first where the start fails.
         let (buffers, mut queue) =
             setup::open(options, places, &files, sender, start.extra, &mut notes)?;
-        // The table holds them now, and is where they are closed.
-        drop(listeners);
         let inline = match pair {
             Ok(pair) => self_test::sends_are_inline(&mut queue, pair)? && start.inline,
             Err(error) => {
@@ -158,7 +159,9 @@ impl RingEngine {
         notes.push(note_on_sends(inline).to_owned());
         let ring = queue.duplicate().map_err(failed("duplicating the ring's descriptor"))?;
         let slots = Slots::new(options.connections_max);
-        let acceptor = Acceptor::new(places.listeners as usize, options.accepts_armed_max.max(1));
+        // The table holds the listeners now, and is where they are closed.
+        let armed_max = options.accepts_armed_max.max(1);
+        let acceptor = Acceptor::new(listeners, armed_max, options.settle);
         let fixed_bytes = queue.bytes()
             + buffers.bytes()
             + slots.bytes()

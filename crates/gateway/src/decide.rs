@@ -28,6 +28,9 @@ pub(crate) struct Machine {
     pub(crate) cpus: Cpus,
     /// RLIMIT_NOFILE.
     pub(crate) descriptors: u64,
+    /// Whether the kernel moves who waits at a closed listener to another of its address
+    /// (`net.ipv4.tcp_migrate_req`).
+    pub(crate) migrates_requests: bool,
 }
 
 /// Something decided, and why.
@@ -49,6 +52,8 @@ pub(crate) struct Decisions {
     /// Whether clients may publish.
     pub(crate) client_publish: Decision<bool>,
     pub(crate) origins: Decision<OriginRule>,
+    /// How long listeners settle before they are closed.
+    pub(crate) settle: Decision<Duration>,
     /// What one address may take of the process.
     addresses: Option<Arc<Addresses>>,
     /// By worker.
@@ -97,6 +102,7 @@ impl Decisions {
             capacity,
             client_publish: client_publish(serve.client_publish, is_local),
             origins: origins(origin_rule, is_local),
+            settle: settle(machine.migrates_requests),
             addresses: address_accounts(serve, capacity),
             limits,
             layout,
@@ -116,7 +122,7 @@ impl Decisions {
             Plan {
                 worker,
                 pin: self.pin.value.then(|| self.layout.core(worker)),
-                ring: ring_options(limits, self.capacity),
+                ring: ring_options(limits, self.capacity, self.settle.value),
                 options: self.worker_options(serve, limits, listeners.len()),
                 hub: self.hub_options(serve, limits),
                 listeners,
@@ -220,10 +226,23 @@ fn origins(asked: Option<OriginRule>, is_local: bool) -> Decision<OriginRule> {
     }
 }
 
+/// Long enough for the round trip of nearly every client, and shorter than the second after which a
+/// client repeats its SYN (RFC 6298 section 2).
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Who is in the middle of the TCP handshake would be reset where the kernel does not move them.
+fn settle(migrates_requests: bool) -> Decision<Duration> {
+    if migrates_requests {
+        Decision { value: Duration::ZERO, reason: "net.ipv4.tcp_migrate_req is 1" }
+    } else {
+        Decision { value: SETTLE, reason: "net.ipv4.tcp_migrate_req is 0" }
+    }
+}
+
 const EVERY_LISTENER_LOCAL: &str = "every listener is on loopback";
 const SOME_LISTENER_REMOTE: &str = "not every listener is on loopback";
 
-fn ring_options(limits: &Limits, capacity: Capacity) -> RingOptions {
+fn ring_options(limits: &Limits, capacity: Capacity, settle: Duration) -> RingOptions {
     RingOptions {
         connections_max: capacity.connections_max_of_worker + capacity.surplus_of_worker,
         submission_entries: limits.submission_entries,
@@ -231,6 +250,7 @@ fn ring_options(limits: &Limits, capacity: Capacity) -> RingOptions {
         receive_buffers: limits.receive_buffers,
         receive_buffer_bytes: limits.receive_buffer_bytes,
         accepts_armed_max: limits.accepts_armed_max,
+        settle,
         linger_bytes_max: limits.linger_bytes_max,
         shutdowns_max: limits.shutdowns_max,
         multishot_share: limits.multishot_share,
@@ -255,7 +275,7 @@ mod tests {
 
     fn decide(flags: &[&str], addresses: &[&str]) -> Decisions {
         let cpus = Cpus { allowed: vec![0, 1, 2, 3], is_subset: false, quota: None };
-        let machine = Machine { cpus, descriptors: 20_000 };
+        let machine = Machine { cpus, descriptors: 20_000, migrates_requests: false };
         let addresses: Vec<SocketAddr> =
             addresses.iter().map(|address| address.parse().unwrap()).collect();
         Decisions::new(&configuration(flags), &machine, &addresses).unwrap()
@@ -293,10 +313,16 @@ mod tests {
     #[test]
     fn the_engine_table_has_the_share_and_the_surplus() {
         let decisions = decide(&["--connections-max", "1000"], &["127.0.0.1:1"]);
-        let ring = ring_options(&decisions.limits[0], decisions.capacity);
+        let ring = ring_options(&decisions.limits[0], decisions.capacity, Duration::ZERO);
         // 1000 × 1.05 ÷ 4 = 262.5, and 64 more.
         assert_eq!(ring.connections_max, 263 + 64);
         assert_eq!(decisions.limits[0].surplus_connections_max, 64);
+    }
+
+    #[test]
+    fn listeners_settle_where_the_kernel_moves_nobody() {
+        assert_eq!(settle(false).value, Duration::from_millis(500));
+        assert_eq!(settle(true).value, Duration::ZERO);
     }
 
     #[test]

@@ -168,7 +168,14 @@ fn look() -> Result<Machine, Failure> {
     let _ = setrlimit(Resource::Nofile, raised);
     let cpus = Cpus::of_this_process()
         .map_err(|error| Failure::Runtime(format!("cannot read the affinity mask: {error}")))?;
-    Ok(Machine { cpus, descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) })
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    Ok(Machine { cpus, descriptors, migrates_requests: migrates_requests() })
+}
+
+/// `net.ipv4.tcp_migrate_req`, which stands for IPv6 too; false where it cannot be read.
+fn migrates_requests() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req")
+        .is_ok_and(|setting| setting.trim() != "0")
 }
 
 impl Sockets {
@@ -288,6 +295,9 @@ fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
     for address in &facts.data_addresses {
         log.info("listening", &[("plane", "data".into()), ("address", text(address))]);
     }
+    let settle = decisions.settle;
+    let ms = u64::try_from(settle.value.as_millis()).unwrap_or(u64::MAX);
+    log.info("listeners settle", &[("ms", ms.into()), ("reason", settle.reason.into())]);
     let publish = decisions.client_publish;
     let state = if publish.value { "on" } else { "off" };
     log.info("clients publish", &[("state", state.into()), ("reason", publish.reason.into())]);

@@ -230,7 +230,7 @@ mod tests {
             panic!("these flags are valid");
         };
         let cpus = Cpus::of_this_process().unwrap();
-        let machine = Machine { cpus, descriptors: 1000 };
+        let machine = Machine { cpus, descriptors: 1000, migrates_requests: false };
         let decisions = Decisions::new(&configuration, &machine, &[]).unwrap();
         let mut endpoints = mesh::join(3, |_, _| 8);
         let guest = endpoints.pop().unwrap();

@@ -24,6 +24,9 @@ fn the_start_lines_say_what_was_decided_and_why() {
     assert_eq!(said("workers")["count"], 3);
     assert!(said("workers")["reason"].is_string());
     assert_eq!(said("capacity")["connections_max"], 1000);
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req").unwrap();
+    let settle_ms = if setting.trim() == "0" { 500 } else { 0 };
+    assert_eq!(said("listeners settle")["ms"], settle_ms);
     assert_eq!(said("clients publish")["state"], "on");
     assert_eq!(said("clients publish")["reason"], "every listener is on loopback");
     assert_eq!(said("origins")["allowed"], "any");

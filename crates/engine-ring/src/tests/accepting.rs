@@ -9,7 +9,7 @@ use std::{
 };
 
 use io_uring::{opcode, types::Fixed};
-use socket2::{SockRef, Socket};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use worker::{Closing, Engine, ListenerId, Operation, Slot};
 
 use crate::{
@@ -194,6 +194,92 @@ fn a_listener_that_stops_accepting_loses_nobody() {
     assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
     drop(clients);
     rig.assert_clean();
+}
+
+/// A listener that shares `address`, or a port of the kernel's choice.
+fn shared_listener(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(64).unwrap();
+    socket.into()
+}
+
+/// A client that has begun to connect.
+fn connecting(address: SocketAddr, filter: &[SockFilter]) -> Socket {
+    let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    if !filter.is_empty() {
+        client.attach_filter(filter).unwrap();
+    }
+    client.set_nonblocking(true).unwrap();
+    let begun = client.connect(&address.into()).map_err(|error| error.raw_os_error());
+    assert!(matches!(begun, Ok(()) | Err(Some(libc::EINPROGRESS))), "{begun:?}");
+    client
+}
+
+#[test]
+fn a_listener_that_settles_takes_who_is_on_the_way_and_nobody_new() {
+    const NEWCOMERS: usize = 16;
+    let never = Duration::from_secs(3600);
+    let options = RingOptions { settle: never, ..options() };
+    let start = Start { inline: true, extra: &[] };
+    let mut rig = Rig::with(&options, shared_listener(loopback()), start);
+    let address = rig.address;
+    let (_, first) = rig.client();
+    // The SYN is with the listener; the answer does not get through, as in a long round trip.
+    let midway = connecting(address, &[SockFilter::new(0x06, 0, 0, 0)]);
+    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
+    let next = shared_listener(address);
+    let newcomers: Vec<Socket> = (0..NEWCOMERS).map(|_| connecting(address, &[])).collect();
+    midway.detach_filter().unwrap();
+    // The kernel repeats the answer after a second.
+    let peer = midway.local_addr().unwrap().as_socket().unwrap();
+    rig.until(|event| {
+        let Event::Accepted(_, _, from) = event else { panic!("{event:?}") };
+        assert_eq!(*from, peer, "a newcomer");
+        Some(())
+    });
+    let settled = rig.engine.now() + never;
+    rig.engine.arm_accepts(settled);
+    rig.expect(&Event::StoppedAccepting(ListenerId(0)));
+    // Those whose SYN was dropped repeat it, and find the next listener.
+    let mut taken = HashSet::new();
+    while taken.len() < NEWCOMERS {
+        taken.insert(next.accept().unwrap().1);
+    }
+    for newcomer in &newcomers {
+        assert!(taken.contains(&newcomer.local_addr().unwrap().as_socket().unwrap()));
+    }
+    rig.assert_clean();
+    drop((first, midway));
+}
+
+#[test]
+fn a_listener_without_newcomers_is_closed_at_once() {
+    let options = RingOptions { settle: Duration::from_secs(3600), ..options() };
+    let mut rig = Rig::new(&options);
+    rig.turn();
+    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
+    rig.expect(&Event::StoppedAccepting(ListenerId(0)));
+}
+
+/// Another ring that waits for the same queue takes the call and does nothing: as where the kernel
+/// has put a connection into the queue without calling anybody.
+#[test]
+fn a_queue_is_looked_at_though_nobody_was_called() {
+    let listener = listener(loopback());
+    let options = RingOptions { accepts_armed_max: 1, ..options() };
+    let start = Start { inline: true, extra: &[] };
+    let mut idle = Rig::with(&options, listener.try_clone().unwrap(), start);
+    idle.turn();
+    let mut rig = Rig::with(&options, listener, start);
+    rig.turn();
+    let _client = TcpStream::connect(rig.address).unwrap();
+    rig.turn();
+    assert_eq!(rig.events.len(), 0, "nobody was called");
+    let later = rig.engine.now() + Duration::from_secs(1);
+    rig.engine.arm_accepts(later);
+    rig.until(|event| matches!(event, Event::Accepted(..)).then_some(()));
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) fn options() -> RingOptions {
         receive_buffers: 64,
         receive_buffer_bytes: 1024,
         accepts_armed_max: 32,
+        settle: Duration::ZERO,
         linger_bytes_max: 256 * 1024,
         shutdowns_max: 64,
         multishot_share: 16,
