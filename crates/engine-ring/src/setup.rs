@@ -195,23 +195,35 @@ pub(crate) fn open(
         let missing = "the release of direct descriptors one by one".to_owned();
         return Err(StartError::KernelTooOld { release, missing });
     }
-    with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
+    let (opened, refusals) = with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
         notes.clear();
         attempt(options, places, files, sender, extra, notes)
-    })
+    })?;
+    if refusals > 0 {
+        notes.push(format!(
+            "the kernel refused memory for the ring {refusals} times before it gave it: a process \
+             that had just ended still held it, or RLIMIT_MEMLOCK is nearly used up"
+        ));
+    }
+    Ok(opened)
 }
 
-/// Tries again and again, as long as memory is what is missing and there is patience.
+/// Tries again and again, as long as memory is what is missing and there is patience. Says how
+/// often it was refused before.
 fn with_patience<T>(
     patience: Duration,
     pause: Duration,
     mut attempt: impl FnMut() -> Result<T, StartError>,
-) -> Result<T, StartError> {
+) -> Result<(T, u32), StartError> {
     let until = Instant::now() + patience;
+    let mut refusals = 0;
     loop {
         match attempt() {
-            Err(StartError::MemoryLimit { .. }) if Instant::now() < until => thread::sleep(pause),
-            outcome => return outcome,
+            Err(StartError::MemoryLimit { .. }) if Instant::now() < until => {
+                refusals += 1;
+                thread::sleep(pause);
+            }
+            outcome => return outcome.map(|it| (it, refusals)),
         }
     }
 }
@@ -447,7 +459,7 @@ mod tests {
             tries += 1;
             if tries < 3 { Err(memory()) } else { Ok(tries) }
         });
-        assert_eq!(third.unwrap(), 3);
+        assert_eq!(third.unwrap(), (3, 2));
         let never = with_patience::<()>(Duration::ZERO, Duration::ZERO, || Err(memory()));
         let sentence = never.unwrap_err().to_string();
         assert!(sentence.contains("RLIMIT_MEMLOCK = 8192 bytes"), "{sentence}");

@@ -49,7 +49,11 @@ impl Gateway {
 
     /// Starts it with a configuration file of this content.
     pub(crate) fn start_with(file: &str, flags: &[&str]) -> Self {
-        let mut command = ringway();
+        Self::spawn(ringway(), file, flags)
+    }
+
+    /// As [`Gateway::start_with`], by a command that ends in the binary.
+    pub(crate) fn spawn(mut command: Command, file: &str, flags: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--log", "json"]).args(flags).stderr(Stdio::piped());
         let file = (!file.is_empty()).then(|| temporary_file(file));
@@ -225,15 +229,32 @@ pub(crate) fn sum(stats: &Value, path: &[&str]) -> u64 {
     numbers.sum()
 }
 
+/// The binary, which may lock so much memory. Root may lock any, unless that is taken from it.
+pub(crate) fn ringway_within(memlock_kib: u32) -> Command {
+    let mut command = Command::new("sh");
+    without_variables(&mut command);
+    let script = format!(
+        r#"ulimit -l {memlock_kib} || exit
+        if [ "$(id -u)" = 0 ]; then exec setpriv --bounding-set -ipc_lock "$0" "$@"; fi
+        exec "$0" "$@""#
+    );
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_ringway")]);
+    command
+}
+
 /// The binary, without what the tests' own environment might tell it.
 pub(crate) fn ringway() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+    without_variables(&mut command);
+    command
+}
+
+fn without_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RINGWAY_") {
             command.env_remove(name);
         }
     }
-    command
 }
 
 /// A file with this content that no other test uses.
