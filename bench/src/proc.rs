@@ -186,6 +186,22 @@ pub(crate) fn status_bytes(pid: u32, name: &str) -> Outcome<u64> {
     kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| malformed("status"))
 }
 
+/// Connections that the kernel has moved from a closed listener to another of its address in this
+/// network namespace, and those that it failed to move (`net.ipv4.tcp_migrate_req`).
+pub(crate) fn migrated_requests() -> Outcome<(u64, u64)> {
+    let text = fs::read_to_string("/proc/net/netstat")?;
+    let number = |name| tcp_counter(&text, name).ok_or_else(|| malformed("net/netstat"));
+    Ok((number("TCPMigrateReqSuccess")?, number("TCPMigrateReqFailure")?))
+}
+
+/// A counter of `/proc/net/netstat`: a line of names, and below it a line of numbers.
+fn tcp_counter(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let place = names.split_whitespace().position(|other| other == name)?;
+    numbers.split_whitespace().nth(place)?.parse().ok()
+}
+
 fn number_behind(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
@@ -231,6 +247,14 @@ mod tests {
     fn cpu_time_is_found_behind_a_strange_name() {
         let stat = "42 (a) b) S 1 42 42 0 -1 4194560 1 2 3 4 150 50 7 8 20 0 1 0 99";
         assert_eq!(cpu_ticks(stat), Some(200));
+    }
+
+    #[test]
+    fn a_counter_of_tcp_stands_below_its_name() {
+        let text = "TcpExt: SyncookiesSent TCPMigrateReqSuccess\nTcpExt: 3 17\n\
+                    IpExt: InOctets\nIpExt: 5\n";
+        assert_eq!(tcp_counter(text, "TCPMigrateReqSuccess"), Some(17));
+        assert_eq!(tcp_counter(text, "InOctets"), None);
     }
 
     #[test]

@@ -101,6 +101,25 @@ impl Server {
         pid.ok_or_else(|| Failure::run("the server has no process id"))
     }
 
+    /// True exactly when it has not been seen to end, so that its process id is its own.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Its exit code once it has ended, `None` where a signal ended it.
+    pub(crate) fn await_end(&mut self, patience: Duration) -> Outcome<Option<i32>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.process.try_wait()? {
+                Some(status) => return Ok(status.code()),
+                None if Instant::now() > deadline => {
+                    return Err(Failure::run(format!("it has not ended within {patience:?}")));
+                }
+                None => thread::sleep(LOOK_INTERVAL),
+            }
+        }
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
@@ -125,8 +144,9 @@ fn keep_lines(errors: impl Read, words: &Mutex<String>, lines: &SyncSender<Strin
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
-        let _ = self.signal(Signal::TERM);
+        if self.is_running() {
+            let _ = self.signal(Signal::TERM);
+        }
         let deadline = Instant::now() + END_MAX;
         while matches!(self.process.try_wait(), Ok(None)) {
             if Instant::now() > deadline {

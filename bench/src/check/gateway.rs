@@ -45,7 +45,12 @@ impl Gateway {
     /// Starts `command`, which a shell reads, with flags for its ports behind it, and waits until
     /// it has said where it listens.
     pub(super) fn start(command: &str) -> Outcome<Gateway> {
-        let flags = "--listen 127.0.0.1:0 --admin 127.0.0.1:0 --log json";
+        Gateway::start_at(command, SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// As [`Gateway::start`], with this address for its data plane.
+    pub(super) fn start_at(command: &str, data: SocketAddr) -> Outcome<Gateway> {
+        let flags = format!("--listen {data} --admin 127.0.0.1:0 --log json");
         let server = Server::start(&format!("exec {command} {flags}"), &[], None)?;
         let data = listening(&server, "data")?;
         let admin = listening(&server, "admin")?;
@@ -141,6 +146,16 @@ impl Gateway {
         Ok(())
     }
 
+    /// Tells it to drain.
+    pub(super) fn terminate(&self) -> Outcome<()> {
+        self.server.signal(Signal::TERM).map(|_| ())
+    }
+
+    /// Its exit code once it has ended by itself; an error when that takes longer than `patience`.
+    pub(super) fn await_end(&mut self, patience: Duration) -> Outcome<Option<i32>> {
+        self.server.await_end(patience)
+    }
+
     /// Lets it go on.
     pub(super) fn go_on(&self) -> Outcome<()> {
         self.server.signal(Signal::CONT).map(|_| ())
@@ -150,7 +165,9 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         // The server's own end is the second signal: it ends without a drain.
-        let _ = self.server.signal(Signal::TERM);
+        if self.server.is_running() {
+            let _ = self.server.signal(Signal::TERM);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod isolation;
 mod memory;
 mod pause;
 mod peers;
+mod restart;
 mod rounds;
 mod slow_consumer;
 mod stalled_memory;
@@ -46,6 +47,8 @@ enum Check {
     Isolation(isolation::Options),
     /// User memory of an idle connection.
     Memory(memory::Options),
+    /// A second process takes over while the first drains.
+    Restart(restart::Options),
 }
 
 /// Runs a check. False when a claim does not hold.
@@ -60,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::StalledMemory(options) => stalled_memory::run(options),
         Check::Isolation(options) => isolation::run(options),
         Check::Memory(options) => memory::run(options),
+        Check::Restart(options) => restart::run(options),
     }
 }
 
