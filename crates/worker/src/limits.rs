@@ -100,7 +100,7 @@ const DEFAULT: Limits = Limits {
     fanout_bytes_max: 32 * MIB as u64,
     fanout_targets_max: 64,
     coalesce_bytes_max: 16 * KIB,
-    // Below, a quarter is not saved: examples/deflate_curve.rs of `wire`.
+    // Below, a quarter is not saved: measured, see ARCHITECTURE.
     compression_bytes_min: 128,
     mesh_letters_max: 1024,
     linger_bytes_max: 256 * KIB,
