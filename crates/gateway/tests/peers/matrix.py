@@ -175,17 +175,21 @@ async def flowed(kind: Kind, before: tuple[int, int], now: tuple[int, int]) -> N
 async def exercise_all(
     gateway: Gateway, table: Table, addresses: dict[str, str], deflate: bool
 ) -> None:
-    """Every peer on every route, one after the other, so that what was compressed meanwhile is
-    known to be its own; every closing handshake is complete in the gateway's eyes too."""
+    """Every peer on every route, and every closing handshake is complete in the gateway's eyes too.
+    With compression one after the other, so that what was compressed meanwhile is known to be its
+    own."""
     kinds = table.kinds_of(deflate)
     now = (0, 0)
     for route, address in addresses.items():
+        column = table.column(route, deflate)
+        work = {(peer, column): exercise(gateway, peer, address, deflate) for peer in kinds}
+        if not deflate:
+            await table.attempt_all(work)
+            continue
         for peer, kind in kinds.items():
-            column = table.column(route, deflate)
-            await table.attempt(peer, column, exercise(gateway, peer, address, deflate))
-            if deflate:
-                before, now = now, await compressed(gateway)
-                await table.attempt(peer, column, flowed(kind, before, now))
+            await table.attempt(peer, column, work[peer, column])
+            before, now = now, await compressed(gateway)
+            await table.attempt(peer, column, flowed(kind, before, now))
     assert deflate or await compressed(gateway) == (0, 0), "compressed without being asked"
     if table.is_good:
         closings = CLOSINGS * len(kinds) * len(addresses)
