@@ -45,7 +45,7 @@ def record(suite: str, tables: list[str]) -> None:
 
 async def run_meet(arguments: argparse.Namespace) -> list[str]:
     """Who has met."""
-    rows = await meet.meet(list(KINDS.values()))
+    rows = await meet.meet(list(KINDS.values()), arguments.compression)
     return [table("Real peers on one topic, two workers:", [("peer", "version", "verdict"), *rows])]
 
 

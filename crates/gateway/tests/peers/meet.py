@@ -162,13 +162,18 @@ async def part(clients: list[Socket]) -> None:
         assert (code, reason) == (4321, ""), f"{client.peer.name}: {code} {reason}"
 
 
-async def meet(kinds: list[Kind]) -> list[tuple[str, str, str]]:
-    """Runs it; a line of the table for each peer."""
+async def meet(kinds: list[Kind], compression: str) -> list[tuple[str, str, str]]:
+    """Runs it; a line of the table for each peer. With compression some have it and some have not,
+    as each library asks by itself."""
     async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(Gateway(*FLAGS))
+        gateway = await stack.enter_async_context(Gateway(*FLAGS, "--compression", compression))
         peers = [await stack.enter_async_context(start(kind)) for kind in kinds]
         clients = await gather(peers, gateway)
         await converse(gateway, clients)
+        stats = await gateway.stats_until(lambda _: True)
+        mixed = 0 < total(stats, "connections_deflate") < len(clients)
+        shared = 0 < total(stats, "deflated", "messages") <= total(stats, "messages_delivered")
+        assert (mixed, shared) == (compression == "on",) * 2, stats
         await part(clients)
         assert answer(gateway, "unknown") == (101, None)
         assert answer(gateway, "ringway.token.secret") == (101, None)
