@@ -50,7 +50,7 @@ pub(super) fn open(
 
 /// A whole and well-formed upgrade.
 pub(super) fn request(url: &Url, number: u32) -> Vec<u8> {
-    url.request(number, number, KEY, "", None)
+    url.request(number, number, KEY, "", None, "")
 }
 
 /// Reads a response head and nothing behind it.
