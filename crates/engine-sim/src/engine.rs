@@ -245,7 +245,7 @@ impl SimEngine {
             match submitted {
                 Submitted::Accept(listener) => self.accept(listener),
                 Submitted::StopAccepting(listener) => self.stop_accepting(&mut state, listener),
-                Submitted::Receive(id) => self.receive(id),
+                Submitted::Receive(id) => self.receive(&state, id),
                 Submitted::StopReceiving(id) => self.stop_receiving(&mut state, id),
                 Submitted::Send(id, bytes) => self.send(&mut state, id, bytes),
                 Submitted::Offer(frame, targets) => self.offer(&mut state, &frame, &targets),
@@ -272,11 +272,12 @@ impl SimEngine {
         }
     }
 
-    fn receive(&mut self, id: ConnectionId) {
+    fn receive(&mut self, state: &State, id: ConnectionId) {
         match self.table.open(id) {
             Some(connection) if !connection.ended => {
                 connection.receiving = true;
                 connection.trailing = false;
+                connection.watch.handle_receiving(state.now, true);
                 self.looks.insert(id.slot);
             }
             Some(_) => self.breach(format!("Receive of {id:?}, whose stream has ended")),
@@ -289,6 +290,7 @@ impl SimEngine {
             Some(connection) => {
                 connection.trailing = connection.receiving && state.chance.of(0.5);
                 connection.receiving = false;
+                connection.watch.handle_receiving(state.now, false);
                 self.looks.insert(id.slot);
             }
             None => self.breach(format!("StopReceiving of {id:?}, which is not open")),
@@ -309,6 +311,10 @@ impl SimEngine {
         let sent = |decided: &Outcome| matches!(decided, Outcome::Sent(of, _) if *of == id);
         if self.decided.iter().any(sent) {
             self.breaches.push(format!("a second Send to {id:?} before the first was told"));
+        }
+        let limits = &self.options.promises.addresses;
+        if let Some(wrong) = state.hosts.judge(&mut connection.arrival, &bytes, limits) {
+            self.breaches.push(format!("{id:?} {wrong}: {:?}", connection.arrival));
         }
         connection.watch.handle_send(state.now, &bytes);
         if bytes.starts_with(b"HTTP/1.1 101 ") {

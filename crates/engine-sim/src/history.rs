@@ -8,9 +8,9 @@ mod crowd;
 mod place;
 mod verdict;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use worker::Time;
+use worker::{Addresses, Time};
 
 use crate::{
     chance::Chance,
@@ -30,6 +30,9 @@ const STEPS_MAX: u64 = 20_000_000;
 
 /// How long it takes until everything has come to rest: longer than every timeout.
 const REST: Duration = Duration::from_secs(100);
+
+/// How much earlier than the drain somebody comes who has not heard of it.
+const LATECOMERS_FIRST: Duration = Duration::from_millis(100);
 
 /// How likely a worker acts where a visitor could: there are few of them, and many visitors.
 const WORKER_FIRST: f64 = 0.3;
@@ -122,16 +125,13 @@ impl History {
         let letters_max = scenario.limits.mesh_letters_max as usize;
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
-        let places = endpoints.into_iter().map(|it| Place::new(it, &network, &scenario)).collect();
-        let slow_consumer = scenario.slow_consumer;
-        let mut world = World {
-            scenario,
-            network,
-            chance,
-            ledger: Ledger::new(slow_consumer),
-            visits: Vec::new(),
-            visits_begun: 0,
-        };
+        let addresses =
+            Arc::new(Addresses::new(scenario.addresses, scenario.connections_max, scenario.seed));
+        let places = endpoints.into_iter();
+        let places = places.map(|it| Place::new(it, &network, &scenario, &addresses)).collect();
+        let ledger = Ledger::new(scenario.slow_consumer, scenario.publish_rate_max);
+        let mut world =
+            World { scenario, network, chance, ledger, visits: Vec::new(), visits_begun: 0 };
         let guest = Guest::new(guest, &mut world);
         let crowd = Crowd::new(&mut world);
         let verdict = Verdict::default();
@@ -164,6 +164,7 @@ impl History {
     fn drain(&mut self) -> Result<(), String> {
         let over = self.world.scenario.drain;
         self.crowd.send_latecomers(&mut self.world);
+        self.go_on(self.now() + LATECOMERS_FIRST)?;
         while !self.guest.drain(over) {
             self.go_on(self.now() + Duration::from_millis(100))?;
         }

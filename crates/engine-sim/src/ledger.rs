@@ -2,7 +2,11 @@
 //! that can be checked. Messages of one publisher to one topic arrive in order, each once, and
 //! without a gap for as long as a subscriber is open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use worker::{SlowConsumer, Time};
 
@@ -45,6 +49,8 @@ pub(crate) struct Ledger {
     /// True exactly when messages may be missing, though none out of order, because the policy for
     /// slow consumers drops them.
     may_lose: bool,
+    /// Messages a second that a visitor may publish.
+    rate_max: Option<NonZeroU32>,
     /// Messages that subscribers must have received otherwise.
     lost: u64,
     streams: Vec<Stream>,
@@ -75,8 +81,8 @@ impl Subscription {
 }
 
 impl Ledger {
-    pub(crate) fn new(slow_consumer: SlowConsumer) -> Self {
-        Self { may_lose: slow_consumer != SlowConsumer::Close, ..Self::default() }
+    pub(crate) fn new(slow_consumer: SlowConsumer, rate_max: Option<NonZeroU32>) -> Self {
+        Self { may_lose: slow_consumer != SlowConsumer::Close, rate_max, ..Self::default() }
     }
 
     pub(crate) fn stream(&mut self, to: To, publisher: Option<usize>) -> StreamId {
@@ -106,6 +112,7 @@ impl Ledger {
         by: &mut Subscription,
         opcode: u8,
         received: &[u8],
+        now: Time,
     ) -> Result<(), String> {
         let visitor = by.visitor;
         let (id, number) = parse(received)
@@ -130,6 +137,9 @@ impl Ledger {
         }
         if !is_for(by, stream) {
             return broken("is not for it");
+        }
+        if stream.publisher.is_some() && !stream.is_in_time(number, now, self.rate_max) {
+            return broken("came sooner than it may be published");
         }
         let next = by.next.get(&id).copied().unwrap_or_else(|| first(stream, by.since, number));
         if number < next || number > next && !self.may_lose {
@@ -179,6 +189,18 @@ impl Ledger {
     }
 }
 
+impl Stream {
+    /// Whether a client may have published so many messages by now: a second of its rate at once,
+    /// and the rate from then on.
+    fn is_in_time(&self, number: usize, now: Time, rate_max: Option<NonZeroU32>) -> bool {
+        let (Some(rate), Some(first)) = (rate_max, self.messages.first()) else { return true };
+        let allowed = (now.since(first.sent) + Duration::from_secs(1)).as_nanos()
+            * u128::from(rate.get())
+            / Duration::from_secs(1).as_nanos();
+        number as u128 <= allowed
+    }
+}
+
 fn is_for(by: &Subscription, stream: &Stream) -> bool {
     let is_own = stream.publisher == Some(by.visitor);
     match stream.to {
@@ -213,6 +235,8 @@ mod tests {
     use super::*;
     use crate::frames::TEXT;
 
+    const LATER: Time = Time(100);
+
     fn ledger() -> (Ledger, Subscription, Vec<Vec<u8>>) {
         let mut ledger = Ledger::default();
         let id = ledger.stream(To::Topic(3), Some(1));
@@ -228,7 +252,7 @@ mod tests {
         for from in [0, 1, 2] {
             let (mut ledger, mut by, messages) = ledger();
             for message in &messages[from..] {
-                ledger.receive(&mut by, TEXT, message).unwrap();
+                ledger.receive(&mut by, TEXT, message, LATER).unwrap();
             }
             ledger.take(0);
             ledger.check(&by).unwrap();
@@ -238,11 +262,11 @@ mod tests {
     #[test]
     fn a_gap_a_repetition_a_change_and_a_loss_are_errors() {
         let (mut ledger, mut by, messages) = ledger();
-        ledger.receive(&mut by, TEXT, &messages[3]).unwrap_err();
-        ledger.receive(&mut by, TEXT, &messages[2]).unwrap();
-        ledger.receive(&mut by, TEXT, &messages[2]).unwrap_err();
-        ledger.receive(&mut by, crate::frames::BINARY, &messages[3]).unwrap_err();
-        ledger.receive(&mut by, TEXT, &messages[3][..19]).unwrap_err();
+        ledger.receive(&mut by, TEXT, &messages[3], LATER).unwrap_err();
+        ledger.receive(&mut by, TEXT, &messages[2], LATER).unwrap();
+        ledger.receive(&mut by, TEXT, &messages[2], LATER).unwrap_err();
+        ledger.receive(&mut by, crate::frames::BINARY, &messages[3], LATER).unwrap_err();
+        ledger.receive(&mut by, TEXT, &messages[3][..19], LATER).unwrap_err();
         ledger.check(&by).unwrap();
         ledger.take(0);
         ledger.check(&by).unwrap_err();
@@ -253,7 +277,7 @@ mod tests {
         let (mut ledger, mut by, messages) = ledger();
         let silent = Subscription { since: Time(0), ..Subscription::new(2, vec![3], false, true) };
         ledger.check(&silent).unwrap();
-        ledger.receive(&mut by, TEXT, &messages[2]).unwrap();
+        ledger.receive(&mut by, TEXT, &messages[2], LATER).unwrap();
         ledger.check(&silent).unwrap_err();
     }
 
@@ -262,8 +286,30 @@ mod tests {
         let (mut ledger, _, messages) = ledger();
         let mut own = Subscription::new(1, vec![3], false, false);
         own.since = Time(0);
-        ledger.receive(&mut own, TEXT, &messages[0]).unwrap_err();
+        ledger.receive(&mut own, TEXT, &messages[0], LATER).unwrap_err();
         ledger.take(0);
         ledger.check(&own).unwrap();
+    }
+
+    #[test]
+    fn where_messages_are_dropped_a_gap_is_a_loss_and_a_wrong_order_is_an_error() {
+        let (mut ledger, mut by, messages) = ledger();
+        ledger.may_lose = true;
+        by.since = Time(0);
+        ledger.receive(&mut by, TEXT, &messages[2], LATER).unwrap();
+        assert_eq!(ledger.lost(), 2);
+        ledger.receive(&mut by, TEXT, &messages[1], LATER).unwrap_err();
+        ledger.take(0);
+        ledger.check(&by).unwrap();
+        assert_eq!(ledger.lost(), 3, "the last one has not come");
+    }
+
+    #[test]
+    fn who_publishes_faster_than_it_may_is_noticed() {
+        let (mut ledger, mut by, messages) = ledger();
+        ledger.rate_max = NonZeroU32::new(1);
+        ledger.receive(&mut by, TEXT, &messages[1], LATER).unwrap();
+        ledger.receive(&mut by, TEXT, &messages[2], LATER).unwrap_err();
+        ledger.receive(&mut by, TEXT, &messages[2], Time(1_000_000_000)).unwrap();
     }
 }

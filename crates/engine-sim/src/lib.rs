@@ -16,6 +16,7 @@ mod engine;
 mod frames;
 mod guest;
 mod history;
+mod hosts;
 mod ledger;
 mod link;
 mod network;

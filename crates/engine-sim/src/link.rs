@@ -1,9 +1,6 @@
 //! A connection as the network knows it: two ends and a pipe each way.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use worker::{Failure, Slot};
 
@@ -60,13 +57,13 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(
-        id: LinkId,
+        address: SocketAddr,
         listener: (usize, usize),
         latency: Duration,
         pipe: impl Fn() -> Pipe,
     ) -> Self {
         Self {
-            address: address(id),
+            address,
             listener,
             latency,
             established: false,
@@ -98,15 +95,4 @@ impl Link {
     pub(crate) fn to(&mut self, side: Side) -> &mut Pipe {
         self.from(side.other())
     }
-}
-
-/// Every other client comes from an IPv6 address, and none from the address of another.
-fn address(id: LinkId) -> SocketAddr {
-    let number = u32::try_from(id).unwrap_or(u32::MAX);
-    let ip = if number.is_multiple_of(2) {
-        IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 | number >> 1))
-    } else {
-        IpAddr::V6(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(number)))
-    };
-    SocketAddr::new(ip, 40_000)
 }

@@ -23,6 +23,7 @@ use crate::{
     client::Client,
     deeds::{Deed, Deeds},
     engine::SimEngine,
+    hosts::{self, Hosts},
     link::{Link, LinkId, Side},
     options::{EngineOptions, NetworkOptions},
     pipe::{Pipe, Segment},
@@ -68,6 +69,8 @@ pub(crate) struct State {
     /// By member of the mesh: whether somebody has woken it.
     pub(crate) woken: Vec<Arc<AtomicBool>>,
     pub(crate) reached: Reached,
+    /// What addresses have of all engines together.
+    pub(crate) hosts: Hosts,
     deeds: Deeds,
     /// Links at whose client's end something has happened, each once.
     client_news: Vec<LinkId>,
@@ -133,7 +136,8 @@ impl State {
         let (send_buffer_bytes, window_bytes) =
             (self.options.send_buffer_bytes, self.options.window_bytes);
         let pipe = || Pipe::new(send_buffer_bytes, window_bytes);
-        self.links.push(Link::new(id, listener, latency, pipe));
+        let address = hosts::address(id, self.options.hosts);
+        self.links.push(Link::new(address, listener, latency, pipe));
         self.at(self.now + latency, Happening::Knock(id));
         id
     }
@@ -366,6 +370,7 @@ impl Network {
             listeners: Vec::new(),
             woken: Vec::new(),
             reached: Reached::default(),
+            hosts: Hosts::default(),
             client_news: Vec::new(),
             server_news: Vec::new(),
         };

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use worker::AddressLimits;
+
 /// Who moves the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
@@ -32,6 +34,8 @@ pub struct NetworkOptions {
     pub segment_bytes_max: usize,
     /// Clients that wait to be accepted on a listener.
     pub backlog: usize,
+    /// So many addresses, or networks of 64 bits, clients come from in turn; 0: each its own.
+    pub hosts: usize,
     /// What goes wrong.
     pub faults: Faults,
     /// So many of the last deeds are remembered.
@@ -108,4 +112,6 @@ pub struct Promises {
     pub pong_timeout: Duration,
     /// Whose socket takes nothing for so long, a Close frame's time included, is cut.
     pub stall_max: Duration,
+    /// What an address may have, no more and no less.
+    pub addresses: AddressLimits,
 }

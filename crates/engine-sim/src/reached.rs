@@ -65,6 +65,9 @@ const PONG_TIMER: &str = "timer: pong";
 const WRITE_TIMER: &str = "timer: write";
 const AGE_TIMER: &str = "timer: age";
 
+/// A client was not read from because it had published faster than it may.
+const RATE_PAUSE: &str = "paused by rate";
+
 /// Reasons that nothing in this build closes for.
 const UNBUILT: [CloseReason; 5] = [
     CloseReason::UnsupportedData,
@@ -73,10 +76,6 @@ const UNBUILT: [CloseReason; 5] = [
     CloseReason::TokenExpired,
     CloseReason::InternalError,
 ];
-
-/// Reasons that no history has: the simulated network gives no addresses to count by.
-const UNSIMULATED: [RefusalReason; 2] =
-    [RefusalReason::AddressConnections, RefusalReason::AddressRate];
 
 /// How often each row was reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,6 +107,7 @@ impl Reached {
         for reason in DropReason::ALL {
             self.add(&dropped(reason), report.messages_dropped[reason as usize]);
         }
+        self.add(RATE_PAUSE, report.rate_pauses);
         self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);
         self.add(PONG_TIMER, report.closed[CloseReason::NoPong as usize]);
         self.add(WRITE_TIMER, report.closed[CloseReason::Stalled as usize]);
@@ -128,10 +128,10 @@ impl Reached {
 
 /// Every row that must be reached.
 fn rows() -> impl Iterator<Item = String> {
-    let timers = [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER];
+    let reported = [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER, RATE_PAUSE];
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
-    let named = ROWS.into_iter().chain(timers).map(str::to_owned);
-    let refusals = RefusalReason::ALL.into_iter().filter(|reason| !UNSIMULATED.contains(reason));
+    let named = ROWS.into_iter().chain(reported).map(str::to_owned);
+    let refusals = RefusalReason::ALL.into_iter();
     let drops = DropReason::ALL.into_iter().map(dropped);
     named.chain(closes.map(closed)).chain(drops).chain(refusals.map(refused))
 }

@@ -1,10 +1,10 @@
 //! What a seed makes of a history before it begins: how large it is, which bounds, which network,
 //! and who comes to visit. Nine in ten are small and quick; one in ten has a thousand connections.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use hub::OriginRule;
-use worker::{Limits, SlowConsumer, Time};
+use worker::{AddressLimits, Addresses, Limits, SlowConsumer, Time};
 
 use crate::{
     chance::Chance,
@@ -56,6 +56,10 @@ pub(crate) struct Scenario {
     pub(crate) publications_min: usize,
     pub(crate) report_period: Duration,
     pub(crate) slow_consumer: SlowConsumer,
+    /// What an address may have of all workers.
+    pub(crate) addresses: AddressLimits,
+    /// Messages a second that a visitor may publish.
+    pub(crate) publish_rate_max: Option<NonZeroU32>,
     /// True exactly when the engine breaks its contract by using slots again too early.
     pub(crate) reuses_slots: bool,
     pub(crate) drain: Duration,
@@ -81,6 +85,7 @@ impl Scenario {
         // Many bytes in many pieces would take too long.
         let is_wide = is_large || message_bytes > 200;
         let pieces = if is_wide { &[64, 1_024][..] } else { &[7, 64, 1_024] };
+        let hosts = if !is_calm && chance.of(0.3) { *chance.one(&[1, 2, 3, 6]) } else { 0 };
         let limits = limits(is_calm, is_wide, chance);
         let lasts = milliseconds(chance, 300_000..=360_000);
         let seconds = lasts.as_secs();
@@ -98,7 +103,7 @@ impl Scenario {
             }),
             topics: if is_large { chance.number(20..=60) } else { chance.number(1..=4) },
             topics_per_visitor_max: if is_large { 2 } else { 4 },
-            network: network(seed, is_calm, is_wide, chance, pieces),
+            network: NetworkOptions { hosts, ..network(seed, is_calm, is_wide, chance, pieces) },
             message_bytes,
             receive_buffer_bytes: *chance.one(pieces),
             held_bytes_max: if is_calm { 1 << 30 } else { limits.fanout_bytes_max },
@@ -126,6 +131,11 @@ impl Scenario {
             report_period: milliseconds(chance, 1_000..=10_000),
             drain: milliseconds(chance, 0..=3_000),
             slow_consumer: *chance.one(&POLICIES),
+            addresses: AddressLimits {
+                connections_max: limit(hosts > 0, chance, &[3, 8]),
+                handshakes_rate: limit(hosts > 0, chance, &[1, 3, 10]),
+            },
+            publish_rate_max: limit(true, chance, &[1, 5, 50]),
             reuses_slots: false,
         }
     }
@@ -136,6 +146,7 @@ impl Scenario {
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,
             stall_max: self.write_timeout + self.close_timeout,
+            addresses: self.addresses,
         }
     }
 
@@ -150,7 +161,7 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn worker(&self, member: u16) -> worker::Options {
+    pub(crate) fn worker(&self, member: u16, addresses: &Arc<Addresses>) -> worker::Options {
         worker::Options {
             connections_max: self.connections_max,
             listeners: 1,
@@ -160,8 +171,8 @@ impl Scenario {
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,
             coalesce_delay: self.coalesce_delay,
-            addresses: None,
-            publish_rate_max: None,
+            addresses: (self.network.hosts > 0).then(|| Arc::clone(addresses)),
+            publish_rate_max: self.publish_rate_max,
             connection_age_max: self.connection_age_max,
             slow_consumer: self.slow_consumer,
             limits: self.limits.clone(),
@@ -188,6 +199,11 @@ impl Scenario {
         let lasts = u64::try_from(self.lasts.as_nanos()).unwrap_or(u64::MAX);
         begin + Duration::from_nanos(chance.long(0..=lasts))
     }
+}
+
+/// A limit that is there half of the time, if it may be.
+fn limit(may_be: bool, chance: &mut Chance, limits: &[u32]) -> Option<NonZeroU32> {
+    if may_be && chance.of(0.5) { NonZeroU32::new(*chance.one(limits)) } else { None }
 }
 
 fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Duration {
@@ -219,6 +235,7 @@ fn network(
         segment_bytes_max: *chance.one(pieces).max(&10),
         backlog: if is_calm { 4096 } else { *chance.one(&[1, 5, 4096]) },
         faults: if is_calm { Faults::NONE } else { faults(chance) },
+        hosts: 0,
         deeds_max: 0,
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use worker::{ConnectionId, Slot, Time};
 
-use crate::{link::LinkId, tally::Tally, watch::Watch};
+use crate::{hosts::Arrival, link::LinkId, tally::Tally, watch::Watch};
 
 /// Where a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) rests_from_sending_until: Time,
     /// What its worker owes it.
     pub(crate) watch: Watch,
+    /// How things stood when it was accepted.
+    pub(crate) arrival: Arrival,
     /// Where its socket is in what it has taken.
     pub(crate) tally: Tally,
 }
@@ -87,7 +89,12 @@ impl Table {
     }
 
     /// Gives a link the lowest free slot: a slot that was just freed is soon used again.
-    pub(crate) fn insert(&mut self, link: LinkId, now: Time) -> Option<ConnectionId> {
+    pub(crate) fn insert(
+        &mut self,
+        link: LinkId,
+        arrival: Arrival,
+        now: Time,
+    ) -> Option<ConnectionId> {
         let slot = self.free.pop_first()?;
         self.slots_used = self.slots_used.max(slot + 1);
         let place = &mut self.places[slot as usize];
@@ -102,6 +109,7 @@ impl Table {
             rests_until: Time(0),
             rests_from_sending_until: Time(0),
             watch: Watch::new(now),
+            arrival,
             tally: Tally::Nothing,
         });
         Some(ConnectionId { slot, generation: place.generation })

@@ -429,7 +429,9 @@ impl Visitor {
         }
         match frame.opcode {
             TEXT | BINARY => {
-                world.ledger.receive(&mut self.subscription, frame.opcode, &frame.payload)?;
+                let World { ledger, network, .. } = world;
+                let by = &mut self.subscription;
+                ledger.receive(by, frame.opcode, &frame.payload, network.now())?;
             }
             PING if self.plan.answers_pings && self.phase == Phase::Open => {
                 self.send(PONG, true, &frame.payload, world);

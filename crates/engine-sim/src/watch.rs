@@ -36,6 +36,9 @@ pub(crate) struct Watch {
     refusing: Option<Time>,
     /// When it last ceased to.
     writable: Time,
+    /// True exactly when its worker has stopped receiving from it, and when it last went on.
+    is_paused: bool,
+    resumed: Option<Time>,
     /// Why it carries no more bytes, if the worker was told.
     pub(crate) failure: Option<Failure>,
     /// When its close was submitted, and whether it was being received from.
@@ -53,6 +56,8 @@ impl Watch {
             has_refused: false,
             refusing: None,
             writable: now,
+            is_paused: false,
+            resumed: None,
             failure: None,
             ended: None,
         }
@@ -91,6 +96,13 @@ impl Watch {
         (self.refusing, self.writable) = (None, now);
     }
 
+    pub(crate) fn handle_receiving(&mut self, now: Time, is_receiving: bool) {
+        if is_receiving && self.is_paused {
+            self.resumed = Some(now);
+        }
+        self.is_paused = !is_receiving;
+    }
+
     pub(crate) fn handle_close(&mut self, now: Time, receiving: bool) {
         self.ended.get_or_insert((now, receiving));
     }
@@ -104,7 +116,13 @@ impl Watch {
         }
         let interval = promises.ping_interval.filter(|_| self.is_open && !self.is_closing)?;
         if let Some(pinged) = self.pinged {
-            let since = pinged.max(self.writable).max(since);
+            if self.is_paused {
+                // Nobody would hear its pong.
+                return None;
+            }
+            // Whoever was paused meanwhile is looked at once more in an interval.
+            let resumed = self.resumed.map_or(pinged, |resumed| resumed + interval);
+            let since = pinged.max(self.writable).max(resumed).max(since);
             let is_due = now.since(since) > promises.pong_timeout + GRACE;
             return is_due.then_some("has not answered a ping, and is not cut");
         }
@@ -138,12 +156,15 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use worker::AddressLimits;
+
     use super::*;
 
     const PROMISES: Promises = Promises {
         ping_interval: Some(Duration::from_secs(10)),
         pong_timeout: Duration::from_secs(3),
         stall_max: Duration::from_secs(20),
+        addresses: AddressLimits { connections_max: None, handshakes_rate: None },
     };
 
     fn seconds(number: u64) -> Time {
@@ -179,6 +200,17 @@ mod tests {
         watch.handle_writable(seconds(24));
         assert_eq!(watch.debt(&PROMISES, Time(0), seconds(40)), None);
         assert!(watch.debt(&PROMISES, Time(0), seconds(42)).is_some(), "it is silent again");
+    }
+
+    #[test]
+    fn who_is_not_received_from_owes_no_pong_before_it_is_looked_at_again() {
+        let mut watch = open();
+        watch.handle_ping(seconds(10));
+        watch.handle_receiving(seconds(11), false);
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(40)), None);
+        watch.handle_receiving(seconds(40), true);
+        assert_eq!(watch.debt(&PROMISES, Time(0), seconds(55)), None);
+        assert!(watch.debt(&PROMISES, Time(0), seconds(56)).is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ringway_sim::{
     Client, ClientRead, Clock, EngineOptions, Faults, Network, NetworkOptions, Promises, SimEngine,
 };
 use worker::{
-    ListenerId,
+    AddressLimits, ListenerId,
     conformance::{self, Bed, BedOptions, Peer, PeerRead},
 };
 
@@ -28,6 +28,7 @@ impl SimBed {
             window_bytes: 30_000,
             segment_bytes_max: 16_000,
             backlog: 4096,
+            hosts: 0,
             faults,
             deeds_max: 0,
         });
@@ -42,6 +43,7 @@ impl SimBed {
                         ping_interval: None,
                         pong_timeout: Duration::ZERO,
                         stall_max: Duration::MAX,
+                        addresses: AddressLimits { connections_max: None, handshakes_rate: None },
                     },
                     reuses_slots: false,
                 })

@@ -39,18 +39,24 @@ impl Rates {
         if index >= self.whole_at.len() {
             self.whole_at.resize(index + 1, 0);
         }
-        let whole_at = self.whole_at[index].max(now.0) + self.period_ns;
-        self.whole_at[index] = whole_at;
-        // Whether there is room for the next one now.
-        let due = (whole_at + self.period_ns).saturating_sub(self.burst_ns);
-        due > now.0
+        self.whole_at[index] = self.whole_at[index].max(now.0) + self.period_ns;
+        self.is_over(connection, now)
+    }
+
+    /// Whether the connection's allowance has no room for another message now.
+    pub(crate) fn is_over(&self, connection: ConnectionId, now: Time) -> bool {
+        self.due(connection) > now
     }
 
     /// The connection is paused until its allowance has room for one message.
     pub(crate) fn pause(&mut self, connection: ConnectionId) {
+        self.paused.push(Reverse((self.due(connection), connection)));
+    }
+
+    /// When there is room for one message.
+    fn due(&self, connection: ConnectionId) -> Time {
         let whole_at = self.whole_at.get(connection.slot as usize).copied().unwrap_or_default();
-        let due = (whole_at + self.period_ns).saturating_sub(self.burst_ns);
-        self.paused.push(Reverse((Time(due), connection)));
+        Time((whole_at + self.period_ns).saturating_sub(self.burst_ns))
     }
 
     /// The next connection that may go on.

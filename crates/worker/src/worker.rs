@@ -339,6 +339,14 @@ impl<H: Handler> Worker<H> {
         if record.state != State::Open || !(was_paused || record.held_bytes() > 0) {
             return;
         }
+        // Its handler lets it go on; it may have sent more than its rate all the same.
+        let now = self.core.now();
+        if was_paused
+            && let Some(rates) = &mut self.core.rates
+            && rates.is_over(connection, now)
+        {
+            return rates.pause(connection);
+        }
         let mut held = self.core.release_held(connection).unwrap_or_default();
         let share = self.core.shares.whole();
         let taken = self.decode(endpoint, connection, &mut held, share);

@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         match caught {
             Some(broken) => {
                 let seeds = broken.seed + 1;
-                println!("{:<22} {:<42} {seeds:>4}  {}", canary.name, canary.says, broken.what);
+                let what = broken.what.lines().next().unwrap_or_default();
+                println!("{:<22} {:<42} {seeds:>4}  {what}", canary.name, canary.says);
             }
             None => {
                 missed += 1;

@@ -121,14 +121,15 @@ impl SimEngine {
                 break;
             }
             let slots = self.table.slots_used();
-            let Some(connection) = self.table.insert(link, state.now) else { break };
+            let peer = state.address(link);
+            let arrival = state.hosts.enter(peer, state.now);
+            let Some(connection) = self.table.insert(link, arrival, state.now) else { break };
             if connection.slot >= slots {
                 self.grown = state.now;
             }
             state.place(link, Some(connection.slot));
             state.note(link as u64, "accepted", connection.slot as usize);
             self.accepted += 1;
-            let peer = state.address(link);
             self.told.push(Outcome::Accepted(connection, listener, peer));
         }
         let empty = !state.has_waiting(self.member, index);
@@ -156,6 +157,7 @@ impl SimEngine {
             Phase::Ended => {
                 state.note(connection.link as u64, "closed", slot as usize);
                 state.place(connection.link, None);
+                state.hosts.leave(&connection.arrival);
                 self.table.remove(slot);
                 self.closed += 1;
                 self.told.push(Outcome::Closed(id));

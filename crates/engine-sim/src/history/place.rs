@@ -1,10 +1,10 @@
 //! A worker with what it runs on, and how its turns come.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use hub::{Hub, Letter};
 use mesh::{Endpoint, Member};
-use worker::{ConnectionId, Time, Worker};
+use worker::{Addresses, ConnectionId, Time, Worker};
 
 use crate::{
     bounds,
@@ -48,7 +48,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(endpoint: Endpoint<Letter>, network: &Network, scenario: &Scenario) -> Self {
+    pub(super) fn new(
+        endpoint: Endpoint<Letter>,
+        network: &Network,
+        scenario: &Scenario,
+        addresses: &Arc<Addresses>,
+    ) -> Self {
         let Member(member) = endpoint.member();
         let begin = network.now();
         let its = scenario.moves.iter().filter(|(_, worker)| *worker == usize::from(member));
@@ -56,7 +61,7 @@ impl Place {
         moves.sort_unstable_by(|a, b| b.cmp(a));
         Self {
             worker: Worker::new(
-                scenario.worker(member),
+                scenario.worker(member, addresses),
                 Hub::new(scenario.hub(member)),
                 endpoint.member(),
                 begin,

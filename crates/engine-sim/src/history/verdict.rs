@@ -61,6 +61,8 @@ impl Verdict {
         let stated = reason.map_or("nothing", CloseReason::label);
         match visit.end {
             End::Refused(503) => Ok(()),
+            // Whether its address took too much, the engine has judged.
+            End::Refused(429) if world.scenario.network.hosts > 0 => Ok(()),
             End::Refused(status) if visit.answer == Some(status) => Ok(()),
             // Its request was not complete in time, on a bad way.
             End::Refused(408) if !world.scenario.is_calm => Ok(()),

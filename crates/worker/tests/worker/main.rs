@@ -449,6 +449,22 @@ fn a_client_over_its_rate_waits_and_loses_nothing() {
     assert_eq!((report.gauges.publishers_paused, report.gauges.partial_bytes), (0, 0));
 }
 
+/// Its handler's pause hid that it was over its rate.
+#[test]
+fn a_client_over_its_rate_waits_though_its_handler_lets_it_go_on() {
+    let mut rig = Rig::new(|options| options.publish_rate_max = NonZeroU32::new(1));
+    let client = rig.connect();
+    rig.receive(client, &["pause", "2", "3"].map(text).concat());
+    rig.settle();
+    rig.resume(client);
+    rig.settle();
+    assert_eq!(rig.handler().messages, ["pause"]);
+    rig.pass(SECOND);
+    assert_eq!(rig.handler().messages, ["pause", "2"]);
+    rig.pass(SECOND);
+    assert_eq!(rig.handler().messages, ["pause", "2", "3"]);
+}
+
 #[test]
 fn an_address_that_has_all_it_may_is_told_so_until_one_of_its_connections_is_gone() {
     let limits = AddressLimits { connections_max: NonZeroU32::new(1), handshakes_rate: None };
