@@ -217,7 +217,9 @@ fn every_message_arrives_once_and_in_order_wherever_it_was_published() {
     let stats = gateway.stats_at_rest();
     assert!(sum(&stats, &["messages_delivered"]) >= delivered, "{stats:#}");
     assert_eq!(sum(&stats, &["messages_received"]), senders as u64 * u64::from(MESSAGES));
-    assert_eq!(sum(&stats, &["messages_dropped"]), 0, "{stats:#}");
+    // A churner may leave while a message is on its way to it.
+    let gone = sum(&stats, &["dropped", "gone"]);
+    assert_eq!(sum(&stats, &["messages_dropped"]), gone, "{stats:#}");
     for worker in workers(&stats) {
         for reason in ["slow_consumer", "protocol_error", "over_budget", "stalled"] {
             assert_eq!(worker["closed"][reason].as_u64().unwrap_or(0), 0, "{reason}");
