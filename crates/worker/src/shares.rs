@@ -13,21 +13,20 @@ const COUNTERS: usize = 1024;
 pub(crate) struct Shares {
     frames_max: u32,
     taken: Box<[u32; COUNTERS]>,
-    /// True exactly when some counter is not zero.
-    is_begun: bool,
+    /// Which of them are not zero: mostly few.
+    begun: Vec<usize>,
 }
 
 impl Shares {
     /// Nobody has had anything.
     pub(crate) fn new(frames_max: u32) -> Self {
-        Self { frames_max, taken: Box::new([0; COUNTERS]), is_begun: false }
+        Self { frames_max, taken: Box::new([0; COUNTERS]), begun: Vec::with_capacity(COUNTERS) }
     }
 
     /// Everybody has a whole share again.
     pub(crate) fn begin_turn(&mut self) {
-        if self.is_begun {
-            self.taken.fill(0);
-            self.is_begun = false;
+        while let Some(index) = self.begun.pop() {
+            self.taken[index] = 0;
         }
     }
 
@@ -43,14 +42,17 @@ impl Shares {
 
     /// So many more frames were decoded.
     pub(crate) fn take(&mut self, slot: Slot, frames: u32) {
-        let taken = &mut self.taken[slot as usize % COUNTERS];
+        let index = slot as usize % COUNTERS;
+        let taken = &mut self.taken[index];
+        if *taken == 0 && frames > 0 {
+            self.begun.push(index);
+        }
         *taken = taken.saturating_add(frames);
-        self.is_begun = true;
     }
 
     /// Memory that is reserved whatever the load.
     pub(crate) fn fixed_bytes(&self) -> usize {
-        size_of_val(&*self.taken)
+        size_of_val(&*self.taken) + self.begun.capacity() * size_of::<usize>()
     }
 }
 

@@ -240,7 +240,9 @@ impl<H: Handler> Worker<H> {
             (State::Open, _) => {
                 let left = self.core.shares.left(connection.slot);
                 let taken = self.decode(endpoint, connection, bytes, left);
-                self.keep_rest(connection, &bytes[taken..]);
+                if taken < bytes.len() {
+                    self.keep_rest(connection, &bytes[taken..]);
+                }
             }
             (State::Closing, farewell) => {
                 let identity = self.core.connections.identity_mut(connection.slot);
@@ -259,7 +261,7 @@ impl<H: Handler> Worker<H> {
     /// Keeps what an open connection has sent beyond its share of the turn, or at its pause.
     fn keep_rest(&mut self, connection: ConnectionId, rest: &[u8]) {
         let Some(record) = self.core.connections.get(connection) else { return };
-        if rest.is_empty() || record.state != State::Open {
+        if record.state != State::Open {
             return;
         }
         if !record.has(Flags::PAUSED) {
@@ -323,6 +325,9 @@ impl<H: Handler> Worker<H> {
         let now = self.core.now();
         while let Some(connection) = self.core.rates.as_mut().and_then(|it| it.poll_due(now)) {
             self.core.resume(connection);
+        }
+        if self.core.resumed.is_empty() && self.core.deferred.is_empty() {
+            return;
         }
         for connection in mem::take(&mut self.core.resumed) {
             self.go_on_with(endpoint, connection);
