@@ -69,7 +69,7 @@ impl Bad {
         let is_alone = url.target != room.target;
         let buffer = (behaviour != Behaviour::Flood).then_some(RECEIVE_BUFFER_BYTES);
         let streams = (0..if is_alone { 1 } else { count })
-            .map(|number| peers::open(&url, number, buffer))
+            .map(|number| peers::open(&url, number, buffer, None))
             .collect::<Outcome<Vec<TcpStream>>>()?;
         let (over, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut work = Work { url, streams, over: Arc::clone(&over), done: Arc::clone(&done) };
@@ -162,7 +162,7 @@ impl Work {
         while !self.is_over() {
             // Dropping resets.
             drop(self.streams.swap_remove(0));
-            self.streams.push(peers::open(&self.url, number, Some(RECEIVE_BUFFER_BYTES))?);
+            self.streams.push(peers::open(&self.url, number, Some(RECEIVE_BUFFER_BYTES), None)?);
             number += 1;
             self.done.fetch_add(1, Ordering::Relaxed);
             thread::sleep(pause);

@@ -7,6 +7,7 @@ mod bad;
 mod capacity;
 mod crowd;
 mod gateway;
+mod hostile;
 mod isolation;
 mod memory;
 mod pause;
@@ -45,6 +46,8 @@ enum Check {
     StalledMemory(stalled_memory::Options),
     /// Bad clients beside good ones: what the good ones notice.
     Isolation(isolation::Options),
+    /// Attacks from one address while others are served.
+    Hostile(hostile::Options),
     /// User memory of an idle connection.
     Memory(memory::Options),
     /// A second process takes over while the first drains.
@@ -62,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::SlowConsumer(options) => slow_consumer::run(options),
         Check::StalledMemory(options) => stalled_memory::run(options),
         Check::Isolation(options) => isolation::run(options),
+        Check::Hostile(options) => hostile::run(options),
         Check::Memory(options) => memory::run(options),
         Check::Restart(options) => restart::run(options),
     }

@@ -140,7 +140,9 @@ fn run_one(options: &Options, policy: &str, claims: &mut Claims) -> Outcome<()> 
 fn open_stalled(gateway: &Gateway, count: u32) -> Outcome<Vec<TcpStream>> {
     let (room, own) = (gateway.url("/ws/room")?, gateway.url("/ws/own-{i}")?);
     let url = |number: u32| if number.is_multiple_of(2) { &room } else { &own };
-    (0..count).map(|number| peers::open(url(number), number, Some(RECEIVE_BUFFER_BYTES))).collect()
+    (0..count)
+        .map(|number| peers::open(url(number), number, Some(RECEIVE_BUFFER_BYTES), None))
+        .collect()
 }
 
 /// Publishes to everybody and to each of the stalled, and looks at the gateway meanwhile.
