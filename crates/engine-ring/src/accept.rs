@@ -4,9 +4,14 @@
 //! slot; who finds none waits in the listener's queue.
 //!
 //! ```text
-//!     Idle ──▶ Accepting ──▶ Settling ──▶ Stopping ──▶ Emptying ⇄ (accept, cancel) ──▶ Closing ──▶ Closed
-//!                 nobody new comes in   cancel what is armed   until nothing was accepted
+//! Idle ─▶ Accepting ─▶ Settling ─▶ Stopping ─▶ Emptying ─▶ Closing ─▶ Closed
+//!             │                        ▲
+//!             └────────────────────────┘
 //! ```
+//!
+//! Settling: accepts go on and SYNs are dropped; left out where nobody is on the way, or where the
+//! kernel moves who is. Stopping: what is armed is cancelled. Emptying: each accept is cancelled at
+//! once, until none takes anything.
 //!
 //! A listener that only stopped accepting would keep its share of new clients, who would hang: it is
 //! emptied and closed. The armed accepts hold it open, so they are cancelled first. The kernel resets
