@@ -62,8 +62,8 @@ enum Submitted {
 pub(crate) struct MessageCounts {
     /// Sockets took them whole.
     pub(crate) taken: u64,
-    /// Sockets did not take them whole, and their worker cannot know: they were offered to one that
-    /// had failed, or the close was submitted before their outcome was told.
+    /// Sockets did not take them whole, and their worker cannot know: the close was submitted before
+    /// their outcome was told.
     pub(crate) unknown: u64,
 }
 
@@ -349,10 +349,7 @@ impl SimEngine {
             }
             let outcome = transmit(state, self.storm_until, connection, frame, &mut self.messages);
             state.note(connection.link as u64, "offered", taken(&outcome));
-            match outcome {
-                Ok(taken) => self.untold.push((id, Tally::left_of(frame, taken))),
-                Err(_) => self.messages.unknown += Tally::left_of(frame, 0),
-            }
+            self.untold.push((id, Tally::left_of(frame, taken(&outcome))));
             if outcome != Ok(frame.len()) {
                 self.looks.insert(*slot);
                 self.decided.push(Outcome::refused(id, frame.clone(), outcome));

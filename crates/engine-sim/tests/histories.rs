@@ -19,3 +19,16 @@ fn the_same_seed_is_the_same_history_and_another_is_another() {
     }
     assert_eq!(fingerprints.len(), SEEDS.len());
 }
+
+/// What histories have found, and is mended.
+#[test]
+fn histories_that_were_broken_are_not_any_more() {
+    for (seed, what) in [
+        (1, "a publisher that was held back went on whatever its rate"),
+        (3524, "a publisher was blamed for a pong as soon as it could be heard again"),
+    ] {
+        if let Err(broken) = run(seed, 0) {
+            panic!("seed {seed}, where {what}: {}", broken.what);
+        }
+    }
+}

@@ -303,6 +303,17 @@ impl Core {
         }
     }
 
+    /// It is received from again: from now on it has all the time there is for its pong, which
+    /// nobody could hear before.
+    pub(crate) fn await_pong_anew(&mut self, connection: ConnectionId) {
+        let now_us = self.now_us();
+        if let Some(record) = self.connections.get_mut(connection)
+            && record.has(Flags::AWAITING_PONG)
+        {
+            record.timed_us = now_us;
+        }
+    }
+
     // The handler's wishes.
 
     pub(crate) fn fanout_room(&self, publications: usize, bytes: usize) -> bool {

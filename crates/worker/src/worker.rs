@@ -344,12 +344,13 @@ impl<H: Handler> Worker<H> {
         if record.state != State::Open || !(was_paused || record.held_bytes() > 0) {
             return;
         }
-        // Its handler lets it go on; it may have sent more than its rate all the same.
         let now = self.core.now();
         if was_paused
             && let Some(rates) = &mut self.core.rates
             && rates.is_over(connection, now)
         {
+            // Its handler lets it go on; it has sent more than its rate all the same.
+            self.core.report.rate_pauses += 1;
             return rates.pause(connection);
         }
         let mut held = self.core.release_held(connection).unwrap_or_default();
@@ -364,6 +365,7 @@ impl<H: Handler> Worker<H> {
                 self.core.handle_finished(connection);
             }
             State::Open | State::Closing if was_paused => {
+                self.core.await_pong_anew(connection);
                 let receive = Operation::Receive { connection };
                 self.core.outbox.push(Outgoing::Operation(receive));
             }

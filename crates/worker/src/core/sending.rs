@@ -169,9 +169,8 @@ impl Core {
                     return self.count_dropped(frame.messages.into(), DropReason::SlowConsumer);
                 }
                 if record.state == State::Terminating {
-                    // What has begun is cut, and what has not is not queued any more.
-                    let lost = if taken.taken == 0 { frame.messages } else { 0 };
-                    return self.count_dropped(lost.into(), DropReason::Gone);
+                    let lost = frame.messages_left(taken.taken);
+                    return self.count_dropped(lost, DropReason::Gone);
                 }
                 let charge = self.frame_charge();
                 let count = taken.taken;
