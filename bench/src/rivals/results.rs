@@ -165,7 +165,7 @@ impl Results {
         rows
     }
 
-    /// Both tables, behind the facts of the run.
+    /// Both tables, behind the facts of the run; what nobody was measured for has no column.
     pub(crate) fn markdown(&self, facts: &[String]) -> String {
         let mut text = String::from("# Ringway beside its rivals\n\n");
         for fact in facts {
@@ -194,11 +194,14 @@ impl Results {
     }
 
     fn push_table(&self, text: &mut String, cell: impl Fn(&Row, Column) -> Option<String>) {
-        let names = Column::ALL.map(Column::name).join(" | ");
-        let _ = writeln!(text, "| server | {names} |\n|---|---|---|---|---|");
+        let measured = |column: &Column| !self.ranked(*column).is_empty();
+        let columns: Vec<_> = Column::ALL.into_iter().filter(measured).collect();
+        let names: String = columns.iter().map(|column| format!(" {} |", column.name())).collect();
+        let _ = writeln!(text, "| server |{names}\n|---|{}", "---|".repeat(columns.len()));
         for row in self.sorted() {
-            let cells = Column::ALL.map(|column| cell(row, column).unwrap_or_else(|| "–".into()));
-            let _ = writeln!(text, "| {} | {} |", row.title, cells.join(" | "));
+            let cell = |column: &Column| cell(row, *column).unwrap_or_else(|| "–".into());
+            let cells: String = columns.iter().map(|column| format!(" {} |", cell(column))).collect();
+            let _ = writeln!(text, "| {} |{cells}", row.title);
         }
     }
 }
@@ -234,12 +237,12 @@ mod tests {
         let text = results.markdown(&["a fact".to_owned()]);
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("| ")).collect();
         assert!(text.contains("* a fact\n"));
-        assert_eq!(lines[1], "| RINGWAY | 5.00 (4.00 – 10.00) | – | – | – |");
-        assert_eq!(lines[2], "| CHEAP | 5.00 (5.00 – 5.00) | – | – | – |");
-        assert_eq!(lines[3], "| DEAR | 12.00 (10.00 – 20.00) | – | – | – |");
-        assert_eq!(lines[5], "| RINGWAY | 1.00 (1.00 – 1.00) | – | – | – |");
-        assert_eq!(lines[6], "| CHEAP | 0.50 (0.50 – 0.50) | – | – | – |");
-        assert_eq!(lines[7], "| DEAR | 2.00 (2.00 – 3.00) | – | – | – |");
+        assert_eq!(lines[1], "| RINGWAY | 5.00 (4.00 – 10.00) |");
+        assert_eq!(lines[2], "| CHEAP | 5.00 (5.00 – 5.00) |");
+        assert_eq!(lines[3], "| DEAR | 12.00 (10.00 – 20.00) |");
+        assert_eq!(lines[5], "| RINGWAY | 1.00 (1.00 – 1.00) |");
+        assert_eq!(lines[6], "| CHEAP | 0.50 (0.50 – 0.50) |");
+        assert_eq!(lines[7], "| DEAR | 2.00 (2.00 – 3.00) |");
     }
 
     #[test]
@@ -248,8 +251,8 @@ mod tests {
         results.add(0, Column::Echo, 1, 123_456.0);
         results.add(1, Column::Echo, 1, 61_728.0);
         let text = results.markdown(&[]);
-        assert!(text.contains("| RINGWAY | – | – | 123,500 (123,500 – 123,500) | – |"), "{text}");
-        assert!(text.contains("| DEAR | – | – | 2.00 (2.00 – 2.00) | – |"), "{text}");
+        assert!(text.contains("| RINGWAY | 123,500 (123,500 – 123,500) |"), "{text}");
+        assert!(text.contains("| DEAR | 2.00 (2.00 – 2.00) |"), "{text}");
         let ranked = results.ranked(Column::Echo);
         assert_eq!(ranked.iter().map(|(title, _)| *title).collect::<Vec<_>>(), ["RINGWAY", "DEAR"]);
     }
