@@ -243,11 +243,12 @@ impl Deflater {
         self.output.clear();
         self.output.shrink_to(KEPT_BYTES_MAX);
         self.output.reserve_exact(payload.len() + FLUSH_END.len());
-        // A flush is complete exactly when it leaves room (zlib.h, deflate).
         let status = state.compress_vec(payload, &mut self.output, FlushCompress::Sync);
-        if !matches!(status, Ok(Status::Ok)) || self.output.len() == self.output.capacity() {
+        if !matches!(status, Ok(Status::Ok)) {
             return None;
         }
+        // A flush is complete exactly when it leaves room (zlib.h, deflate). What leaves none ends
+        // otherwise, or is without its end no shorter than the payload.
         let compressed = self.output.strip_suffix(&FLUSH_END)?;
         (compressed.len() < payload.len()).then_some(compressed)
     }
@@ -312,6 +313,22 @@ mod tests {
     }
 
     #[test]
+    fn room_doubles_from_1024_bytes_up_to_one_byte_more_than_a_message_may_have() {
+        for (bytes, message_bytes_max, expected) in [
+            (1, 1 << 20, 1024),
+            (1024, 1 << 20, 2048),
+            (1025, 1 << 20, 2048),
+            (9000, 1 << 20, 16_384),
+            (9000, 10_000, 10_001),
+            (5, 5, 6),
+        ] {
+            let mut inflater = Inflater::new();
+            assert_eq!(inflater.inflate(&zeros(bytes), message_bytes_max), Ok(&vec![0; bytes][..]));
+            assert_eq!(inflater.output.capacity(), expected, "{bytes} of {message_bytes_max}");
+        }
+    }
+
+    #[test]
     fn what_a_long_message_took_is_given_back_at_the_next() {
         let mut inflater = Inflater::new();
         assert!(inflater.inflate(&zeros(1 << 20), 1 << 20).is_ok());
@@ -321,7 +338,7 @@ mod tests {
         let mut deflater = Deflater::new();
         let long = vec![7; 1 << 20];
         assert!(deflater.encode_message(DataOpcode::Binary, &long, Window::LARGEST).is_some());
-        assert!(deflater.output.capacity() >= 1 << 20);
+        assert_eq!(deflater.output.capacity(), (1 << 20) + 4, "no more than repays");
         deflater.encode_message(DataOpcode::Binary, b"short", Window::LARGEST);
         assert!(deflater.output.capacity() <= KEPT_BYTES_MAX);
     }
