@@ -200,7 +200,8 @@ impl Results {
         let _ = writeln!(text, "| server |{names}\n|---|{}", "---|".repeat(columns.len()));
         for row in self.sorted() {
             let cell = |column: &Column| cell(row, *column).unwrap_or_else(|| "–".into());
-            let cells: String = columns.iter().map(|column| format!(" {} |", cell(column))).collect();
+            let cells: String =
+                columns.iter().map(|column| format!(" {} |", cell(column))).collect();
             let _ = writeln!(text, "| {} |{cells}", row.title);
         }
     }

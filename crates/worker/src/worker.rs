@@ -280,7 +280,8 @@ impl<H: Handler> Worker<H> {
     /// stopped, or what comes while its share of each turn is less.
     fn hold(&mut self, connection: ConnectionId, bytes: &[u8]) {
         if !self.has_partial_room(bytes.len()) {
-            return self.core.close(connection, CloseReason::Overloaded);
+            self.core.close(connection, CloseReason::Overloaded);
+            return self.core.handle_peer_done_badly(connection);
         }
         self.core.partial_bytes += bytes.len();
         let Some(record) = self.core.connections.get_mut(connection) else { return };

@@ -33,6 +33,9 @@ impl Core {
             return;
         }
         let (is_paused, has_finished) = (record.has(Flags::PAUSED), record.has(Flags::FINISHED));
+        // What is kept is thrown away: its Close may be in it, and where its next frame begins is
+        // not known any more.
+        let farewell = if record.held_bytes() > 0 { Farewell::Linger } else { farewell };
         self.leave_open(connection, reason);
         if reason == CloseReason::SlowConsumer {
             let charge = self.frame_charge();

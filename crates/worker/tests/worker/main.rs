@@ -572,7 +572,7 @@ fn a_paused_publisher_that_is_closed_is_read_from_again() {
     rig.receive(client, &[0; 300]);
     rig.settle();
     assert_eq!(rig.handler().closed, ["overloaded"]);
-    assert!(rig.is_received_from(client), "its Close is awaited");
+    assert!(rig.is_received_from(client), "its end is awaited");
 }
 
 #[test]

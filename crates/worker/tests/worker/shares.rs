@@ -1,6 +1,10 @@
 //! What one connection sends is decoded a share a turn, in order, whatever it is made of; and the
 //! others do not wait for it.
 
+use std::time::Duration;
+
+use ringway_worker::Closing;
+
 use super::rig::{Rig, text};
 
 /// A frame of a client, with a mask of zeros.
@@ -137,4 +141,29 @@ fn who_is_cut_while_something_of_it_waits_leaves_nothing() {
     assert_eq!(rig.handler().messages, ["1"]);
     assert_eq!(rig.handler().closed, ["protocol_error"]);
     assert_eq!(rig.report().gauges.partial_bytes, 0);
+}
+
+#[test]
+fn where_what_was_kept_is_thrown_away_nobody_waits_for_the_close_in_it() {
+    let mut rig = Rig::new(|options| options.connection_age_max = Some(Duration::from_secs(1)));
+    let client = rig.connect();
+    let close = frame(0x88, b"\x03\xe8");
+    rig.receive(client, &[text("pause"), text("behind"), close].concat());
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.handler().closed, ["moving"]);
+    assert_eq!(rig.closes(client), [Closing::Linger], "not cut because no Close is heard");
+}
+
+#[test]
+fn where_what_had_no_room_is_thrown_away_nobody_waits_for_the_close_in_it() {
+    let mut rig = Rig::new(|options| {
+        options.limits.receive_frames_max = 1;
+        options.limits.partial_total_bytes_max = 20;
+    });
+    let client = rig.connect();
+    let close = frame(0x88, b"\x03\xe8");
+    rig.receive(client, &[text("1"), text("more than there is room for"), close].concat());
+    rig.settle();
+    assert_eq!(rig.handler().closed, ["overloaded"]);
+    assert_eq!(rig.closes(client), [Closing::Linger]);
 }
