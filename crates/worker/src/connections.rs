@@ -29,7 +29,7 @@ use crate::{
 /// What waits on a connection's account. Seldom there, so that one pointer in the record must do.
 #[derive(Debug, Clone, Default)]
 struct Backlog {
-    /// An incomplete request head, or what a paused connection sent.
+    /// An incomplete request head, or what a connection has sent that is to be decoded later.
     held: BytesMut,
     queue: SendQueue,
 }
@@ -192,7 +192,7 @@ impl Connection {
         result
     }
 
-    /// Bytes kept for later: of an incomplete request head, or of what a paused connection sent.
+    /// Bytes kept for later: of an incomplete request head, or to be decoded later.
     pub(crate) fn held_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.held.len())
     }
@@ -203,8 +203,10 @@ impl Connection {
         self.drop_empty_backlog();
     }
 
-    /// Keeps the rest of what was taken: nothing else is kept.
+    /// Keeps the rest of what was taken: nothing else is kept. Who is paused may stay so for long,
+    /// and keeps no more memory than is counted; else all of it is soon decoded.
     pub(crate) fn put_held(&mut self, held: BytesMut) {
+        let held = if self.has(Flags::PAUSED) { BytesMut::from(&held[..]) } else { held };
         self.backlog.get_or_insert_default().held = held;
         self.drop_empty_backlog();
     }
@@ -418,6 +420,8 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Buf;
+
     use super::*;
 
     #[test]
@@ -426,6 +430,17 @@ mod tests {
             let peer: SocketAddr = text.parse().unwrap();
             assert_eq!(Identity::new(peer, Tick(0)).peer(), peer);
         }
+    }
+
+    #[test]
+    fn who_is_paused_keeps_no_more_memory_than_what_is_left_takes() {
+        let mut record = Connection { flags: Flags::PAUSED, ..Connection::free() };
+        let mut held = BytesMut::zeroed(1000);
+        held.advance(990);
+        record.put_held(held);
+        let mut held = record.take_held().unwrap();
+        assert_eq!(held.len(), 10);
+        assert!(!held.try_reclaim(500), "the room of what has been decoded is given back");
     }
 
     #[test]

@@ -337,8 +337,8 @@ impl<H: Handler> Worker<H> {
         self.core.resumed.append(&mut self.core.deferred);
     }
 
-    /// Decodes a share of what is kept of what a connection has sent. Whoever is here has had none
-    /// of this turn: all that came of it since was kept.
+    /// Decodes a share of what is kept of what a connection has sent. It is a whole one: all that
+    /// came of it in this turn was kept, unless it paused and is resumed in one turn.
     fn go_on_with(&mut self, endpoint: &mut Endpoint<H::Letter>, connection: ConnectionId) {
         let Some(record) = self.core.connections.get(connection) else { return };
         let was_paused = record.has(Flags::PAUSED);
