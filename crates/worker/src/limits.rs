@@ -31,7 +31,8 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Frames of one connection decoded in a turn; every KiB of a message counts as one more.
     pub receive_frames_max: u32,
-    /// Bytes of all incomplete messages of a worker, and of what paused publishers have sent.
+    /// Bytes of all incomplete messages of a worker, and of what clients have sent that is decoded
+    /// later: by who is paused, or beyond a share of a turn.
     pub partial_total_bytes_max: u64,
     /// Bytes queued for one connection, and the charge of every frame but one.
     pub send_queue_bytes_max: u64,

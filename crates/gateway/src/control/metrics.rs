@@ -40,9 +40,11 @@ const GAUGES: [WorkerValue; 21] = [
     ("ringway_send_queue_bytes_max", "A worker's share of what may be queued.", |worker| {
         worker.gauges.send_queue_bytes_max
     }),
-    ("ringway_partial_bytes", "Bytes of incomplete messages.", |worker| {
-        worker.gauges.partial_bytes
-    }),
+    (
+        "ringway_partial_bytes",
+        "Bytes of clients that wait: of incomplete messages, or for their turn.",
+        |worker| worker.gauges.partial_bytes,
+    ),
     ("ringway_partial_bytes_max", "Most bytes of incomplete messages.", |worker| {
         worker.gauges.partial_bytes_max
     }),
@@ -71,7 +73,7 @@ const GAUGES: [WorkerValue; 21] = [
     ("ringway_fanout_bytes_max", "Most bytes on their way.", |worker| {
         worker.gauges.fanout_bytes_max
     }),
-    ("ringway_publishers_paused", "Publishers that are not read from.", |worker| {
+    ("ringway_publishers_paused", "Clients that are not read from for a while.", |worker| {
         worker.gauges.publishers_paused.into()
     }),
     ("ringway_multishot_connections", "Connections that receive by multishot.", |worker| {
