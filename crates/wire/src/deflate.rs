@@ -329,6 +329,19 @@ mod tests {
     }
 
     #[test]
+    fn a_last_block_may_fill_the_room_there_is_to_the_byte() {
+        for bytes in [1024, 2048, 1 << 20] {
+            let mut state = Compress::new(Compression::best(), false);
+            let mut payload = Vec::with_capacity(4096);
+            let status = state.compress_vec(&vec![0; bytes], &mut payload, FlushCompress::Finish);
+            assert!(matches!(status, Ok(Status::StreamEnd)));
+            let mut inflater = Inflater::new();
+            assert_eq!(inflater.inflate(&payload, 1 << 21), Ok(&vec![0; bytes][..]));
+            assert!(inflater.is_full(), "{bytes}");
+        }
+    }
+
+    #[test]
     fn what_a_long_message_took_is_given_back_at_the_next() {
         let mut inflater = Inflater::new();
         assert!(inflater.inflate(&zeros(1 << 20), 1 << 20).is_ok());
