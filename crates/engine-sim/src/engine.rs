@@ -6,7 +6,7 @@
 mod telling;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -22,6 +22,7 @@ use worker::{
     Operation, Slot, Time, Waker,
 };
 
+use self::telling::Source;
 use crate::{
     link::Side,
     network::{Network, State},
@@ -98,8 +99,10 @@ pub struct SimEngine {
     /// Messages that a socket did not take, whose worker is still to be told.
     untold: Vec<(ConnectionId, u64)>,
     messages: MessageCounts,
-    /// Places where something may be ready to be told.
-    looks: BTreeSet<Slot>,
+    /// Places where something may be ready to be told, in any order, some twice.
+    looks: Vec<Slot>,
+    /// What is ready to be told: kept for its memory.
+    sources: Vec<Source>,
     gone: Vec<ConnectionId>,
     /// What was seen of those whose close was submitted.
     ended: BTreeMap<ConnectionId, Watch>,
@@ -143,7 +146,8 @@ impl SimEngine {
             told: Vec::new(),
             untold: Vec::new(),
             messages: MessageCounts::default(),
-            looks: BTreeSet::new(),
+            looks: Vec::new(),
+            sources: Vec::new(),
             gone: Vec::new(),
             ended: BTreeMap::new(),
             watch_next: 0,
@@ -168,7 +172,7 @@ impl SimEngine {
         }
         let network = self.network.clone();
         let mut state = network.state.borrow_mut();
-        !self.sources(&mut state).is_empty()
+        self.has_source(&mut state)
     }
 
     /// True exactly when something was submitted that the next wait hands over.
@@ -241,7 +245,8 @@ impl SimEngine {
             self.storm_until =
                 state.now + Duration::from_micros(state.chance.long(1..=STORM_US_MAX));
         }
-        for submitted in std::mem::take(&mut self.submitted) {
+        let mut all_submitted = std::mem::take(&mut self.submitted);
+        for submitted in all_submitted.drain(..) {
             match submitted {
                 Submitted::Accept(listener) => self.accept(listener),
                 Submitted::StopAccepting(listener) => self.stop_accepting(&mut state, listener),
@@ -253,6 +258,7 @@ impl SimEngine {
                 Submitted::Wake(member) => state.wake(member),
             }
         }
+        self.submitted = all_submitted;
     }
 
     fn accept(&mut self, listener: ListenerId) {
@@ -278,7 +284,7 @@ impl SimEngine {
                 connection.receiving = true;
                 connection.trailing = false;
                 connection.watch.handle_receiving(state.now, true);
-                self.looks.insert(id.slot);
+                self.looks.push(id.slot);
             }
             Some(_) => self.breach(format!("Receive of {id:?}, whose stream has ended")),
             None => self.breach(format!("Receive of {id:?}, which is not open")),
@@ -291,7 +297,7 @@ impl SimEngine {
                 connection.trailing = connection.receiving && state.chance.of(0.5);
                 connection.receiving = false;
                 connection.watch.handle_receiving(state.now, false);
-                self.looks.insert(id.slot);
+                self.looks.push(id.slot);
             }
             None => self.breach(format!("StopReceiving of {id:?}, which is not open")),
         }
@@ -327,7 +333,7 @@ impl SimEngine {
             false => { connection.tally }.take(&bytes[taken(&outcome)..]),
         };
         self.untold.push((id, left));
-        self.looks.insert(id.slot);
+        self.looks.push(id.slot);
         state.note(connection.link as u64, "sent", taken(&outcome));
         self.decided.push(Outcome::sent(id, bytes, outcome));
     }
@@ -351,7 +357,7 @@ impl SimEngine {
             state.note(connection.link as u64, "offered", taken(&outcome));
             self.untold.push((id, Tally::left_of(frame, taken(&outcome))));
             if outcome != Ok(frame.len()) {
-                self.looks.insert(*slot);
+                self.looks.push(*slot);
                 self.decided.push(Outcome::refused(id, frame.clone(), outcome));
             }
         }
@@ -370,7 +376,7 @@ impl SimEngine {
         }
         connection.watch.handle_close(state.now, connection.receiving);
         self.ended.insert(id, connection.watch);
-        self.looks.insert(id.slot);
+        self.looks.push(id.slot);
         match (how, connection.phase) {
             (Closing::Finish, Phase::Open) => state.close(link, Side::Server),
             (Closing::Linger, Phase::Open) if connection.ended => state.close(link, Side::Server),

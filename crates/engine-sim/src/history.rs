@@ -103,6 +103,8 @@ struct History {
     crowd: Crowd,
     guest: Guest,
     verdict: Verdict,
+    /// Who could act beside visitors: kept for its memory.
+    others: Vec<Actor>,
     /// True exactly when every worker was seen to be drained.
     all_drained: bool,
     turns: u64,
@@ -135,7 +137,17 @@ impl History {
         let guest = Guest::new(guest, &mut world);
         let crowd = Crowd::new(&mut world);
         let verdict = Verdict::default();
-        Self { world, places, crowd, guest, verdict, all_drained: false, turns: 0, steps: 0 }
+        Self {
+            world,
+            places,
+            crowd,
+            guest,
+            verdict,
+            others: Vec::new(),
+            all_drained: false,
+            turns: 0,
+            steps: 0,
+        }
     }
 
     fn run(&mut self) -> Result<Summary, String> {
@@ -264,7 +276,8 @@ impl History {
     /// Somebody who has something to do now.
     fn choose(&mut self) -> Option<Actor> {
         let now = self.now();
-        let mut others = Vec::new();
+        self.others.clear();
+        let others = &mut self.others;
         for (number, place) in self.places.iter_mut().enumerate() {
             if place.is_ready(now) {
                 others.push(Actor::Worker(number));
@@ -274,12 +287,12 @@ impl History {
             others.push(Actor::Guest);
         }
         if !self.crowd.is_ready() {
-            return (!others.is_empty()).then(|| *self.world.chance.one(&others));
+            return (!others.is_empty()).then(|| *self.world.chance.one(others));
         }
         if others.is_empty() || !self.world.chance.of(WORKER_FIRST) {
             return Some(Actor::Visitor);
         }
-        Some(*self.world.chance.one(&others))
+        Some(*self.world.chance.one(others))
     }
 
     /// When somebody will have something to do.

@@ -24,7 +24,7 @@ use crate::{
     deeds::{Deed, Deeds},
     engine::SimEngine,
     hosts::{self, Hosts},
-    link::{Link, LinkId, Side},
+    link::{End, Link, LinkId, Side},
     options::{EngineOptions, NetworkOptions},
     pipe::{Pipe, Segment},
     reached::{BROKEN_LINK, Reached, STALLED_LINK},
@@ -194,14 +194,15 @@ impl State {
         let receiver = sender.other();
         self.touch(id, receiver);
         let link = &mut self.links[id];
-        let Some(segment) = link.from(sender).arrive() else { return };
-        if link.end(receiver).broken.is_some() {
+        let End { broken, closed } = *link.end(receiver);
+        let is_broken = broken.is_some();
+        let Some(segment) = link.from(sender).arrive(!is_broken && !closed) else { return };
+        if is_broken {
             return;
         }
         match segment {
-            Segment::Bytes(_) if link.end(receiver).closed => self.reset(id, receiver),
-            Segment::Bytes(bytes) => link.to(receiver).keep(&bytes),
-            Segment::Fin => {}
+            Segment::Bytes(_) if closed => self.reset(id, receiver),
+            Segment::Bytes(_) | Segment::Fin => {}
             Segment::Reset => {
                 link.end(receiver).broken = Some(Failure::Reset);
                 link.to(receiver).forget_arrived();

@@ -9,7 +9,8 @@ use worker::Time;
 /// What arrives at one moment.
 #[derive(Debug)]
 pub(crate) enum Segment {
-    Bytes(Vec<u8>),
+    /// So many bytes.
+    Bytes(usize),
     Fin,
     Reset,
 }
@@ -26,10 +27,12 @@ enum Fin {
 
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    unsent: VecDeque<u8>,
-    on_the_way: VecDeque<Segment>,
+    /// Every byte that was written and not read, in order: first what has arrived, then what is on
+    /// its way, last what could not leave yet. Where a byte is only the two counts say.
+    bytes: VecDeque<u8>,
+    arrived_bytes: usize,
     on_the_way_bytes: usize,
-    arrived: VecDeque<u8>,
+    on_the_way: VecDeque<Segment>,
     fin: Fin,
     send_buffer_bytes: usize,
     window_bytes: usize,
@@ -40,10 +43,10 @@ pub(crate) struct Pipe {
 impl Pipe {
     pub(crate) fn new(send_buffer_bytes: usize, window_bytes: usize) -> Self {
         Self {
-            unsent: VecDeque::new(),
-            on_the_way: VecDeque::new(),
+            bytes: VecDeque::new(),
+            arrived_bytes: 0,
             on_the_way_bytes: 0,
-            arrived: VecDeque::new(),
+            on_the_way: VecDeque::new(),
             fin: Fin::None,
             send_buffer_bytes,
             window_bytes,
@@ -53,7 +56,7 @@ impl Pipe {
 
     /// What the send buffer takes now.
     pub(crate) fn room(&self) -> usize {
-        self.send_buffer_bytes.saturating_sub(self.unsent.len())
+        self.send_buffer_bytes.saturating_sub(self.unsent_bytes())
     }
 
     /// Whether a writer that was refused is told to try again: not for every single byte.
@@ -62,7 +65,7 @@ impl Pipe {
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.unsent.extend(bytes);
+        self.bytes.extend(bytes);
     }
 
     /// The end of the stream, behind what was written. True exactly when it was not told before.
@@ -81,19 +84,20 @@ impl Pipe {
 
     /// True exactly when something waits for the window to open.
     pub(crate) fn is_held_up(&self) -> bool {
-        !self.unsent.is_empty() || self.fin == Fin::Queued
+        self.unsent_bytes() > 0 || self.fin == Fin::Queued
     }
 
     /// Sends what the window lets through, at most `bytes_max` of it. True if something left.
     pub(crate) fn depart(&mut self, bytes_max: usize) -> bool {
-        let window = self.window_bytes.saturating_sub(self.on_the_way_bytes + self.arrived.len());
-        let count = self.unsent.len().min(window).min(bytes_max);
+        let window = self.window_bytes.saturating_sub(self.on_the_way_bytes + self.arrived_bytes);
+        let unsent = self.unsent_bytes();
+        let count = unsent.min(window).min(bytes_max);
         if count > 0 {
             self.on_the_way_bytes += count;
-            self.on_the_way.push_back(Segment::Bytes(self.unsent.drain(..count).collect()));
+            self.on_the_way.push_back(Segment::Bytes(count));
             return true;
         }
-        let finishes = self.unsent.is_empty() && self.fin == Fin::Queued;
+        let finishes = unsent == 0 && self.fin == Fin::Queued;
         if finishes {
             self.fin = Fin::Sent;
             self.on_the_way.push_back(Segment::Fin);
@@ -103,46 +107,64 @@ impl Pipe {
 
     /// A reset leaves, behind what is on its way and instead of what was still to be sent.
     pub(crate) fn depart_reset(&mut self) {
-        self.unsent.clear();
+        self.forget_unsent();
         self.on_the_way.push_back(Segment::Reset);
     }
 
-    /// The first segment arrives. Its bytes are the caller's, to keep or to refuse.
-    pub(crate) fn arrive(&mut self) -> Option<Segment> {
+    /// The first segment arrives. Its bytes are kept if the reader `takes` them.
+    pub(crate) fn arrive(&mut self, takes: bool) -> Option<Segment> {
         let segment = self.on_the_way.pop_front()?;
-        match &segment {
-            Segment::Bytes(bytes) => self.on_the_way_bytes -= bytes.len(),
+        match segment {
+            Segment::Bytes(count) => {
+                self.on_the_way_bytes -= count;
+                if takes {
+                    self.arrived_bytes += count;
+                } else {
+                    self.bytes.drain(self.arrived_bytes..self.arrived_bytes + count);
+                }
+            }
             Segment::Fin => self.fin = Fin::Arrived,
             Segment::Reset => {}
         }
         Some(segment)
     }
 
-    pub(crate) fn keep(&mut self, bytes: &[u8]) {
-        self.arrived.extend(bytes);
-    }
-
+    /// Takes at most so many bytes that have arrived.
     pub(crate) fn read(&mut self, bytes_max: usize) -> Vec<u8> {
-        let count = self.arrived.len().min(bytes_max);
-        self.arrived.drain(..count).collect()
+        let count = self.arrived_bytes.min(bytes_max);
+        // In slices: an iterator would go by single bytes.
+        let (front, back) = self.bytes.as_slices();
+        let from_front = count.min(front.len());
+        let bytes = [&front[..from_front], &back[..count - from_front]].concat();
+        self.forget_front(count);
+        bytes
     }
 
     pub(crate) fn arrived_bytes(&self) -> usize {
-        self.arrived.len()
+        self.arrived_bytes
     }
 
     /// True exactly when the reader has read everything, and there will be no more.
     pub(crate) fn is_at_its_end(&self) -> bool {
-        self.arrived.is_empty() && self.fin == Fin::Arrived
+        self.arrived_bytes == 0 && self.fin == Fin::Arrived
     }
 
     /// The reader is broken.
     pub(crate) fn forget_arrived(&mut self) {
-        self.arrived.clear();
+        self.forget_front(self.arrived_bytes);
     }
 
     /// The writer is broken.
     pub(crate) fn forget_unsent(&mut self) {
-        self.unsent.clear();
+        self.bytes.truncate(self.arrived_bytes + self.on_the_way_bytes);
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.bytes.len() - self.arrived_bytes - self.on_the_way_bytes
+    }
+
+    fn forget_front(&mut self, count: usize) {
+        self.bytes.drain(..count);
+        self.arrived_bytes -= count;
     }
 }

@@ -98,14 +98,19 @@ impl Reached {
 
     /// What a worker has counted.
     pub(crate) fn add_report(&mut self, report: &Report) {
+        // Most reports count few of them: no name is made for the others.
+        let some = |times: &u64| *times > 0;
         for reason in CloseReason::ALL {
-            self.add(&closed(reason), report.closed[reason as usize]);
+            let times = Some(report.closed[reason as usize]).filter(some);
+            times.into_iter().for_each(|times| self.add(&closed(reason), times));
         }
         for reason in RefusalReason::ALL {
-            self.add(&refused(reason), report.refused[reason as usize]);
+            let times = Some(report.refused[reason as usize]).filter(some);
+            times.into_iter().for_each(|times| self.add(&refused(reason), times));
         }
         for reason in DropReason::ALL {
-            self.add(&dropped(reason), report.messages_dropped[reason as usize]);
+            let times = Some(report.messages_dropped[reason as usize]).filter(some);
+            times.into_iter().for_each(|times| self.add(&dropped(reason), times));
         }
         self.add(RATE_PAUSE, report.rate_pauses);
         self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);

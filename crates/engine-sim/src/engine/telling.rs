@@ -37,24 +37,33 @@ pub(super) enum Source {
 }
 
 impl SimEngine {
-    /// What is ready to be told.
-    pub(super) fn sources(&mut self, state: &mut State) -> Vec<Source> {
+    /// True exactly when something is ready to be told.
+    pub(super) fn has_source(&mut self, state: &mut State) -> bool {
         self.looks.extend(state.take_server_news(self.member));
-        let mut sources = Vec::new();
-        for (listener, accepting) in self.accepting.iter().enumerate() {
-            let waiting = state.has_waiting(self.member, listener);
-            let rested = state.now >= self.accepts_rest_until;
-            let may = waiting && rested && self.table.has_free();
-            let ready = match accepting {
-                Accepting::On => may,
-                Accepting::Emptying => may || !waiting,
-                Accepting::Idle | Accepting::Closed => false,
-            };
-            if ready {
-                sources.push(Source::Listener(listener));
-            }
+        if self.is_woken() || self.ready_listeners(state).next().is_some() {
+            return true;
         }
         let Self { table, looks, .. } = self;
+        let mut found = false;
+        looks.retain(|slot| {
+            // Behind the first that is ready nobody is looked at.
+            found || {
+                let Some((_, connection)) = table.at(*slot) else { return false };
+                found = is_ready(state, connection);
+                found || connection.rests(state.now)
+            }
+        });
+        found
+    }
+
+    /// What is ready to be told, into `sources`.
+    fn find_sources(&mut self, state: &mut State, sources: &mut Vec<Source>) {
+        self.looks.extend(state.take_server_news(self.member));
+        sources.extend(self.ready_listeners(state).map(Source::Listener));
+        let woken = self.is_woken().then_some(Source::Waker);
+        let Self { table, looks, .. } = self;
+        looks.sort_unstable();
+        looks.dedup();
         looks.retain(|slot| {
             let Some((_, connection)) = table.at(*slot) else { return false };
             let is_ready = is_ready(state, connection);
@@ -63,20 +72,36 @@ impl SimEngine {
             }
             is_ready || connection.rests(state.now)
         });
-        if self.waker.0.load(Ordering::Acquire) {
-            sources.push(Source::Waker);
-        }
-        sources
+        sources.extend(woken);
+    }
+
+    fn is_woken(&self) -> bool {
+        self.waker.0.load(Ordering::Acquire)
+    }
+
+    fn ready_listeners(&self, state: &State) -> impl Iterator<Item = usize> {
+        let may = state.now >= self.accepts_rest_until && self.table.has_free();
+        let accepting = self.accepting.iter().enumerate();
+        accepting.filter_map(move |(listener, accepting)| {
+            let waiting = state.has_waiting(self.member, listener);
+            let is_ready = match accepting {
+                Accepting::On => waiting && may,
+                Accepting::Emptying => !waiting || may,
+                Accepting::Idle | Accepting::Closed => false,
+            };
+            is_ready.then_some(listener)
+        })
     }
 
     /// Gathers what this wait tells beside what became of sends.
     pub(super) fn gather(&mut self) {
         let network = self.network.clone();
         let mut state = network.state.borrow_mut();
-        let mut sources = self.sources(&mut state);
+        let mut sources = std::mem::take(&mut self.sources);
+        self.find_sources(&mut state, &mut sources);
         state.chance.shuffle(&mut sources);
         let late = state.options.faults.late_completions;
-        for source in sources {
+        for source in sources.drain(..) {
             if state.chance.of(late) {
                 state.reached.count(LATE_COMPLETION);
                 continue;
@@ -90,6 +115,7 @@ impl SimEngine {
                 }
             }
         }
+        self.sources = sources;
         let stale = state.options.faults.stale_completions;
         if !self.gone.is_empty() && state.chance.of(stale) {
             let id = *state.chance.one(&self.gone);
@@ -218,7 +244,7 @@ impl SimEngine {
                 && connection.sending == Sending::Refused
             {
                 connection.sending = Sending::Waiting;
-                self.looks.insert(id.slot);
+                self.looks.push(id.slot);
             }
         }
         if self.offered > 0 {
@@ -232,6 +258,8 @@ impl SimEngine {
         for outcome in &mut outcomes {
             on_completion(now, outcome.completion());
         }
+        outcomes.clear();
+        self.decided = outcomes;
         any
     }
 

@@ -50,13 +50,15 @@ impl Crowd {
     pub(super) fn look_around(&mut self, network: &Network) {
         let now = network.now();
         network.take_client_news(&mut self.news);
-        for link in std::mem::take(&mut self.news) {
+        let mut news = std::mem::take(&mut self.news);
+        for link in news.drain(..) {
             if let Some(&owner) = self.owners.get(link).filter(|owner| **owner != NOBODY)
                 && self.visitors[owner].link() == Some(link)
             {
                 self.reschedule(owner, now);
             }
         }
+        self.news = news;
         while let Some(&Reverse((time, number))) = self.timers.peek()
             && time <= now
         {
