@@ -42,7 +42,7 @@ pub(crate) enum Found {
     /// Its handshake is complete; counted from when it was meant to start.
     Opened { latency_ns: u64 },
     /// Its handshake failed.
-    Refused { why: String },
+    Refused { index: u32, why: String },
     /// Its next message came, after `missed` that never will.
     Message { index: u32, sequence: u32, intended_ns: u64, missed: u32 },
     /// A message that it had already, or that is older than one it had.
@@ -467,7 +467,7 @@ impl Clients {
             Phase::Closed => return,
             Phase::Connecting | Phase::Requesting | Phase::Greeting => {
                 self.opening -= 1;
-                found.push(Found::Refused { why: why.to_owned() });
+                found.push(Found::Refused { index, why: why.to_owned() });
             }
             Phase::Open => {
                 self.open -= 1;

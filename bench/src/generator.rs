@@ -17,6 +17,7 @@ use crate::input::Orders;
 use crate::order::{Counts, Note, Order, Plan, write_line};
 use crate::payload::{Stamp, now_ns};
 use crate::recorder::{Recorder, Tag};
+use crate::returning::Returning;
 use crate::ring::{Event, Ring};
 use crate::scenario::Traffic;
 
@@ -27,6 +28,8 @@ const INTERVAL_NS: u64 = 1_000_000_000;
 const PROGRESS_NS: u64 = 200_000_000;
 /// The longest wait for a batch in a closed loop: a server that joins messages fills fewer buffers.
 const BATCH_WAIT_NS: u64 = 5_000_000;
+/// A prime far from all counts of groups: its multiples visit each of them as if at random.
+const SCATTER: u64 = 2_654_435_761;
 /// How long no handshake may complete before the rest is given up.
 const STUCK_NS: u64 = 20_000_000_000;
 
@@ -74,6 +77,7 @@ struct Generator {
     leaving: HashMap<u32, u64>,
     /// Connections whose end is awaited, and that nobody follows.
     departing: u32,
+    returning: Returning,
     pairs: Option<Pairs>,
 }
 
@@ -147,6 +151,7 @@ impl Generator {
             complete: Vec::new(),
             leaving: HashMap::new(),
             departing: 0,
+            returning: Returning::default(),
             pairs: None,
             plan,
         })
@@ -157,6 +162,9 @@ impl Generator {
         let now = now_ns();
         let mut until = now + PROGRESS_NS;
         let mut want = 1;
+        if let Some(deadline_ns) = self.returning.deadline_ns() {
+            until = until.min(deadline_ns);
+        }
         if let Some(run) = &self.run {
             if run.sending && self.is_scheduling() {
                 until = until.min(self.intended_ns(run));
@@ -261,7 +269,10 @@ impl Generator {
                     opening.last_progress_ns = now_ns();
                 }
             }
-            Found::Refused { why } => {
+            Found::Refused { index, .. } if self.plan.returns => {
+                self.returning.refuse(index, now_ns());
+            }
+            Found::Refused { why, .. } => {
                 self.counts.lost += u64::from(self.run.is_some());
                 self.failed += 1;
                 self.why.get_or_insert(why);
@@ -274,7 +285,11 @@ impl Generator {
             Found::Ping => self.counts.pings += 1,
             Found::Lost { index, expected, why } => {
                 self.counts.lost += 1;
-                self.why.get_or_insert(why);
+                if self.plan.returns {
+                    self.returning.lose(index);
+                } else {
+                    self.why.get_or_insert(why);
+                }
                 self.counts.missing += self.groups.lose(index, expected, &mut self.complete);
                 self.handle_complete()?;
             }
@@ -369,6 +384,7 @@ impl Generator {
     /// Does all that is due by now.
     fn poll(&mut self) -> Outcome<()> {
         self.poll_opening()?;
+        self.poll_returning()?;
         self.poll_schedule()?;
         self.poll_over()?;
         let now = now_ns();
@@ -395,11 +411,26 @@ impl Generator {
             self.why.get_or_insert_with(|| "the server stopped answering".to_owned());
             self.failed += opening.until - self.next_client + self.clients.opening();
         }
-        if stuck || (self.next_client == opening.until && self.clients.opening() == 0) {
+        let nobody_waits = self.clients.opening() == 0 && self.returning.deadline_ns().is_none();
+        if stuck || (self.next_client == opening.until && nobody_waits) {
             self.opening = None;
             self.note_interval(now)?;
             let (open, failed, why) = (self.clients.open(), self.failed, self.why.take());
             note(&Note::Opened { open, failed, why })?;
+        }
+        Ok(())
+    }
+
+    /// Opens those that come back, and says when all were lost and are open.
+    fn poll_returning(&mut self) -> Outcome<()> {
+        let now = now_ns();
+        while self.clients.can_start() {
+            let Some(index) = self.returning.poll(now) else { break };
+            self.clients.start(index, now, self.ring)?;
+        }
+        let open = self.clients.open();
+        if self.returning.take_end(open, self.next_client) {
+            note(&Note::Opened { open, failed: 0, why: None })?;
         }
         Ok(())
     }
@@ -436,16 +467,20 @@ impl Generator {
     }
 
     fn send_scheduled(&mut self, number: u64, intended_ns: u64) -> Outcome<()> {
-        let of = |count: u32| u32::try_from(number % u64::from(count.max(1))).unwrap_or(0);
         if self.plan.traffic == Traffic::Churn {
-            let index = of(self.plan.connections);
+            let index = number % u64::from(self.plan.connections.max(1));
+            let index = u32::try_from(index).unwrap_or(0);
             if self.clients.leave(index, self.ring)? {
                 self.counts.published += 1;
                 self.leaving.insert(index, intended_ns);
             }
             return Ok(());
         }
-        self.publish(of(self.groups.count()), intended_ns)
+        let groups = u64::from(self.groups.count().max(1));
+        // Neighbours in time should be none in the tables of a server, whose caches would help.
+        let step = if self.plan.traffic == Traffic::Rooms { SCATTER } else { 1 };
+        let group = u32::try_from(number * step % groups).unwrap_or(0);
+        self.publish(group, intended_ns)
     }
 
     /// Ends a run whose last message has arrived, or whose grace is over.

@@ -223,6 +223,7 @@ mod tests {
             room_members: 2,
             stalled_percent: 0.0,
             batch: 1,
+            returns: false,
             core: None,
         }
     }

@@ -11,11 +11,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::failure::{Failure, Outcome};
 use crate::log::Log;
-use crate::memory::{self, HalfWeights};
+use crate::memory;
 use crate::order::{Counts, Encoded, Note, Order, Plan};
 use crate::payload::now_ns;
 use crate::plan::{Options, plans};
-use crate::proc::{self, Slabs, Tree};
+use crate::proc::{self, Tree};
 use crate::processes::Processes;
 use crate::recorder;
 use crate::report::{Connecting, Memory, Percentiles, Report, TrafficFigures};
@@ -125,7 +125,8 @@ impl Load {
     /// Opens all connections, in two steps where memory is weighed.
     fn connect(&mut self, weighing: Weighing) -> Outcome<(Connecting, Option<Memory>)> {
         let weigh_kernel = weighing == Weighing::All;
-        let weights = if weigh_kernel { Some(self.weigh_halves()?) } else { None };
+        let weights =
+            if weigh_kernel { Some(memory::weigh_halves(&mut self.processes)?) } else { None };
         let slabs_before =
             weigh_kernel.then(memory::settled_slabs).filter(|slabs| !slabs.is_empty());
         let pss_before = self.server.as_ref().map(Tree::pss_bytes).transpose()?;
@@ -168,20 +169,6 @@ impl Load {
         let memory =
             Memory { pss_bytes_before, pss_bytes_after, pss_bytes_per_connection: slope, slabs };
         Ok((connecting, Some(memory)))
-    }
-
-    /// Weighs the client's half of a connection's kernel memory, within the first process.
-    fn weigh_halves(&mut self) -> Outcome<HalfWeights> {
-        let mut after = |order| -> Outcome<Slabs> {
-            self.processes.tell(0, order)?;
-            while !matches!(self.processes.next()?.1, Note::Ready) {}
-            Ok(memory::settled_slabs())
-        };
-        let empty = memory::settled_slabs();
-        let paired = after(Order::Pairs { count: memory::PAIRS })?;
-        let armed = after(Order::ArmPairs)?;
-        after(Order::ClosePairs)?;
-        Ok(HalfWeights::new(&paired.since(&empty), &armed.since(&paired)))
     }
 
     /// Opens connections until each process has tried as many as `clients` says.

@@ -107,12 +107,7 @@ pub(crate) fn read(path: &Path) -> Outcome<BTreeMap<String, Histogram<u64>>> {
     let named = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
     let bytes = fs::read(path).map_err(|error| named(error.to_string()))?;
     let mut totals: BTreeMap<String, Histogram<u64>> = BTreeMap::new();
-    for entry in IntervalLogIterator::new(&bytes) {
-        let entry = entry.map_err(|error| named(format!("not an interval log: {error:?}")))?;
-        let LogEntry::Interval(interval) = entry else { continue };
-        let histogram = recorder::decode(interval.encoded_histogram())
-            .map_err(|failure| named(failure.to_string()))?;
-        let tag = interval.tag().map_or("", |tag| tag.as_str()).to_owned();
+    for (tag, histogram) in parse(&bytes).map_err(|failure| named(failure.to_string()))? {
         match totals.get_mut(&tag) {
             Some(total) => total.add(&histogram).map_err(|error| named(error.to_string()))?,
             None => {
@@ -121,4 +116,17 @@ pub(crate) fn read(path: &Path) -> Outcome<BTreeMap<String, Histogram<u64>>> {
         }
     }
     Ok(totals)
+}
+
+/// The histograms of a log in its order, each with its tag.
+pub(crate) fn parse(bytes: &[u8]) -> Outcome<Vec<(String, Histogram<u64>)>> {
+    let mut histograms = Vec::new();
+    for entry in IntervalLogIterator::new(bytes) {
+        let entry =
+            entry.map_err(|error| Failure::run(format!("not an interval log: {error:?}")))?;
+        let LogEntry::Interval(interval) = entry else { continue };
+        let tag = interval.tag().map_or("", |tag| tag.as_str()).to_owned();
+        histograms.push((tag, recorder::decode(interval.encoded_histogram())?));
+    }
+    Ok(histograms)
 }

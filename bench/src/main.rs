@@ -30,6 +30,7 @@ mod proc;
 mod processes;
 mod recorder;
 mod report;
+mod returning;
 #[expect(unsafe_code, reason = "ring entries point at memory; this module alone makes them")]
 mod ring;
 mod rivals;

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
+use crate::failure::Outcome;
+use crate::order::{Note, Order};
 use crate::proc::Slabs;
+use crate::processes::Processes;
 use crate::report::SlabFigures;
 
 /// Connections that are opened to weigh the client's half. The kernel counts what lies in its
 /// caches for each CPU as live, some hundred objects, so a few pairs would not do.
-pub(crate) const PAIRS: u32 = 8000;
+const PAIRS: u32 = 8000;
 
 /// Caches of which only the end that connects has an object: it takes a port.
 const CLIENT_ONLY: [&str; 2] = ["tcp_bind_bucket", "tcp_bind2_bucket"];
@@ -45,6 +48,21 @@ pub(crate) fn settled_slabs() -> Slabs {
     before
 }
 
+/// Weighs the client's half of a connection's kernel memory, within the first process, which has
+/// no connection yet.
+pub(crate) fn weigh_halves(processes: &mut Processes) -> Outcome<HalfWeights> {
+    let mut after = |order| -> Outcome<Slabs> {
+        processes.tell(0, order)?;
+        while !matches!(processes.next()?.1, Note::Ready) {}
+        Ok(settled_slabs())
+    };
+    let empty = settled_slabs();
+    let paired = after(Order::Pairs { count: PAIRS })?;
+    let armed = after(Order::ArmPairs)?;
+    after(Order::ClosePairs)?;
+    Ok(HalfWeights::new(&paired.since(&empty), &armed.since(&paired)))
+}
+
 /// The client's half by cache, in bytes per connection.
 #[derive(Debug)]
 pub(crate) struct HalfWeights(BTreeMap<String, f64>);
@@ -52,10 +70,7 @@ pub(crate) struct HalfWeights(BTreeMap<String, f64>);
 impl HalfWeights {
     /// From the growth while [`PAIRS`] connections were opened, and while a receive was armed on
     /// the client's end of each.
-    pub(crate) fn new(
-        opened: &BTreeMap<String, u64>,
-        armed: &BTreeMap<String, u64>,
-    ) -> HalfWeights {
+    fn new(opened: &BTreeMap<String, u64>, armed: &BTreeMap<String, u64>) -> HalfWeights {
         let mut weights = BTreeMap::new();
         for (cache, bytes) in opened {
             let share = if CLIENT_ONLY.contains(&cache.as_str()) { 1.0 } else { 0.5 };

@@ -34,6 +34,9 @@ pub(crate) struct Plan {
     pub(crate) stalled_percent: f64,
     /// Messages to wait for before waking up, in a closed loop.
     pub(crate) batch: u32,
+    /// True exactly when connections that are lost are opened again until they are open, which
+    /// [`Note::Opened`] tells once all are.
+    pub(crate) returns: bool,
     /// CPU to run on.
     pub(crate) core: Option<usize>,
 }

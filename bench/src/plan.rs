@@ -131,6 +131,7 @@ pub(crate) fn plans(options: &Options, scenario: &Scenario, url: &Url) -> Outcom
             room_members,
             stalled_percent: scenario.stalled_percent,
             batch: options.batch,
+            returns: false,
             core: options.core,
         }
     };

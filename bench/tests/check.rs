@@ -11,9 +11,20 @@ fn check(arguments: &[&str]) -> Output {
 
 #[test]
 fn a_gateway_that_does_not_start_is_a_failure_with_its_last_words() {
-    for name in
-        ["capacity", "rounds", "system-calls", "pause", "slow-consumer", "memory", "restart"]
-    {
+    for name in [
+        "capacity",
+        "rounds",
+        "system-calls",
+        "pause",
+        "slow-consumer",
+        "memory",
+        "restart",
+        "article",
+        "back",
+        "scaling",
+        "coalescing",
+        "rooms",
+    ] {
         let output = check(&[name, "--server", "sh -c 'echo no ring >&2; exit 1'"]);
         assert_eq!(output.status.code(), Some(1), "{name}: {output:?}");
         let said = String::from_utf8(output.stderr).unwrap();

@@ -5,10 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, Signal, WaitOptions, prlimit, waitpid};
 use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
+use crate::log;
 use crate::proc::Tree;
 use crate::server::Server;
 use crate::url::Url;
@@ -81,7 +83,33 @@ impl Gateway {
 
     /// Proportional set size in bytes.
     pub(super) fn pss_bytes(&self) -> Outcome<u64> {
-        Tree::new(vec![self.pid()]).pss_bytes()
+        self.tree().pss_bytes()
+    }
+
+    /// The process and what it has started.
+    pub(super) fn tree(&self) -> Tree {
+        Tree::new(vec![self.pid()])
+    }
+
+    /// Ends it by SIGKILL: it closes nothing itself.
+    pub(super) fn kill(mut self) -> Outcome<()> {
+        self.server.signal(Signal::KILL)?;
+        self.await_end(PATIENCE).map(|_| ())
+    }
+
+    /// A percentile of a stage since the start, in microseconds, as `("hop", "p99")`.
+    pub(super) fn latency_us(&self, stage: &str, percentile: &str) -> Outcome<f64> {
+        let (_, body) = get(self.admin, "/latency")?;
+        let latency: Value = serde_json::from_str(&body).map_err(Failure::run)?;
+        let ns = latency["stages"][stage][percentile].as_f64();
+        ns.map(|ns| ns / 1e3).ok_or_else(|| Failure::run(format!("/latency has no {stage}")))
+    }
+
+    /// The whole intervals of 10 s of a stage, in nanoseconds, oldest first.
+    pub(super) fn intervals(&self, stage: &str) -> Outcome<Vec<Histogram<u64>>> {
+        let (_, body) = get(self.admin, "/latency.hlog")?;
+        let all = log::parse(body.as_bytes())?;
+        Ok(all.into_iter().filter(|(tag, _)| tag == stage).map(|(_, each)| each).collect())
     }
 
     /// Thread ids of the workers.
@@ -188,12 +216,21 @@ pub(super) fn by_reason(stats: &Value, name: &str) -> Vec<(String, u64)> {
 
 /// The status line and the body of a GET, over a connection of its own.
 pub(super) fn get(address: SocketAddr, target: &str) -> Outcome<(String, String)> {
-    exchange(address, "GET", target, "")
+    exchange(address, "GET", target, b"")
+}
+
+/// Sends these bytes, whatever they are, to every connection, once every worker has taken them.
+pub(super) fn broadcast(admin: SocketAddr, payload: &[u8]) -> Outcome<()> {
+    let (head, body) = exchange(admin, "POST", "/broadcast?as=binary", payload)?;
+    if head.starts_with("HTTP/1.1 200 ") {
+        return Ok(());
+    }
+    Err(Failure::run(format!("the broadcast was answered `{body}`")))
 }
 
 /// Publishes a batch at the control plane and returns the status.
 pub(super) fn publish(admin: SocketAddr, batch: &str) -> Outcome<u16> {
-    let (head, _) = exchange(admin, "POST", "/publish", batch)?;
+    let (head, _) = exchange(admin, "POST", "/publish", batch.as_bytes())?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     status.ok_or_else(|| Failure::run(format!("{admin} answered `{head}`")))
 }
@@ -203,16 +240,16 @@ fn exchange(
     address: SocketAddr,
     method: &str,
     target: &str,
-    body: &str,
+    body: &[u8],
 ) -> Outcome<(String, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
+         Content-Length: {length}\r\n\r\n"
     );
-    stream.write_all(request.as_bytes())?;
+    stream.write_all(&[request.as_bytes(), body].concat())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let (head, body) = response

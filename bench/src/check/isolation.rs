@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use super::Claims;
 use super::bad::{Bad, Behaviour};
 use super::crowd::{Crowd, Purpose};
+use super::figures::milliseconds;
 use super::gateway::{self, Gateway};
 use crate::failure::{Failure, Outcome};
 use crate::order::Counts;
@@ -191,11 +192,6 @@ fn print(table: &[Figures]) {
         let ratios = pairs.map(|(alone, with)| format!("{:.2}", with / alone)).join(" | ");
         println!("| {name} | {times} | {ratios} |");
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "latencies are far below 2^53 ns")]
-fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1e6
 }
 
 #[cfg(test)]

@@ -3,17 +3,24 @@
 //! prints what it sees and says of each claim whether it holds. Unlike the rest of this crate it
 //! knows Ringway: its flags, its start lines and `/stats`.
 
+mod article;
+mod back;
 mod bad;
 mod capacity;
+mod coalescing;
 mod crowd;
+mod figures;
 mod gateway;
 mod hostile;
 mod isolation;
 mod memory;
+mod million;
 mod pause;
 mod peers;
 mod restart;
+mod rooms;
 mod rounds;
+mod scaling;
 mod slow_consumer;
 mod stalled_memory;
 mod system_calls;
@@ -52,6 +59,18 @@ enum Check {
     Memory(memory::Options),
     /// A second process takes over while the first drains.
     Restart(restart::Options),
+    /// The article's table: very many connections on one core.
+    Article(article::Options),
+    /// A million connections in one process. Needs root, unshare, ip and sysctl.
+    Million(million::Options),
+    /// Everybody comes back after kill -9 and a restart.
+    Back(back::Options),
+    /// What workers cost that share a core, or have one each.
+    Scaling(scaling::Options),
+    /// Deliveries for a second of CPU, by publications a second.
+    Coalescing(coalescing::Options),
+    /// Many small topics against a big one.
+    Rooms(rooms::Options),
 }
 
 /// Runs a check. False when a claim does not hold.
@@ -68,6 +87,12 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::Hostile(options) => hostile::run(options),
         Check::Memory(options) => memory::run(options),
         Check::Restart(options) => restart::run(options),
+        Check::Article(options) => article::run(options),
+        Check::Million(options) => million::run(options),
+        Check::Back(options) => back::run(options),
+        Check::Scaling(options) => scaling::run(options),
+        Check::Coalescing(options) => coalescing::run(options),
+        Check::Rooms(options) => rooms::run(options),
     }
 }
 

@@ -1,0 +1,104 @@
+//! What the checks that measure have in common: the server's CPU over a stretch of time, and how
+//! figures are summed up and written.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+use crate::failure::Outcome;
+use crate::pairs::median;
+use crate::proc::Tree;
+
+/// The start of a [`Stretch`].
+#[derive(Debug)]
+pub(super) struct Watch {
+    tree: Tree,
+    started: Instant,
+    cpu_seconds: f64,
+}
+
+/// What passed since [`Watch::start`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub(super) seconds: f64,
+    /// Of all threads of the process and its descendants.
+    pub(super) cpu_seconds: f64,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub(super) fn start(tree: Tree) -> Outcome<Watch> {
+        let cpu_seconds = tree.cpu_seconds()?;
+        Ok(Watch { tree, started: Instant::now(), cpu_seconds })
+    }
+
+    /// What has passed until now.
+    pub(super) fn look(&self) -> Outcome<Stretch> {
+        Ok(Stretch {
+            seconds: self.started.elapsed().as_secs_f64(),
+            cpu_seconds: self.tree.cpu_seconds()? - self.cpu_seconds,
+        })
+    }
+}
+
+impl Stretch {
+    /// Of one core.
+    pub(super) fn percent(&self) -> f64 {
+        self.cpu_seconds / self.seconds * 100.0
+    }
+}
+
+/// Median, least and most of the rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    /// Those of `figures`, of which there is at least one.
+    pub(super) fn of(figures: &[f64]) -> Spread {
+        Spread {
+            median: median(figures),
+            least: figures.iter().copied().fold(f64::INFINITY, f64::min),
+            most: figures.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+}
+
+impl Display for Spread {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Spread { median, least, most } = self;
+        write!(formatter, "{median:.2} ({least:.2} – {most:.2})")
+    }
+}
+
+/// A quantile of nanoseconds, in milliseconds.
+pub(super) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    to_f64(histogram.value_at_quantile(quantile)) / 1e6
+}
+
+/// Median, p99 and p99.9 in milliseconds.
+pub(super) fn percentiles(histogram: &Histogram<u64>) -> String {
+    [0.5, 0.99, 0.999]
+        .map(|quantile| format!("{:.1}", milliseconds(histogram, quantile)))
+        .join(" | ")
+}
+
+/// A figure as a number to divide.
+#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
+pub(super) fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_median_least_and_most() {
+        assert_eq!(Spread::of(&[3.0, 1.25, 2.0]).to_string(), "2.00 (1.25 – 3.00)");
+    }
+}
