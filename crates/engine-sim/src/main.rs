@@ -86,7 +86,7 @@ impl Totals {
             Err(broken) => {
                 self.broken += 1;
                 println!(
-                    "seed {}: {} (cargo run --release -p ringway-sim -- --seed {})",
+                    "seed {}: {} (cargo run --profile sim -p ringway-sim -- --seed {})",
                     broken.seed, broken.what, broken.seed
                 );
             }
