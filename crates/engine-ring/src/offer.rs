@@ -125,20 +125,23 @@ impl RingEngine {
             let Decided { connection, sent, bytes, result } = decided;
             let Some(state) = self.slots.open_mut(connection) else { continue };
             state.flags.remove(Flags::REFUSED);
-            let outcome = outcome(bytes.clone(), result);
-            if outcome.as_ref().is_ok_and(|taken| taken.taken < taken.bytes.len()) {
+            let taken = taken(result);
+            if taken.is_ok_and(|taken| taken < bytes.len()) {
                 self.poll_writable(connection.slot);
             }
-            on_completion(
-                now,
-                match sent {
-                    true => Completion::Sent { connection, outcome },
-                    false => {
-                        let outcome = outcome.map_err(|failure| Lost { bytes, failure });
-                        Completion::Refused { connection, outcome }
-                    }
-                },
-            );
+            let completion = match (sent, taken) {
+                (true, Ok(taken)) => {
+                    Completion::Sent { connection, outcome: Ok(Taken { bytes, taken }) }
+                }
+                (true, Err(failure)) => Completion::Sent { connection, outcome: Err(failure) },
+                (false, Ok(taken)) => {
+                    Completion::Refused { connection, outcome: Ok(Taken { bytes, taken }) }
+                }
+                (false, Err(failure)) => {
+                    Completion::Refused { connection, outcome: Err(Lost { bytes, failure }) }
+                }
+            };
+            on_completion(now, completion);
         }
         let targets = std::mem::take(&mut self.offered_decided);
         if targets > 0 {
@@ -179,17 +182,12 @@ impl RingEngine {
     }
 }
 
-/// What the worker is told of a result. A kernel without memory for the bytes has refused them.
-fn outcome(bytes: Bytes, result: i32) -> Result<Taken, Failure> {
-    match usize::try_from(result) {
-        Ok(taken) => Ok(Taken { bytes, taken }),
-        Err(_) => match -result {
-            libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS | libc::EINTR => {
-                Ok(Taken { bytes, taken: 0 })
-            }
-            errno => Err(failure(errno)),
-        },
-    }
+/// How much a result says was taken. A kernel without memory for the bytes has refused them.
+fn taken(result: i32) -> Result<usize, Failure> {
+    usize::try_from(result).or_else(|_| match -result {
+        libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS | libc::EINTR => Ok(0),
+        errno => Err(failure(errno)),
+    })
 }
 
 /// What an errno of a socket says about its connection.

@@ -294,6 +294,13 @@ impl Stage {
 /// Nanoseconds, 1 µs to 60 s, two significant digits: about 10 KiB.
 pub type StageHistogram = Histogram<u32>;
 
+/// Takes `count` off what was counted, and notes what an earlier report has counted of it.
+pub(crate) fn withdraw(counted: &mut u64, withdrawn: &mut u64, count: u64) {
+    let earlier = count.saturating_sub(*counted);
+    *counted -= count - earlier;
+    *withdrawn += earlier;
+}
+
 /// What one worker counted since its last report, and how it stands.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -315,6 +322,8 @@ pub struct Report {
     pub received_bytes: u64,
     /// Bytes handed to the kernel.
     pub sent_bytes: u64,
+    /// Bytes that an earlier report has counted as sent, though the kernel had not taken them.
+    pub sent_bytes_withdrawn: u64,
     /// Messages compressed here, each once however many got it.
     pub deflated: Converted,
     /// Bytes of frames that compression spared, over everybody who was offered or queued them.
@@ -413,6 +422,7 @@ impl Report {
             messages_dropped: [0; DropReason::ALL.len()],
             received_bytes: 0,
             sent_bytes: 0,
+            sent_bytes_withdrawn: 0,
             deflated: Converted::default(),
             deflated_saved_bytes: 0,
             inflated: Converted::default(),
@@ -466,6 +476,15 @@ impl Default for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_report_has_counted_is_withdrawn() {
+        let (mut counted, mut withdrawn) = (5, 0);
+        withdraw(&mut counted, &mut withdrawn, 3);
+        assert_eq!((counted, withdrawn), (2, 0));
+        withdraw(&mut counted, &mut withdrawn, 6);
+        assert_eq!((counted, withdrawn), (0, 4));
+    }
 
     #[test]
     fn a_report_that_was_emptied_holds_nothing_and_counts_again() {

@@ -46,6 +46,8 @@ pub(super) struct WorkerTotals {
     pub(super) received_bytes: u64,
     /// Bytes handed to the kernel.
     pub(super) sent_bytes: u64,
+    /// Bytes counted as sent that the kernel did not take, and not yet taken off again.
+    sent_bytes_withdrawn: u64,
     /// Messages compressed here, each once however many got it.
     pub(super) deflated: Converted,
     /// Bytes of frames that compression spared, over all receivers.
@@ -158,16 +160,14 @@ impl WorkerTotals {
             *total += count;
         }
         self.messages_received += report.messages_received;
-        // A counter never falls: what is withdrawn is taken off what is still to be counted.
-        let withdrawn = self.messages_withdrawn + report.messages_withdrawn;
-        let uncounted = withdrawn.min(report.messages_delivered);
-        self.messages_delivered += report.messages_delivered - uncounted;
-        self.messages_withdrawn = withdrawn - uncounted;
+        self.messages_withdrawn += report.messages_withdrawn;
+        self.messages_delivered += left(report.messages_delivered, &mut self.messages_withdrawn);
         for (total, count) in self.messages_dropped.iter_mut().zip(report.messages_dropped) {
             *total += count;
         }
         self.received_bytes += report.received_bytes;
-        self.sent_bytes += report.sent_bytes;
+        self.sent_bytes_withdrawn += report.sent_bytes_withdrawn;
+        self.sent_bytes += left(report.sent_bytes, &mut self.sent_bytes_withdrawn);
         self.deflated += report.deflated;
         self.deflated_saved_bytes += report.deflated_saved_bytes;
         self.inflated += report.inflated;
@@ -204,6 +204,14 @@ impl WorkerTotals {
     }
 }
 
+/// What is left of `counted` when what was withdrawn is taken off it: a counter never falls, so that
+/// can only be taken off what is still to be counted.
+fn left(counted: u64, withdrawn: &mut u64) -> u64 {
+    let uncounted = counted.min(*withdrawn);
+    *withdrawn -= uncounted;
+    counted - uncounted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +236,22 @@ mod tests {
         assert_eq!(totals.workers[0].opened, 0);
         assert_eq!(totals.connections(), 5);
         assert_eq!(totals.sum(|worker| worker.opened), 6);
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_taken_off_what_comes_and_no_counter_falls() {
+        let now = Instant::now();
+        let mut totals = Totals::new(1, now);
+        let mut counts = |sent, withdrawn| {
+            let mut report = Report::new();
+            (report.messages_delivered, report.messages_withdrawn) = (sent, withdrawn);
+            (report.sent_bytes, report.sent_bytes_withdrawn) = (10 * sent, 10 * withdrawn);
+            totals.add(0, &report, now);
+            (totals.workers[0].messages_delivered, totals.workers[0].sent_bytes)
+        };
+        assert_eq!(counts(5, 0), (5, 50));
+        assert_eq!(counts(1, 3), (5, 50));
+        assert_eq!(counts(4, 0), (7, 70));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Core, Outgoing};
 use crate::{
     connections::{Connection, Farewell, Flags, State},
     operation::{Closing, ConnectionId, Failure, Operation},
-    stats::{CloseReason, ClosedConnection, DropReason, RefusalReason},
+    stats::{CloseReason, ClosedConnection, DropReason, RefusalReason, withdraw},
 };
 
 impl Core {
@@ -229,11 +229,9 @@ impl Core {
     }
 
     pub(super) fn count_dropped(&mut self, messages: u64, reason: DropReason) {
-        self.report.messages_dropped[reason as usize] += messages;
-        let delivered = &mut self.report.messages_delivered;
-        let withdrawn = messages.saturating_sub(*delivered);
-        *delivered -= messages - withdrawn;
-        self.report.messages_withdrawn += withdrawn;
+        let report = &mut self.report;
+        report.messages_dropped[reason as usize] += messages;
+        withdraw(&mut report.messages_delivered, &mut report.messages_withdrawn, messages);
     }
 
     /// Notes a close for the log, unless there are too many.

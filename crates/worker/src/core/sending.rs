@@ -12,7 +12,7 @@ use crate::{
     operation::{Closing, ConnectionId, Failure, Lost, Operation, Slot, Taken},
     options::SlowConsumer,
     send_queue::{Content, Frame, SendQueue},
-    stats::{CloseReason, DropReason},
+    stats::{CloseReason, DropReason, withdraw},
 };
 
 impl Core {
@@ -184,7 +184,8 @@ impl Core {
 
     /// So many bytes that were offered, and counted then, were not taken.
     fn uncount_sent(&mut self, bytes: usize) {
-        self.report.sent_bytes = self.report.sent_bytes.saturating_sub(bytes as u64);
+        let report = &mut self.report;
+        withdraw(&mut report.sent_bytes, &mut report.sent_bytes_withdrawn, bytes as u64);
     }
 
     /// The socket did not take all that it was given.

@@ -167,20 +167,6 @@ fn what_is_offered_to_a_broken_socket_counts_as_dropped_and_no_byte_of_it_as_sen
 }
 
 #[test]
-fn a_byte_that_a_socket_refuses_counts_as_sent_when_it_is_taken() {
-    let mut rig = Rig::new(|_| ());
-    let client = rig.connect();
-    rig.report();
-    rig.takes(client, Some(2));
-    rig.publish_to(&[0], "news");
-    rig.settle();
-    assert_eq!(rig.report().sent_bytes, 2, "of six");
-    rig.takes(client, None);
-    rig.settle();
-    assert_eq!(rig.report().sent_bytes, 4);
-}
-
-#[test]
 fn what_a_paused_publisher_sent_before_its_fin_is_handled() {
     let mut rig = Rig::new(|_| ());
     let client = rig.connect();
