@@ -115,6 +115,12 @@ impl Counts {
     pub(crate) fn has_errors(&self) -> bool {
         self.missing + self.repeated + self.broken + self.lost > 0
     }
+
+    /// True exactly when something was published, and each of so many subscribers has all of it.
+    pub(crate) fn has_all(&self, subscribers: u32) -> bool {
+        let wanted = self.published * u64::from(subscribers);
+        !self.has_errors() && self.published > 0 && self.delivered >= wanted
+    }
 }
 
 /// One histogram of an interval, V2 with DEFLATE in base64.
@@ -151,4 +157,18 @@ pub(crate) fn write_line(mut writer: impl Write, value: &impl Serialize) -> io::
     line.push(b'\n');
     writer.write_all(&line)?;
     writer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_all_or_something_is_missing() {
+        let counts = Counts { published: 3, delivered: 6, ..Counts::default() };
+        assert!(counts.has_all(2));
+        assert!(!counts.has_all(3));
+        assert!(!Counts { missing: 1, ..counts }.has_all(2));
+        assert!(!Counts::default().has_all(2));
+    }
 }

@@ -12,7 +12,6 @@ use super::crowd::{Crowd, Purpose};
 use super::figures::milliseconds;
 use super::gateway::{self, Gateway};
 use crate::failure::{Failure, Outcome};
-use crate::order::Counts;
 use crate::recorder::histogram;
 use crate::units;
 
@@ -160,7 +159,7 @@ fn run_one(
     let company = done.map_or_else(|| "alone".to_owned(), |done| format!("they did {done}"));
     claims.add(
         &format!("{}: nobody else misses a message", situation.name),
-        has_all(&counts, options.connections),
+        counts.has_all(options.connections),
         &format!(
             "{} published, {} delivered, {} missing, {} lost {}; {company}; closed {closed:?}",
             counts.published,
@@ -171,12 +170,6 @@ fn run_one(
         ),
     );
     latencies.add(crowd.latencies()).map_err(Failure::run)
-}
-
-/// Each subscriber and the publisher itself have every message.
-fn has_all(counts: &Counts, connections: u32) -> bool {
-    let wanted = counts.published * u64::from(connections);
-    !counts.has_errors() && counts.published > 0 && counts.delivered >= wanted
 }
 
 fn print(table: &[Figures]) {
@@ -191,19 +184,5 @@ fn print(table: &[Figures]) {
         let times = pairs.map(|(alone, with)| format!("{alone:.1} → {with:.1}")).join(" | ");
         let ratios = pairs.map(|(alone, with)| format!("{:.2}", with / alone)).join(" | ");
         println!("| {name} | {times} | {ratios} |");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everybody_has_all_or_something_is_missing() {
-        let counts = Counts { published: 3, delivered: 6, ..Counts::default() };
-        assert!(has_all(&counts, 2));
-        assert!(!has_all(&counts, 3));
-        assert!(!has_all(&Counts { missing: 1, ..counts }, 2));
-        assert!(!has_all(&Counts::default(), 2));
     }
 }
