@@ -12,10 +12,14 @@ use crate::failure::{Failure, Outcome};
 
 const PANEL_PIXELS: (u32, u32) = (900, 380);
 const POINTS_PER_NINE: u32 = 40;
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 /// Colours that readers with red-green blindness tell apart.
-const BEFORE: RGBColor = RGBColor(0, 114, 178);
-const AFTER: RGBColor = RGBColor(213, 94, 0);
+pub(crate) const BLUE: RGBColor = RGBColor(0, 114, 178);
+pub(crate) const ORANGE: RGBColor = RGBColor(213, 94, 0);
+
+/// Whether something could be drawn.
+pub(crate) type Drawn<'path> =
+    Result<(), DrawingAreaErrorKind<<SVGBackend<'path> as DrawingBackend>::ErrorType>>;
 
 /// Draws `pairs` into the SVG file `path`.
 pub(crate) fn draw(path: &Path, pairs: &[Pair]) -> Outcome<()> {
@@ -30,10 +34,7 @@ pub(crate) fn draw(path: &Path, pairs: &[Pair]) -> Outcome<()> {
     area.present().map_err(|error| named(error.to_string()))
 }
 
-fn draw_panel<'path>(
-    panel: &DrawingArea<SVGBackend<'path>, Shift>,
-    pair: &Pair,
-) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'path> as DrawingBackend>::ErrorType>> {
+fn draw_panel<'path>(panel: &DrawingArea<SVGBackend<'path>, Shift>, pair: &Pair) -> Drawn<'path> {
     let (before, after) = (curve(&pair.before), curve(&pair.after));
     let all = || before.iter().chain(&after);
     let nines = all().map(|(nines, _)| *nines).fold(1.0, f64::max);
@@ -52,15 +53,34 @@ fn draw_panel<'path>(
         .x_desc("percentile")
         .y_desc("latency, µs")
         .draw()?;
-    for (name, points, colour) in [("A", before, BEFORE), ("B", after, AFTER)] {
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    for (name, points, colour) in [("A", before, BLUE), ("B", after, ORANGE)] {
+        draw_line(&mut chart, name, points, colour)?;
     }
+    draw_legend(&mut chart, SeriesLabelPosition::UpperLeft)
+}
+
+/// Draws a curve that the legend names.
+pub(crate) fn draw_line<'path, P: Clone + 'static, T: CoordTranslate<From = P>>(
+    chart: &mut ChartContext<'path, SVGBackend<'path>, T>,
+    name: &str,
+    points: impl IntoIterator<Item = P>,
+    colour: RGBColor,
+) -> Drawn<'path> {
+    chart
+        .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+        .label(name)
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+    Ok(())
+}
+
+/// Says which curve is whose.
+pub(crate) fn draw_legend<'path, T: CoordTranslate>(
+    chart: &mut ChartContext<'path, SVGBackend<'path>, T>,
+    position: SeriesLabelPosition,
+) -> Drawn<'path> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(position)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()

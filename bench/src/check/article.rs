@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Claims;
 use super::crowd::{Crowd, Purpose};
 use super::figures::{self, Watch, milliseconds, to_f64};
 use super::gateway::Gateway;
+use super::{Claims, OneCore};
 use crate::failure::{Failure, Outcome};
 use crate::memory;
 use crate::recorder::histogram;
@@ -27,14 +27,8 @@ const HEARTBEAT_PERCENT_MAX: f64 = 12.0;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Command line of the gateway, read by sh; --ping-interval is added.
-    #[arg(long, default_value = "./ringway serve --cores 0 --workers 6 --handshake-timeout 30s")]
-    server: String,
-    /// CPU of the load.
-    #[arg(long, default_value_t = 1)]
-    core_load: usize,
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
-    connections: u32,
+    #[command(flatten)]
+    many: OneCore,
     /// Ping intervals, each measured on a gateway of its own.
     #[arg(long = "ping-interval", value_parser = units::duration, default_values = ["25s", "54s"])]
     ping_intervals: Vec<Duration>,
@@ -62,13 +56,13 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
 
 fn run_one(options: &Options, ping_interval: Duration, claims: &mut Claims) -> Outcome<()> {
     let pings = format!("--ping-interval {}ms", ping_interval.as_millis());
-    let gateway = Gateway::start(&format!("{} {pings}", options.server))?;
+    let gateway = Gateway::start(&format!("{} {pings}", options.many.server))?;
     let purpose = Purpose {
         rate: Some(options.rate),
         size: options.size,
-        core: Some(options.core_load),
+        core: Some(options.many.core_load),
         grace: Duration::from_secs(30),
-        ..Purpose::idle(options.connections)
+        ..Purpose::idle(options.many.connections)
     };
     let mut crowd = Crowd::prepare(&gateway.url("/ws/room")?, &purpose)?;
     weigh(options, &gateway, &mut crowd, claims)?;
@@ -76,7 +70,7 @@ fn run_one(options: &Options, ping_interval: Duration, claims: &mut Claims) -> O
     thread::sleep(ping_interval * options.intervals);
     let beats = watch.look()?;
     let percent = beats.percent();
-    let each = beats.cpu_seconds * 1e6 / beats.seconds / f64::from(options.connections);
+    let each = beats.cpu_seconds * 1e6 / beats.seconds / f64::from(options.many.connections);
     claims.add(
         &format!("heartbeats every {ping_interval:?} take less than 12 % of a core"),
         percent < HEARTBEAT_PERCENT_MAX,
@@ -99,10 +93,10 @@ fn weigh(
     let watch = Watch::start(gateway.tree())?;
     crowd.open_all_planned()?;
     let opening = watch.look()?;
-    let count = f64::from(options.connections);
+    let count = f64::from(options.many.connections);
     println!(
         "handshakes   {} in {:.1} s; server CPU {:.1} µs each",
-        options.connections,
+        options.many.connections,
         opening.seconds,
         opening.cpu_seconds * 1e6 / count
     );
@@ -142,17 +136,12 @@ fn deliver(
     crowd.measure(options.duration)?;
     let (counts, why) = crowd.finish()?;
     let busy = watch.look()?;
-    claims.add(
+    let us = busy.cpu_seconds * 1e6 / to_f64(counts.delivered.max(1));
+    claims.add_counts(
         "every connection has every message once, and nobody is lost",
-        counts.has_all(options.connections),
-        &format!(
-            "{} published, {} missing, {} lost {}; {:.2} µs of CPU per delivery, heartbeats included",
-            counts.published,
-            counts.missing,
-            counts.lost,
-            why.unwrap_or_default(),
-            busy.cpu_seconds * 1e6 / to_f64(counts.delivered.max(1))
-        ),
+        counts.has_all(options.many.connections),
+        (&counts, why),
+        &format!("{us:.2} µs of CPU per delivery, heartbeats included"),
     );
     let mut turns = histogram();
     for interval in gateway.intervals("turn")?.into_iter().skip(turns_before) {

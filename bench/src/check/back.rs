@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Claims;
 use super::crowd::{Crowd, Purpose};
 use super::figures::{Watch, to_f64};
 use super::gateway::{self, Gateway};
+use super::{Claims, OneCore};
 use crate::failure::Outcome;
 
 /// What everything gets to settle between two steps.
@@ -19,23 +19,17 @@ const RATIO_MAX: f64 = 1.2;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Command line of both processes, read by sh.
-    #[arg(long, default_value = "./ringway serve --cores 0 --workers 6 --handshake-timeout 30s")]
-    server: String,
-    /// CPU of the load.
-    #[arg(long, default_value_t = 1)]
-    core_load: usize,
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
-    connections: u32,
+    #[command(flatten)]
+    many: OneCore,
 }
 
 pub(super) fn run(options: &Options) -> Outcome<bool> {
-    let gateway = Gateway::start(&options.server)?;
+    let gateway = Gateway::start(&options.many.server)?;
     let address = gateway.data();
     let purpose = Purpose {
         returns: true,
-        core: Some(options.core_load),
-        ..Purpose::idle(options.connections)
+        core: Some(options.many.core_load),
+        ..Purpose::idle(options.many.connections)
     };
     let mut crowd = Crowd::prepare(&gateway.url("/ws/room")?, &purpose)?;
     thread::sleep(SETTLE);
@@ -46,14 +40,14 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     let killed = Instant::now();
     gateway.kill()?;
     let ended = killed.elapsed();
-    let gateway = Gateway::start_at(&options.server, address)?;
+    let gateway = Gateway::start_at(&options.many.server, address)?;
     let listening = killed.elapsed();
     let start_cpu_seconds = gateway.tree().cpu_seconds()?;
     // All that the new process does is taken for the return, its start included.
     crowd.await_return()?;
     let back = killed.elapsed();
     let cpu_seconds = gateway.tree().cpu_seconds()?;
-    let wanted = u64::from(options.connections);
+    let wanted = u64::from(options.many.connections);
     let stats = gateway.stats_until(|stats| stats["connections"] == wanted)?;
     println!("| {wanted} connections | seconds | server CPU s | µs per handshake |");
     println!("|---|---|---|---|");
@@ -72,7 +66,7 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     let mut claims = Claims::new();
     claims.add(
         "everybody is back",
-        crowd.open == options.connections && stats["connections"] == wanted,
+        crowd.open == options.many.connections && stats["connections"] == wanted,
         &format!("{} of {wanted}; closed {:?}", crowd.open, gateway::by_reason(&stats, "closed")),
     );
     let ratio = cpu_seconds / first.cpu_seconds;

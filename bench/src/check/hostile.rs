@@ -136,17 +136,12 @@ fn run_one(options: &Options, attack: Attack, claims: &mut Claims) -> Outcome<()
     crowd.measure(options.duration)?;
     let seen = go(options, attack, &gateway)?;
     let (counts, why) = crowd.finish()?;
-    claims.add(
+    let after = median(crowd.latencies());
+    claims.add_counts(
         &format!("{name}: the others get every message, once and in order"),
         counts.has_all(options.connections),
-        &format!(
-            "{} published, {} missing, {} lost {}; median {before} before, {} meanwhile",
-            counts.published,
-            counts.missing,
-            counts.lost,
-            why.unwrap_or_default(),
-            median(crowd.latencies())
-        ),
+        (&counts, why),
+        &format!("median {before} before, {after} meanwhile"),
     );
     let refused = seen.refused.unwrap_or(1);
     let stats = gateway.stats_until(|stats| gateway::sum(stats, &attack.counter()) >= refused)?;

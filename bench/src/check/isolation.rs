@@ -157,17 +157,11 @@ fn run_one(
     let done = bad.map(Bad::end).transpose()?;
     let closed = gateway::by_reason(&gateway.stats()?, "closed");
     let company = done.map_or_else(|| "alone".to_owned(), |done| format!("they did {done}"));
-    claims.add(
+    claims.add_counts(
         &format!("{}: nobody else misses a message", situation.name),
         counts.has_all(options.connections),
-        &format!(
-            "{} published, {} delivered, {} missing, {} lost {}; {company}; closed {closed:?}",
-            counts.published,
-            counts.delivered,
-            counts.missing,
-            counts.lost,
-            why.unwrap_or_default()
-        ),
+        (&counts, why),
+        &format!("{company}; closed {closed:?}"),
     );
     latencies.add(crowd.latencies()).map_err(Failure::run)
 }

@@ -28,6 +28,7 @@ mod system_calls;
 use clap::{Args, Subcommand};
 
 use crate::failure::Outcome;
+use crate::order::Counts;
 use crate::proc;
 
 /// Which check, and of what.
@@ -96,6 +97,19 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
     }
 }
 
+/// Very many connections to a gateway on one core, whose load has another.
+#[derive(Args, Clone, Debug)]
+struct OneCore {
+    /// Command line of the gateway, read by sh.
+    #[arg(long, default_value = "./ringway serve --cores 0 --workers 6 --handshake-timeout 30s")]
+    server: String,
+    /// CPU of the load.
+    #[arg(long, default_value_t = 1)]
+    core_load: usize,
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
+    connections: u32,
+}
+
 /// The claims of a check, printed as they are made.
 #[derive(Debug)]
 struct Claims {
@@ -112,5 +126,21 @@ impl Claims {
         let separator = if seen.is_empty() { "" } else { ": " };
         println!("{:<12} {claim}{separator}{seen}", if holds { "holds" } else { "FAILS" });
         self.hold &= holds;
+    }
+
+    /// The same of a claim about who got what; `more` was seen besides.
+    fn add_counts(
+        &mut self,
+        claim: &str,
+        holds: bool,
+        (counts, why): (&Counts, Option<String>),
+        more: &str,
+    ) {
+        let Counts { published, delivered, missing, lost, .. } = counts;
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        let seen = format!(
+            "{published} published, {delivered} delivered, {missing} missing, {lost} lost{why}; {more}"
+        );
+        self.add(claim, holds, &seen);
     }
 }

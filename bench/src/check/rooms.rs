@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Claims;
 use super::crowd::{Crowd, Purpose};
 use super::figures::{Spread, Watch, to_f64};
 use super::gateway::{self, Gateway};
+use super::{Claims, OneCore};
 use crate::failure::Outcome;
 use crate::units;
 
@@ -24,14 +24,8 @@ const TWO: &str = "/ws?topic=room&topic=other";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Command line of the gateway, read by sh.
-    #[arg(long, default_value = "./ringway serve --cores 0 --workers 6 --handshake-timeout 30s")]
-    server: String,
-    /// CPU of the load.
-    #[arg(long, default_value_t = 1)]
-    core_load: usize,
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
-    connections: u32,
+    #[command(flatten)]
+    many: OneCore,
     /// Members of a room.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000))]
     members: u32,
@@ -67,12 +61,13 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     let publisher = |members: u32| Purpose {
         rate: Some(options.deliveries / f64::from(members)),
         size: options.size,
-        core: Some(options.core_load),
-        ..Purpose::idle(options.connections)
+        core: Some(options.many.core_load),
+        ..Purpose::idle(options.many.connections)
     };
-    let big = publisher(options.connections);
+    let big = publisher(options.many.connections);
     let small = Purpose { room_members: options.members, ..publisher(options.members) };
-    let idle = Purpose { core: Some(options.core_load), ..Purpose::idle(options.connections) };
+    let idle =
+        Purpose { core: Some(options.many.core_load), ..Purpose::idle(options.many.connections) };
     for _ in 0..options.rounds {
         run_one(options, ONE, &big, &mut one, &mut claims)?;
         run_one(options, ROOMS, &small, &mut rooms, &mut claims)?;
@@ -89,7 +84,7 @@ fn run_one(
     figures: &mut Figures,
     claims: &mut Claims,
 ) -> Outcome<()> {
-    let gateway = Gateway::start(&options.server)?;
+    let gateway = Gateway::start(&options.many.server)?;
     let mut crowd = Crowd::prepare(&gateway.url(target)?, purpose)?;
     thread::sleep(START);
     let before = gateway.pss_bytes()?;
@@ -112,30 +107,28 @@ fn run_one(
     let cpu_seconds = busy.cpu_seconds - idle.cpu_seconds * busy.seconds / idle.seconds;
     let us = cpu_seconds * 1e6 / to_f64(counts.delivered.max(1));
     figures.cpu_us.push(us);
-    claims.add(
+    claims.add_counts(
         &format!("{target}: everybody has every message of theirs"),
         counts.delivered > 0 && !counts.has_errors(),
-        &format!(
-            "{} published, {} delivered, {} missing, {} lost {}; {us:.2} µs of CPU per delivery",
-            counts.published,
-            counts.delivered,
-            counts.missing,
-            counts.lost,
-            why.unwrap_or_default()
-        ),
+        (&counts, why),
+        &format!("{us:.2} µs of CPU per delivery"),
     );
     Ok(())
 }
 
 fn print(options: &Options, one: &Figures, rooms: &Figures, two: &Figures) {
-    let connections = f64::from(options.connections);
+    let connections = f64::from(options.many.connections);
     let bytes = |figures: &Figures| Spread::of(&figures.bytes).median;
     let big = Spread::of(&one.cpu_us);
     let small = Spread::of(&rooms.cpu_us);
     println!();
     println!("| topics | CPU µs per delivery | × | user memory per connection, B |");
     println!("|---|---|---|---|");
-    println!("| one of {} | {big} | 1 | {:.0} |", options.connections, bytes(one) / connections);
+    println!(
+        "| one of {} | {big} | 1 | {:.0} |",
+        options.many.connections,
+        bytes(one) / connections
+    );
     println!(
         "| of {} each | {small} | {:.2} | {:.0} |",
         options.members,
@@ -145,7 +138,7 @@ fn print(options: &Options, one: &Figures, rooms: &Figures, two: &Figures) {
     println!("| two of all | – | – | {:.0} |", bytes(two) / connections);
     let more = |figures: &Figures, count: u64| (bytes(figures) - bytes(one)) / to_f64(count.max(1));
     // A topic is one of each worker that has a subscriber of it.
-    let topics = u64::from(options.connections.div_ceil(options.members));
+    let topics = u64::from(options.many.connections.div_ceil(options.members));
     println!(
         "memory       {:.0} B per further subscription; {:.0} B per topic of {} ({:.0} B for each of \
          the {} that the workers count)",

@@ -115,16 +115,11 @@ fn run_one(options: &Options, layout: &mut Layout, claims: &mut Claims) -> Outco
     layout.cpu_us.push(us);
     layout.hop_p50_us.push(gateway.latency_us("hop", "p50")?);
     layout.hop_p99_us.push(gateway.latency_us("hop", "p99")?);
-    claims.add(
+    claims.add_counts(
         &format!("{}: everybody has every message", layout.name),
-        counts.delivered > 0 && !counts.has_errors(),
-        &format!(
-            "{} published, {} missing, {} lost {}; {us:.2} µs per delivery",
-            counts.published,
-            counts.missing,
-            counts.lost,
-            why.unwrap_or_default()
-        ),
+        counts.has_all(options.connections),
+        (&counts, why),
+        &format!("{us:.2} µs per delivery"),
     );
     Ok(())
 }

@@ -9,22 +9,16 @@ use plotters::prelude::*;
 
 use super::Times;
 use super::crowd::Move;
+use crate::chart::{BLUE, Drawn, FONT, ORANGE, draw_legend, draw_line};
 use crate::failure::{Failure, Outcome};
 
 const PIXELS: (u32, u32) = (900, 560);
 const UPPER_PIXELS: u32 = 360;
-const FONT: &str = "sans-serif";
 /// Seconds shown before the second process starts, and after the first has ended.
 const MARGIN_SECONDS: f64 = 1.0;
 /// Steps of a curve a second.
 const STEPS_PER_SECOND: f64 = 20.0;
-/// Colours that readers with red-green blindness tell apart.
-const FIRST: RGBColor = RGBColor(0, 114, 178);
-const SECOND: RGBColor = RGBColor(213, 94, 0);
-const AWAY: RGBColor = RGBColor(120, 120, 120);
-
-type Result<'path> =
-    std::result::Result<(), DrawingAreaErrorKind<<SVGBackend<'path> as DrawingBackend>::ErrorType>>;
+const GREY: RGBColor = RGBColor(120, 120, 120);
 
 /// A curve: its name, its colour, and how many were there at a moment.
 type Curve<'moves> = (&'static str, RGBColor, Box<dyn Fn(f64) -> u32 + 'moves>);
@@ -61,7 +55,7 @@ fn draw_connections<'path>(
     subscribers: u32,
     moves: &[(f64, f64)],
     (start, end): (f64, f64),
-) -> Result<'path> {
+) -> Drawn<'path> {
     let mut chart = ChartBuilder::on(panel)
         .caption(format!("subscribers by process, {title}"), (FONT, 18))
         .margin(12)
@@ -79,33 +73,25 @@ fn draw_connections<'path>(
         u32::try_from(moves.iter().filter(holds).count()).unwrap_or(u32::MAX)
     };
     let curves: [Curve<'_>; 3] = [
-        ("first process", FIRST, Box::new(|at| subscribers - count(&|it| it.0 <= at))),
-        ("second process", SECOND, Box::new(|at| count(&|it| it.1 <= at))),
-        ("away", AWAY, Box::new(|at| count(&|it| it.0 <= at && it.1 > at))),
+        ("first process", BLUE, Box::new(|at| subscribers - count(&|it| it.0 <= at))),
+        ("second process", ORANGE, Box::new(|at| count(&|it| it.1 <= at))),
+        ("away", GREY, Box::new(|at| count(&|it| it.0 <= at && it.1 > at))),
     ];
     for (name, colour, connected) in curves {
         let steps = (0..)
             .map(|step: u32| start + f64::from(step) / STEPS_PER_SECOND)
             .take_while(|at| *at <= end);
         let points = steps.map(|at| (at, connected(at)));
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+        draw_line(&mut chart, name, points, colour)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleLeft)
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()
+    draw_legend(&mut chart, SeriesLabelPosition::MiddleLeft)
 }
 
 fn draw_closes<'path>(
     panel: &DrawingArea<SVGBackend<'path>, Shift>,
     bars: &[(u32, u32)],
     (start, end): (f64, f64),
-) -> Result<'path> {
+) -> Drawn<'path> {
     let most = bars.iter().map(|(_, count)| *count).max().unwrap_or(1);
     let mut chart = ChartBuilder::on(panel)
         .margin(12)
@@ -123,7 +109,7 @@ fn draw_closes<'path>(
         .draw()?;
     chart.draw_series(bars.iter().map(|(second, count)| {
         let (left, right) = (f64::from(*second), f64::from(*second) + 1.0);
-        Rectangle::new([(left + 0.05, 0), (right - 0.05, *count)], FIRST.filled())
+        Rectangle::new([(left + 0.05, 0), (right - 0.05, *count)], BLUE.filled())
     }))?;
     Ok(())
 }
