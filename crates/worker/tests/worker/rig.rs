@@ -464,6 +464,13 @@ impl Rig {
         panic!("it never waits");
     }
 
+    /// Lets seconds pass until a ping is the last that the client was sent.
+    pub(crate) fn pass_until_pinged(&mut self, client: Slot) {
+        while !self.sent(client).ends_with(b"\x89\x00") {
+            self.pass(Duration::from_secs(1));
+        }
+    }
+
     /// Lets time pass, waking the worker when it wants to be.
     pub(crate) fn pass(&mut self, span: Duration) {
         let end = Time(self.engine.now) + span;
