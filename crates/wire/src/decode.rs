@@ -216,6 +216,9 @@ impl Decoder {
         if self.partial.as_mut().is_some_and(|partial| partial.release()) {
             self.partial = None;
         }
+        if input.rest().is_empty() {
+            return Ok(None);
+        }
         let rules = Rules { message_bytes_max, is_deflate_agreed: inflater.is_some() };
         let Some(finished) = self.advance(input, rules)? else { return Ok(None) };
         let (unit, payload) = match finished {

@@ -12,22 +12,29 @@ const COUNTERS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Shares {
     frames_max: u32,
-    taken: Box<[u32; COUNTERS]>,
-    /// Which of them are not zero: mostly few.
-    begun: Vec<usize>,
+    /// The number of the turn, which may begin again at 0: who has had nothing for 2^32 turns may
+    /// then find less than its share once.
+    turn: u32,
+    counters: Box<[Counter; COUNTERS]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Counter {
+    /// Of another turn, it counts as none.
+    turn: u32,
+    frames: u32,
 }
 
 impl Shares {
     /// Nobody has had anything.
     pub(crate) fn new(frames_max: u32) -> Self {
-        Self { frames_max, taken: Box::new([0; COUNTERS]), begun: Vec::with_capacity(COUNTERS) }
+        let counters = Box::new([Counter { turn: 0, frames: 0 }; COUNTERS]);
+        Self { frames_max, turn: 0, counters }
     }
 
     /// Everybody has a whole share again.
     pub(crate) fn begin_turn(&mut self) {
-        while let Some(index) = self.begun.pop() {
-            self.taken[index] = 0;
-        }
+        self.turn = self.turn.wrapping_add(1);
     }
 
     /// A whole share.
@@ -37,22 +44,21 @@ impl Shares {
 
     /// What is left of a connection's share.
     pub(crate) fn left(&self, slot: Slot) -> u32 {
-        self.frames_max.saturating_sub(self.taken[slot as usize % COUNTERS])
+        let counter = self.counters[slot as usize % COUNTERS];
+        let had = if counter.turn == self.turn { counter.frames } else { 0 };
+        self.frames_max.saturating_sub(had)
     }
 
     /// So many more frames were decoded.
     pub(crate) fn take(&mut self, slot: Slot, frames: u32) {
-        let index = slot as usize % COUNTERS;
-        let taken = &mut self.taken[index];
-        if *taken == 0 && frames > 0 {
-            self.begun.push(index);
-        }
-        *taken = taken.saturating_add(frames);
+        let counter = &mut self.counters[slot as usize % COUNTERS];
+        let had = if counter.turn == self.turn { counter.frames } else { 0 };
+        *counter = Counter { turn: self.turn, frames: had.saturating_add(frames) };
     }
 
     /// Memory that is reserved whatever the load.
     pub(crate) fn fixed_bytes(&self) -> usize {
-        size_of_val(&*self.taken) + self.begun.capacity() * size_of::<usize>()
+        size_of_val(&*self.counters)
     }
 }
 
