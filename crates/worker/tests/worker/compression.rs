@@ -64,6 +64,19 @@ fn compressed_frames_that_a_socket_takes_in_pieces_arrive_whole_and_in_order() {
 }
 
 #[test]
+fn what_compression_spares_is_counted_for_each_receiver() {
+    let mut rig = Rig::new(|_| ());
+    rig.keep_whole();
+    let clients = rig.connect_all_with(3, DEFLATE);
+    rig.report();
+    rig.publish_to(&[0], &long(0));
+    rig.settle();
+    assert!(clients.iter().all(|client| texts(rig.sent(*client)) == [long(0)]));
+    let report = rig.report();
+    assert_eq!(report.sent_bytes + report.deflated_saved_bytes, 3 * (4 + 12 * 20));
+}
+
+#[test]
 fn a_slow_consumer_is_cut_behind_the_compressed_message_that_has_begun() {
     let mut rig = Rig::new(|options| {
         options.limits.message_bytes_max = 300;
