@@ -1,7 +1,7 @@
 //! `ringway-bench load`: plans a run, drives the load processes through it, and measures the
 //! server from outside.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
@@ -16,7 +16,7 @@ use crate::order::{Counts, Encoded, Note, Order, Plan};
 use crate::payload::now_ns;
 use crate::plan::{Options, plans};
 use crate::proc::{self, Tree};
-use crate::processes::Processes;
+use crate::processes::{Incomplete, Processes};
 use crate::recorder;
 use crate::report::{Connecting, Memory, Percentiles, Report, TrafficFigures};
 use crate::scenario::{Scenario, Traffic, Weighing};
@@ -39,8 +39,7 @@ struct Load {
     progress: ProgressBar,
     /// Open connections by process, for the progress bar.
     open: Vec<u32>,
-    /// Shared group: how many processes have which publication, and the longest latency.
-    have: HashMap<u32, (usize, u64)>,
+    incomplete: Incomplete,
     why: Option<String>,
 }
 
@@ -89,7 +88,7 @@ pub(crate) fn measure(options: &Options, progress: ProgressBar) -> Outcome<Repor
         server: (!options.pid.is_empty()).then(|| Tree::new(options.pid.clone())),
         log: Log::new(),
         progress,
-        have: HashMap::new(),
+        incomplete: Incomplete::default(),
         why: None,
     };
     let (connecting, mut memory) = load.connect(scenario.memory)?;
@@ -234,7 +233,7 @@ impl Load {
         let grace_ns = u64::try_from(grace.as_nanos()).map_err(Failure::run)?;
         self.progress.set_length(duration_ns / 1_000_000);
         let started = Instant::now();
-        self.have.clear();
+        self.incomplete.clear();
         self.processes.tell_all(Order::Run { duration_ns, grace_ns, record })?;
         let mut sum = Counts::default();
         let mut waiting = self.plans.len();
@@ -264,10 +263,8 @@ impl Load {
                 }
             }
             Note::Have { sequence, latency_ns } => {
-                let have = self.have.entry(sequence).or_default();
-                *have = (have.0 + 1, have.1.max(latency_ns));
-                if have.0 == self.plans.len() {
-                    let (_, latency_ns) = self.have.remove(&sequence).unwrap_or_default();
+                let all = self.plans.len();
+                if let Some(latency_ns) = self.incomplete.take(sequence, latency_ns, all) {
                     self.everybody_has(latency_ns, record == Some(true))?;
                 }
             }

@@ -37,6 +37,7 @@ mod rivals;
 mod scenario;
 mod server;
 mod socket;
+mod spread;
 mod units;
 mod url;
 

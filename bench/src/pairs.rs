@@ -13,6 +13,7 @@ use crate::payload::Kind;
 use crate::plan;
 use crate::proc;
 use crate::server::{self, Server};
+use crate::spread::{self, Spread};
 use crate::units;
 use crate::url::Url;
 
@@ -138,33 +139,18 @@ fn table(servers: &[String], figures: &[Vec<Figure>]) -> Vec<String> {
     )];
     let of = |figures: &[Figure], get: fn(&Figure) -> f64| figures.iter().map(get).collect();
     let us = |figures: &[Figure]| -> Vec<f64> { of(figures, |figure| figure.us) };
-    let first = figures.first().map_or(f64::NAN, |figures| median(&us(figures)));
+    let first = figures.first().map_or(f64::NAN, |figures| spread::median(&us(figures)));
     for (number, (server, figures)) in servers.iter().zip(figures).enumerate() {
         let bytes: Vec<f64> = of(figures, |figure| figure.bytes);
-        let us = us(figures);
-        let least = us.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = us.iter().copied().fold(0.0, f64::max);
-        let middle = median(&us);
+        let Some(Spread { median, least, most }) = Spread::of(&us(figures)) else { continue };
         lines.push(format!(
-            "{:<4} {middle:>8.2} {least:>8.2} {most:>8.2} {:>7.2} {:>7.0}  {server}",
+            "{:<4} {median:>8.2} {least:>8.2} {most:>8.2} {:>7.2} {:>7.0}  {server}",
             name(number),
-            middle / first,
-            median(&bytes)
+            median / first,
+            spread::median(&bytes)
         ));
     }
     lines
-}
-
-/// The middle of `figures`, or the mean of the two in the middle.
-pub(crate) fn median(figures: &[f64]) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        f64::midpoint(sorted[middle - 1], sorted[middle])
-    }
 }
 
 /// A, B, … and numbers behind Z.

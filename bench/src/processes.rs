@@ -1,5 +1,6 @@
 //! The load processes of a run: starts them, gives them orders and gathers their notes.
 
+use std::collections::HashMap;
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -26,6 +27,29 @@ struct Process {
 pub(crate) struct Processes {
     processes: Vec<Process>,
     notes: Receiver<(usize, Result<Note, String>)>,
+}
+
+/// Shared group: what not all processes have yet, with how many have it and the longest latency.
+#[derive(Debug, Default)]
+pub(crate) struct Incomplete(HashMap<u32, (usize, u64)>);
+
+impl Incomplete {
+    /// Forgets what is incomplete.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Another of so many processes has a publication. The latency to its last subscriber, if that
+    /// is the last process.
+    pub(crate) fn take(&mut self, sequence: u32, latency_ns: u64, all: usize) -> Option<u64> {
+        let (processes, longest_ns) = self.0.entry(sequence).or_default();
+        *processes += 1;
+        *longest_ns = latency_ns.max(*longest_ns);
+        if *processes < all {
+            return None;
+        }
+        self.0.remove(&sequence).map(|(_, longest_ns)| longest_ns)
+    }
 }
 
 impl Processes {

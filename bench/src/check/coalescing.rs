@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Claims;
 use super::crowd::{Crowd, Purpose};
-use super::figures::{Spread, Watch, milliseconds, to_f64};
+use super::figures::{Watch, milliseconds, spread, to_f64};
 use super::gateway::{self, Gateway};
 use crate::failure::{Failure, Outcome};
 use crate::units;
@@ -108,7 +108,7 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     print(&rows);
     let at = |rate: f64| rows.iter().find(|row| same(row.rate, rate));
     if let (Some(slow), Some(fast)) = (at(COMPARED.0), at(COMPARED.1)) {
-        let per = |row: &Row| Spread::of(&row.per_cpu_second).median;
+        let per = |row: &Row| spread(&row.per_cpu_second).median;
         let ratio = per(fast) / per(slow);
         claims.add(
             &format!(
@@ -164,10 +164,10 @@ fn print(rows: &[Row]) {
         println!(
             "| {} | {} | {:.0} | {} | {} |",
             row.name(),
-            Spread::of(&row.per_cpu_second),
-            Spread::of(&row.cpu_percent).median,
-            Spread::of(&row.p50_ms),
-            Spread::of(&row.p99_ms)
+            spread(&row.per_cpu_second),
+            spread(&row.cpu_percent).median,
+            spread(&row.p50_ms),
+            spread(&row.p99_ms)
         );
     }
 }

@@ -1,6 +1,5 @@
 //! The clients of a check: load processes that open connections, keep them, and let them go.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -11,7 +10,7 @@ use crate::memory::{self, HalfWeights};
 use crate::order::{Counts, Encoded, Note, Order, Plan};
 use crate::payload::Kind;
 use crate::plan::CONNECTIONS_PER_PROCESS;
-use crate::processes::Processes;
+use crate::processes::{Incomplete, Processes};
 use crate::recorder::{self, Tag, histogram};
 use crate::scenario::Traffic;
 use crate::url::Url;
@@ -59,8 +58,7 @@ pub(super) struct Crowd {
     grace: Duration,
     /// True exactly when a fan-out over several processes waits until all of them have the last.
     is_shared_loop: bool,
-    /// Shared group: how many processes have which publication, and the longest latency.
-    have: HashMap<u32, (usize, u64)>,
+    incomplete: Incomplete,
     /// From when a message was meant to leave to its arrival, since [`Crowd::measure`].
     latencies: Histogram<u64>,
     /// The same to the last subscriber of each publication.
@@ -141,7 +139,7 @@ impl Crowd {
             why: None,
             grace: purpose.grace,
             is_shared_loop: plans.iter().any(|plan| plan.shared && plan.rate == 0.0),
-            have: HashMap::new(),
+            incomplete: Incomplete::default(),
             latencies: histogram(),
             last: histogram(),
         })
@@ -223,7 +221,7 @@ impl Crowd {
     fn order(&mut self, duration: Duration, record: bool) -> Outcome<()> {
         let duration_ns = u64::try_from(duration.as_nanos()).map_err(Failure::run)?;
         let grace_ns = u64::try_from(self.grace.as_nanos()).map_err(Failure::run)?;
-        self.have.clear();
+        self.incomplete.clear();
         self.processes.tell_all(Order::Run { duration_ns, grace_ns, record })
     }
 
@@ -266,13 +264,10 @@ impl Crowd {
 
     /// Shared group: once all processes have a publication, its last subscriber has it.
     fn take_have(&mut self, sequence: u32, latency_ns: u64) -> Outcome<()> {
-        let have = self.have.entry(sequence).or_default();
-        *have = (have.0 + 1, have.1.max(latency_ns));
-        let (processes, latency_ns) = *have;
-        if processes < self.processes.count() {
+        let all = self.processes.count();
+        let Some(latency_ns) = self.incomplete.take(sequence, latency_ns, all) else {
             return Ok(());
-        }
-        self.have.remove(&sequence);
+        };
         self.last.saturating_record(latency_ns);
         // The first process has the publisher.
         if self.is_shared_loop { self.processes.tell(0, Order::Publish) } else { Ok(()) }

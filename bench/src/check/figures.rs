@@ -1,14 +1,13 @@
 //! What the checks that measure have in common: the server's CPU over a stretch of time, and how
 //! figures are summed up and written.
 
-use std::fmt::{self, Display, Formatter};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
 use crate::failure::Outcome;
-use crate::pairs::median;
 use crate::proc::Tree;
+use crate::spread::Spread;
 
 /// The start of a [`Stretch`].
 #[derive(Debug)]
@@ -49,30 +48,9 @@ impl Stretch {
     }
 }
 
-/// Median, least and most of the rounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    /// Those of `figures`, of which there is at least one.
-    pub(super) fn of(figures: &[f64]) -> Spread {
-        Spread {
-            median: median(figures),
-            least: figures.iter().copied().fold(f64::INFINITY, f64::min),
-            most: figures.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        }
-    }
-}
-
-impl Display for Spread {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Spread { median, least, most } = self;
-        write!(formatter, "{median:.2} ({least:.2} – {most:.2})")
-    }
+/// The spread of `figures`, of which there is at least one.
+pub(super) fn spread(figures: &[f64]) -> Spread {
+    Spread::of(figures).expect("every round gives a figure")
 }
 
 /// A quantile of nanoseconds, in milliseconds.
@@ -91,14 +69,4 @@ pub(super) fn percentiles(histogram: &Histogram<u64>) -> String {
 #[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
 pub(super) fn to_f64(value: u64) -> f64 {
     value as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_is_median_least_and_most() {
-        assert_eq!(Spread::of(&[3.0, 1.25, 2.0]).to_string(), "2.00 (1.25 – 3.00)");
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::crowd::{Crowd, Purpose};
-use super::figures::{Spread, Watch, to_f64};
+use super::figures::{Watch, spread, to_f64};
 use super::gateway::{self, Gateway};
 use super::{Claims, OneCore};
 use crate::failure::Outcome;
@@ -118,9 +118,9 @@ fn run_one(
 
 fn print(options: &Options, one: &Figures, rooms: &Figures, two: &Figures) {
     let connections = f64::from(options.many.connections);
-    let bytes = |figures: &Figures| Spread::of(&figures.bytes).median;
-    let big = Spread::of(&one.cpu_us);
-    let small = Spread::of(&rooms.cpu_us);
+    let bytes = |figures: &Figures| spread(&figures.bytes).median;
+    let big = spread(&one.cpu_us);
+    let small = spread(&rooms.cpu_us);
     println!();
     println!("| topics | CPU µs per delivery | × | user memory per connection, B |");
     println!("|---|---|---|---|");

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Claims;
 use super::crowd::{Crowd, Purpose};
-use super::figures::{Spread, Watch, to_f64};
+use super::figures::{Watch, spread, to_f64};
 use super::gateway::Gateway;
 use crate::failure::Outcome;
 use crate::units;
@@ -81,15 +81,15 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     println!();
     println!("| workers | CPU µs per delivery | × the first | hop p50, µs | hop p99, µs |");
     println!("|---|---|---|---|---|");
-    let first = Spread::of(&layouts[0].cpu_us).median;
+    let first = spread(&layouts[0].cpu_us).median;
     for layout in &layouts {
-        let cpu = Spread::of(&layout.cpu_us);
+        let cpu = spread(&layout.cpu_us);
         println!(
             "| {} | {cpu} | {:.2} | {} | {} |",
             layout.name,
             cpu.median / first,
-            Spread::of(&layout.hop_p50_us),
-            Spread::of(&layout.hop_p99_us)
+            spread(&layout.hop_p50_us),
+            spread(&layout.hop_p99_us)
         );
     }
     Ok(claims.hold)

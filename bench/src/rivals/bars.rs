@@ -7,8 +7,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::results::{Column, Results, Spread};
+use super::results::{Column, Results};
 use crate::failure::{Failure, Outcome};
+use crate::spread::Spread;
 
 const WIDTH_PIXELS: u32 = 900;
 const CAPTION_PIXELS: i32 = 34;

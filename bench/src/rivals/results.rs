@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::definition::Rival;
 use crate::failure::Failure;
-use crate::pairs::median;
+use crate::spread::Spread;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,25 +61,6 @@ fn group(figure: f64) -> String {
         text.push(digit);
     }
     if figure <= -0.5 { format!("-{text}") } else { text }
-}
-
-/// Median, least and most.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
-}
-
-impl Spread {
-    /// That of `figures`; `None` when there are none.
-    fn of(figures: &[f64]) -> Option<Spread> {
-        (!figures.is_empty()).then(|| Spread {
-            median: median(figures),
-            least: figures.iter().copied().fold(f64::INFINITY, f64::min),
-            most: figures.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        })
-    }
 }
 
 /// One server's figures.
@@ -184,8 +165,7 @@ impl Results {
             self.rows.first().map_or("", |row| row.title.as_str())
         );
         self.push_table(&mut text, |row, column| {
-            let Spread { median, least, most } = self.ratio(row, column)?;
-            Some(format!("{median:.2} ({least:.2} – {most:.2})"))
+            self.ratio(row, column).map(|spread| spread.to_string())
         });
         for failure in self.failures() {
             let _ = writeln!(text, "\nFailed: {failure}");
