@@ -12,7 +12,7 @@ use ringway_sim::canaries::{CANARIES, Canary};
 #[derive(Debug, Parser)]
 struct Flags {
     /// Only this break.
-    #[arg(long = "break", value_name = "NAME")]
+    #[arg(long = "break", value_name = "NAME", value_parser = CANARIES.map(|canary| canary.name))]
     only: Option<String>,
     /// Each must be noticed within so many histories.
     #[arg(long, default_value_t = 200)]
