@@ -6,8 +6,10 @@
 mod common;
 
 use std::{
+    env,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
+    process::Command,
 };
 
 use common::{
@@ -23,8 +25,8 @@ const REQUEST: &[u8] = b"GET /ws/room HTTP/1.1\r\nHost: h\r\nConnection: Upgrade
 
 /// A connection from an address of this machine.
 fn connect_from(gateway: &Gateway, address: &str) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let source: SocketAddr = format!("{address}:0").parse().unwrap();
+    let source = SocketAddr::new(address.parse::<IpAddr>().unwrap(), 0);
+    let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).unwrap();
     socket.bind(&source.into()).unwrap();
     socket.connect(&gateway.data.into()).unwrap();
     let stream = TcpStream::from(socket);
@@ -64,6 +66,58 @@ fn an_address_has_its_share_of_connections_whichever_worker_takes_them() {
     gateway.stats_until(|stats| stats["connections"] == 1);
     open(&connect_from(&gateway, "127.0.0.2"), "/ws/room");
     drop(other);
+    gateway.stats_at_rest();
+}
+
+/// Set where a test runs once more, in the network that it made.
+const INSIDE: &str = "RINGWAY_TEST_INSIDE";
+
+/// Two networks of IPv6 with two addresses each.
+const NETWORKS: &str = "ip link set lo up
+    for address in fd00:0:0:1::1 fd00:0:0:1::2 fd00:0:0:2::1 fd00:0:0:2::2; do
+        ip address add $address/64 dev lo nodad || exit
+    done
+    exec \"$@\"";
+
+#[test]
+fn addresses_of_one_ipv6_network_have_one_share() {
+    if env::var_os(INSIDE).is_none() {
+        let test = env::current_exe().unwrap();
+        let status = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net", "sh", "-c", NETWORKS, "sh"])
+            .arg(test)
+            .args(["--exact", "addresses_of_one_ipv6_network_have_one_share", "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let flags = ["--workers", "2", "--listen", "[::1]:0", "--connections-per-address-max", "4"];
+    let mut gateway = Gateway::start(&flags);
+    let addresses = gateway.start_lines.iter().filter_map(|line| line["address"].as_str());
+    gateway.data = addresses.filter_map(|it| it.parse().ok()).find(SocketAddr::is_ipv6).unwrap();
+    let connect = |address: &str| connect_from(&gateway, address);
+    let clients: Vec<_> = ["fd00:0:0:1::1", "fd00:0:0:1::2"]
+        .map(|address| {
+            [(); 2].map(|()| {
+                let stream = connect(address);
+                open(&stream, "/ws/room");
+                stream
+            })
+        })
+        .into();
+    for address in ["fd00:0:0:1::1", "fd00:0:0:1::2"] {
+        let answer = refusal(connect(address));
+        assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    }
+    let others = ["fd00:0:0:2::1", "fd00:0:0:2::2", "::1"].map(|address| {
+        let stream = connect(address);
+        open(&stream, "/ws/room");
+        stream
+    });
+    gateway.stats_until(|stats| sum(stats, &["refused", "address_connections"]) == 2);
+    drop((clients, others));
     gateway.stats_at_rest();
 }
 

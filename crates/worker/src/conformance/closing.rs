@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Bed, BedOptions, Check, Event, Make, Peer, PeerRead,
-    rig::{OPTIONS, Rig, pattern},
+    rig::{OPTIONS, Rig, pattern, slots},
 };
 use crate::operation::{Closing, Failure};
 
@@ -33,6 +33,14 @@ pub(super) fn checks<B: Bed>() -> Vec<Check<B>> {
         Check {
             name: "after_close_nothing_but_closed_is_told",
             run: after_close_nothing_but_closed_is_told,
+        },
+        Check {
+            name: "what_leaves_in_the_batch_of_a_close_is_decided",
+            run: what_leaves_in_the_batch_of_a_close_is_decided,
+        },
+        Check {
+            name: "what_is_refused_in_the_batch_of_a_close_is_not_told",
+            run: what_is_refused_in_the_batch_of_a_close_is_not_told,
         },
         Check {
             name: "a_broken_connection_closes_in_every_way",
@@ -233,6 +241,62 @@ fn after_close_nothing_but_closed_is_told<B: Bed>(make: Make<'_, B>) {
         assert!(frame.starts_with(&received), "nothing was sent but the frame");
         assert_eq!(rig.next(), Event::Closed(connection));
         rig.assert_silent();
+    }
+    rig.assert_clean();
+}
+
+fn what_leaves_in_the_batch_of_a_close_is_decided<B: Bed>(make: Make<'_, B>) {
+    let mut rig = Rig::new(make);
+    for how in EVERY_WAY {
+        let mut clients = rig.clients(5);
+        let targets = slots(&clients);
+        let (closing, mut peer) = clients.remove(2);
+        rig.offer(&Bytes::from_static(b"news"), &targets);
+        rig.close(closing, how);
+        // It counts as a target, whatever it took.
+        rig.offered(5);
+        for (_, peer) in &mut clients {
+            assert_eq!(rig.read(peer, 4), b"news");
+        }
+        let (received, end) = rig.read_to_end(&mut peer);
+        if how == Closing::Abort {
+            assert_eq!(end, PeerRead::Reset);
+        } else {
+            assert_eq!((&received[..], end), (&b"news"[..], PeerRead::Finished));
+        }
+        peer.finish();
+        rig.expect(&Event::Closed(closing));
+        rig.assert_silent();
+        for (connection, _) in clients {
+            rig.close(connection, Closing::Finish);
+            rig.expect(&Event::Closed(connection));
+        }
+    }
+    rig.assert_clean();
+}
+
+fn what_is_refused_in_the_batch_of_a_close_is_not_told<B: Bed>(make: Make<'_, B>) {
+    let mut rig = Rig::new(make);
+    for how in EVERY_WAY {
+        for alone in [false, true] {
+            let (connection, mut peer) = rig.client();
+            let bytes = pattern(B::OVERWHELMING_BYTES);
+            if alone {
+                rig.send(connection, bytes);
+            } else {
+                rig.offer(&bytes, &[connection.slot]);
+            }
+            rig.close(connection, how);
+            if !alone {
+                rig.offered(1);
+            }
+            rig.settle();
+            peer.finish();
+            rig.read_to_end(&mut peer);
+            // Neither the refusal nor a Writable: `Closed` is the one thing left to tell.
+            assert_eq!(rig.next(), Event::Closed(connection));
+            rig.assert_silent();
+        }
     }
     rig.assert_clean();
 }
