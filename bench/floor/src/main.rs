@@ -1,9 +1,9 @@
 //! `ringway-floor`: the cheapest servers that a fan-out load accepts, to be measured beside
-//! Ringway. `ring` sends on an io_uring with direct descriptors, `send` is epoll and a loop of
-//! `send(2)`, `deflate` is `send` with a compressor for every subscriber. All complete WebSocket upgrades, receive only from connections whose request says
-//! `role=publisher`, and send each received payload to every open connection in slot order. There
-//! are no topics, no queues and no slow-reader policy: a connection whose socket does not take a
-//! whole frame at once is dropped.
+//! Ringway. `ring` sends on an io_uring with direct descriptors, or on several, `send` is epoll and
+//! a loop of `send(2)`, `deflate` is `send` with a compressor for every subscriber. All complete
+//! WebSocket upgrades, receive only from connections whose request says `role=publisher`, and send
+//! each received payload to every open connection in slot order. There are no topics, no queues and
+//! no slow-reader policy: a connection whose socket does not take a whole frame at once is dropped.
 
 mod deflate;
 mod frame;
@@ -11,10 +11,12 @@ mod handshake;
 #[expect(unsafe_code, reason = "ring entries point at memory; this module alone makes them")]
 mod queue;
 mod ring;
+mod rings;
 mod send;
 mod table;
 
 use std::io;
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,9 +33,13 @@ struct Options {
     /// Address to serve; port 0 takes a free one, the first line on stdout names it.
     #[arg(long, default_value = "127.0.0.1:9100")]
     listen: SocketAddr,
-    /// Most connections held at once; on the ring at most RLIMIT_NOFILE.
+    /// Most connections held at once; on a ring at most RLIMIT_NOFILE, which each of several may
+    /// hold.
     #[arg(long, default_value_t = 19_900)]
     connections_max: u32,
+    /// Rings, each with a thread of its own; the kernel deals new connections among them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    rings: u16,
     /// Ping every connection once per this many seconds and read the pongs; 0: no pings.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pings: u32,
@@ -76,19 +82,29 @@ fn run(options: &Options) -> io::Result<()> {
         cpus.set(core);
         rustix::thread::sched_setaffinity(None, &cpus)?;
     }
-    let listener = listen(options.listen)?;
-    println!("listening on {}", listener.local_addr()?);
-    match options.mode {
-        Mode::Ring => ring::serve(&listener, options.connections_max, options.pings),
-        Mode::Send => send::serve(&listener, options.connections_max, options.pings, false),
-        Mode::Deflate => send::serve(&listener, options.connections_max, options.pings, true),
+    let Options { mode, connections_max, rings, pings, .. } = *options;
+    if rings > 1 && mode != Mode::Ring {
+        return Err(io::Error::other("only `ring` has several"));
+    }
+    let listener = listen(options.listen, rings > 1)?;
+    // The first takes the port where there is none yet.
+    let address = listener.local_addr()?;
+    let more = (1..rings).map(|_| listen(address, true));
+    let listeners = iter::once(Ok(listener)).chain(more).collect::<io::Result<Vec<_>>>()?;
+    println!("listening on {address}");
+    match mode {
+        Mode::Ring => ring::serve(&listeners, connections_max, pings),
+        Mode::Send => send::serve(&listeners[0], connections_max, pings, false),
+        Mode::Deflate => send::serve(&listeners[0], connections_max, pings, true),
     }
 }
 
-/// Opens the listener; accepted sockets inherit TCP_NODELAY from it.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Opens a listener, of several at its address where it is shared; accepted sockets inherit
+/// TCP_NODELAY from it.
+fn listen(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(is_shared)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

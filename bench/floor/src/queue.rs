@@ -3,6 +3,7 @@
 //! that comes back in its completion.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
@@ -40,6 +41,10 @@ pub(crate) enum What {
     Dropped,
     /// A slot is free again.
     Closed,
+    /// Another ring has something for this one.
+    Woken,
+    /// Another ring could not be woken; the result is the reason.
+    NotWoken,
 }
 
 /// One completion: what, of which lane or slot, and the kernel's result.
@@ -178,6 +183,13 @@ impl<'ring> Queue<'ring> {
         self.push(opcode::Close::new(Fixed(slot)).build(), What::Closed, slot)
     }
 
+    /// Tells the ring with this descriptor that there is something for it, at the next enter.
+    pub(crate) fn wake(&mut self, ring: RawFd) -> io::Result<()> {
+        let woken = u64::from(What::Woken as u8) << 32;
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, woken, None).build();
+        self.push(entry.flags(Flags::SKIP_SUCCESS), What::NotWoken, 0)
+    }
+
     /// Hands all entries over and waits for `want` completions, at most for `timeout`.
     pub(crate) fn enter(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         self.submission.sync();
@@ -216,7 +228,9 @@ impl<'ring> Queue<'ring> {
             3 => What::Refused,
             4 => What::Readable,
             5 => What::Dropped,
-            _ => What::Closed,
+            6 => What::Closed,
+            7 => What::Woken,
+            _ => What::NotWoken,
         };
         if matches!(what, What::Received | What::Replied) {
             self.lanes[index as usize].busy = false;

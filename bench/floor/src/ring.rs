@@ -1,16 +1,18 @@
 //! The floor on io_uring. A few lanes accept and complete handshakes, one connection each at a
 //! time; after its handshake a subscriber has nothing armed in the kernel, and a publisher keeps
-//! its lane for its messages.
+//! its lane for its messages. Several rings have a thread and a listener each.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::thread;
 use std::time::Instant;
 
 use crate::TICK;
 use crate::frame::{self, PING, Received};
 use crate::handshake;
 use crate::queue::{self, Completion, LANE_BYTES, Queue, What};
+use crate::rings::{Rings, Shared};
 use crate::table::{Slot, Table};
 
 /// Connections in their handshake, and publishers, at once.
@@ -33,17 +35,49 @@ struct Floor<'ring> {
     pings: u32,
     /// Connections dropped because their socket did not take a whole frame.
     refused: u64,
+    /// All rings, and the number of this one.
+    rings: &'ring Rings,
+    number: usize,
 }
 
-/// Serves `listener` until an error of the ring.
-pub(crate) fn serve(listener: &TcpListener, slots: u32, pings: u32) -> io::Result<()> {
+/// Serves each of `listeners` on a ring of its own, of `slots` connections, until an error of one.
+pub(crate) fn serve(listeners: &[TcpListener], slots: u32, pings: u32) -> io::Result<()> {
+    let rings = Rings::new(listeners.len());
+    let serve = |number: usize| -> io::Result<()> {
+        let outcome = serve_one(&listeners[number], slots, pings, (&rings, number));
+        if let Err(error) = &outcome
+            && listeners.len() > 1
+        {
+            // The others would go on, and wait for nobody.
+            eprintln!("ringway-floor: {error}");
+            std::process::exit(1);
+        }
+        outcome
+    };
+    thread::scope(|scope| {
+        for number in 1..listeners.len() {
+            scope.spawn(move || serve(number));
+        }
+        serve(0)
+    })
+}
+
+fn serve_one(
+    listener: &TcpListener,
+    slots: u32,
+    pings: u32,
+    (rings, number): (&Rings, usize),
+) -> io::Result<()> {
     let mut ring = queue::ring()?;
+    rings.start(number, ring.as_raw_fd());
     let mut floor = Floor {
         queue: Queue::new(&mut ring, listener.as_raw_fd(), slots, LANES)?,
         lanes: vec![Lane::Accepting; LANES as usize],
         table: Table::new(slots),
         pings,
         refused: 0,
+        rings,
+        number,
     };
     for lane in 0..LANES {
         floor.queue.accept(lane)?;
@@ -74,6 +108,10 @@ impl Floor<'_> {
             What::Dropped if result > 0 || result == -libc::EAGAIN => self.queue.poll(index),
             What::Dropped => self.close(index),
             What::Closed => Ok(()),
+            What::Woken => {
+                self.rings.take(self.number).iter().try_for_each(|frame| self.fan_out(frame))
+            }
+            What::NotWoken => Err(io::Error::from_raw_os_error(-result)),
         }
     }
 
@@ -142,10 +180,12 @@ impl Floor<'_> {
             match frame::take(&self.queue.lane_mut(lane)[taken..filled], LANE_BYTES) {
                 Ok(Some((Received::Message(frame), bytes))) => {
                     taken += bytes;
-                    self.queue.set_frame(&frame)?;
-                    for target in self.table.open(self.table.all()) {
-                        self.queue.offer(target)?;
+                    let frame = Shared::from(frame);
+                    // First, so that the other rings have it with the first sends of this one.
+                    for ring in self.rings.post(self.number, &frame) {
+                        self.queue.wake(ring)?;
                     }
+                    self.fan_out(&frame)?;
                 }
                 Ok(Some((Received::Ignored, bytes))) => taken += bytes,
                 Ok(Some((Received::Close, _))) | Err(_) => return self.restart(lane, slot),
@@ -156,6 +196,15 @@ impl Floor<'_> {
         let filled = filled - taken;
         self.lanes[lane as usize] = Lane::Publishing { slot, filled };
         self.queue.receive(lane, slot, filled)
+    }
+
+    /// Sends `frame` to everybody of this ring.
+    fn fan_out(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.queue.set_frame(frame)?;
+        for target in self.table.open(self.table.all()) {
+            self.queue.offer(target)?;
+        }
+        Ok(())
     }
 
     /// Pings the part of the table whose turn it is.

@@ -1,4 +1,4 @@
-//! Both loops against tungstenite clients: a publication reaches every connection whole, pings
+//! The loops against tungstenite clients: a publication reaches every connection whole, pings
 //! arrive, and a connection that left does not disturb the others.
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
@@ -47,8 +47,8 @@ impl Drop for Floor {
     }
 }
 
-fn every_connection_gets_every_message(mode: &str) {
-    let floor = Floor::start(&[mode]);
+fn every_connection_gets_every_message(arguments: &[&str]) {
+    let floor = Floor::start(arguments);
     let mut subscribers: Vec<_> = (0..70).map(|_| floor.connect("")).collect();
     let mut publisher = floor.connect("?role=publisher");
     for payload in [vec![7; 100], vec![9; 70_000]] {
@@ -61,12 +61,18 @@ fn every_connection_gets_every_message(mode: &str) {
 
 #[test]
 fn every_connection_gets_every_message_on_the_ring() {
-    every_connection_gets_every_message("ring");
+    every_connection_gets_every_message(&["ring"]);
+}
+
+/// Of 70 connections each of three rings has some, unless the kernel deals very strangely.
+#[test]
+fn every_connection_gets_every_message_on_several_rings() {
+    every_connection_gets_every_message(&["ring", "--rings", "3"]);
 }
 
 #[test]
 fn every_connection_gets_every_message_by_send() {
-    every_connection_gets_every_message("send");
+    every_connection_gets_every_message(&["send"]);
 }
 
 /// RFC 7692 section 7.2.3.2: the second "Hello" refers to the first.
@@ -99,7 +105,7 @@ fn a_subscriber_that_compresses_keeps_its_window() {
 /// These clients do not offer compression.
 #[test]
 fn whoever_does_not_compress_gets_every_message_plain() {
-    every_connection_gets_every_message("deflate");
+    every_connection_gets_every_message(&["deflate"]);
 }
 
 fn a_connection_that_left_does_not_disturb_the_others(mode: &str) {
