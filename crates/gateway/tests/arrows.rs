@@ -9,6 +9,7 @@ const WIRE: &str = "ringway-wire";
 const MESH: &str = "ringway-mesh";
 const WORKER: &str = "ringway-worker";
 const HUB: &str = "ringway-hub";
+const SOCKETS: &str = "ringway-sockets";
 const SIM: &str = "ringway-sim";
 const GATEWAY: &str = "ringway";
 
@@ -30,9 +31,10 @@ fn may_know(package: &str, other: &str) -> bool {
         WIRE | MESH => false,
         WORKER => [WIRE, MESH].contains(&other),
         HUB => [WIRE, MESH, WORKER].contains(&other),
+        SOCKETS => other == WORKER,
         SIM => [WIRE, MESH, WORKER, HUB].contains(&other),
         GATEWAY => [WIRE, MESH, WORKER, HUB].contains(&other) || is_engine(other),
-        _ if is_engine(package) => [WIRE, MESH, WORKER].contains(&other),
+        _ if is_engine(package) => [WIRE, MESH, WORKER, SOCKETS].contains(&other),
         // What measures is a client, and looks into no crate but that of the protocol.
         "ringway-bench" | "ringway-floor" => other == WIRE,
         _ => panic!("say here what {package} may know"),

@@ -1,0 +1,17 @@
+//! What the engines on the kernel's sockets have in common, however they ask the kernel: the clock,
+//! what an errno says about a connection, which slot is taken next, how a listener lets nobody new
+//! in, and how any thread ends a wait. It knows the boundary, and nothing of any engine.
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod event;
+mod failure;
+mod free_slots;
+#[cfg(feature = "conformance")]
+pub mod peer;
+mod syn_filter;
+
+pub use crate::{
+    clock::now, event::EventWaker, failure::failure, free_slots::FreeSlots, syn_filter::drop_syns,
+};
