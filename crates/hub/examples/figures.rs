@@ -21,13 +21,15 @@ use worker::{Chunk, Slot, SlotSet};
 
 use crate::{
     connections::{Connections, Purpose},
-    subscribers::Subscribers,
+    subscribers::{MemberTable, Members, Set, Subscribers},
     topics::Topics,
 };
 
 #[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
 #[path = "../src/connections.rs"]
 mod connections;
+#[path = "../src/runs.rs"]
+mod runs;
 #[path = "../src/subscribers.rs"]
 mod subscribers;
 #[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
@@ -63,12 +65,12 @@ fn forms() {
             let mut set = SlotSet::new();
             chosen.iter().for_each(|&slot| _ = set.insert(slot));
             let bytes = [list.len() * 4, set.words() * 8];
-            let forms = [Subscribers::List(list), Subscribers::Bitmap(set)];
+            let forms = [Set::List(list), Set::Bitmap(set)];
             for ((mut form, name), bytes) in forms.into_iter().zip(["list", "bitmap"]).zip(bytes) {
-                let idle = fill_ns(&form, &SlotSet::new());
+                let idle = fill_ns(form.subscribers(), members, &SlotSet::new());
                 let mut busy = SlotSet::new();
                 (0..slots).filter(|_| random.random_bool(0.1)).for_each(|it| _ = busy.insert(it));
-                let busy = fill_ns(&form, &busy);
+                let busy = fill_ns(form.subscribers(), members, &busy);
                 let insert = insert_ns(&mut form, others);
                 println!(
                     "{slots:<8} {members:<8} {name:<7} {idle:<15.2} {busy:<9.2} {insert:<10.1} {bytes}",
@@ -79,14 +81,14 @@ fn forms() {
 }
 
 /// Nanoseconds for each member of a whole fan-out.
-fn fill_ns(subscribers: &Subscribers, busy: &SlotSet) -> f64 {
+fn fill_ns(subscribers: Subscribers<'_>, members: usize, busy: &SlotSet) -> f64 {
     let mut chunk = Chunk::new(64);
-    least_ns(50, || fill_all(subscribers, busy, &mut chunk)) / subscribers.len() as f64
+    least_ns(50, || fill_all(subscribers, busy, &mut chunk)) / members as f64
 }
 
 /// A whole fan-out in chunks of 64.
 #[inline(never)]
-fn fill_all(subscribers: &Subscribers, busy: &SlotSet, chunk: &mut Chunk) {
+fn fill_all(subscribers: Subscribers<'_>, busy: &SlotSet, chunk: &mut Chunk) {
     let mut next = Some(0);
     while let Some(from) = next {
         chunk.clear_for(64);
@@ -97,19 +99,19 @@ fn fill_all(subscribers: &Subscribers, busy: &SlotSet, chunk: &mut Chunk) {
 
 /// 200 fan-outs to one connection in `share` of 5,000.
 fn deliveries(share: Slot) {
-    let mut subscribers = Subscribers::new();
-    (0..5_000).step_by(share as usize).for_each(|slot| subscribers.insert(slot));
+    let (mut table, mut members) = (MemberTable::default(), Members::default());
+    (0..5_000).step_by(share as usize).for_each(|slot| table.insert(&mut members, slot));
     let mut chunk = Chunk::new(64);
-    (0..200).for_each(|_| fill_all(&subscribers, &SlotSet::new(), &mut chunk));
-    println!("{}", 200 * subscribers.len());
+    (0..200).for_each(|_| fill_all(table.get(&members), &SlotSet::new(), &mut chunk));
+    println!("{}", 200 * members.len);
 }
 
 /// Nanoseconds to put one more in and take it out again, halved.
-fn insert_ns(subscribers: &mut Subscribers, others: &[Slot]) -> f64 {
+fn insert_ns(set: &mut Set, others: &[Slot]) -> f64 {
     let others = &others[..200];
     // One at a time, and taken out where it is, so that the form stays.
-    let run = || match subscribers {
-        Subscribers::List(list) => {
+    let run = || match set {
+        Set::List(list) => {
             for &slot in others {
                 let at = list.partition_point(|&other| other < slot);
                 list.insert(at, slot);
@@ -117,13 +119,12 @@ fn insert_ns(subscribers: &mut Subscribers, others: &[Slot]) -> f64 {
                 list.remove(at);
             }
         }
-        Subscribers::Bitmap(set) => {
+        Set::Bitmap(set) => {
             for &slot in others {
                 set.insert(slot);
                 set.remove(black_box(slot));
             }
         }
-        Subscribers::Few { .. } => {}
     };
     least_ns(20, run) / (2 * others.len()) as f64
 }

@@ -1,17 +1,19 @@
 //! What the hub knows of each open connection, by slot: 8 bytes, and more only for one with several
 //! topics.
 
-use slab::Slab;
 use worker::{Slot, SlotSet};
 
-use crate::topics::TopicIndex;
+use crate::{
+    runs::{self, Runs},
+    topics::TopicIndex,
+};
 
 /// All connections of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     /// Grown to the highest slot that was ever open.
     records: Vec<Record>,
-    several: Slab<Box<[TopicIndex]>>,
+    several: Runs<TopicIndex>,
     open: SlotSet,
 }
 
@@ -26,7 +28,7 @@ enum Record {
     /// A subscriber of one topic.
     Single { own: bool, topic: TopicIndex },
     /// A subscriber of several, which stand at this place of their own table.
-    Several { own: bool, place: u32 },
+    Several { own: bool, len: u16, place: u32 },
 }
 
 const _: () = assert!(size_of::<Record>() == 8, "there may be a million");
@@ -57,8 +59,9 @@ impl Connections {
             Record::Single { own, topic } => {
                 Purpose::Subscriber { topics: std::slice::from_ref(topic), own: *own }
             }
-            Record::Several { own, place } => {
-                Purpose::Subscriber { topics: &self.several[*place as usize], own: *own }
+            Record::Several { own, len, place } => {
+                let topics = self.several.get(*place, usize::from(*len));
+                Purpose::Subscriber { topics, own: *own }
             }
         }
     }
@@ -68,13 +71,14 @@ impl Connections {
             Purpose::Echo => Record::Echo,
             Purpose::Subscriber { topics: &[topic], own } => Record::Single { own, topic },
             Purpose::Subscriber { topics, own } => {
-                let place = u32::try_from(self.several.insert(topics.into()))
-                    .expect("no more places than slots");
-                Record::Several { own, place }
+                let len = u16::try_from(topics.len()).expect("a limit's own bound is below 2^16");
+                Record::Several { own, len, place: self.several.insert(topics) }
             }
         };
         let index = slot as usize;
         if index >= self.records.len() {
+            let more = index + 1 - self.records.len();
+            runs::reserve(&mut self.records, more);
             self.records.resize(index + 1, Record::Vacant);
         }
         self.records[index] = record;
@@ -87,8 +91,10 @@ impl Connections {
         match std::mem::take(&mut self.records[slot as usize]) {
             Record::Vacant | Record::Echo => {}
             Record::Single { topic, .. } => leave(topic),
-            Record::Several { place, .. } => {
-                self.several.remove(place as usize).into_iter().for_each(leave);
+            Record::Several { len, place, .. } => {
+                let len = usize::from(len);
+                self.several.get(place, len).iter().copied().for_each(leave);
+                self.several.remove(place, len);
             }
         }
     }
@@ -121,6 +127,6 @@ mod tests {
             connections.remove(slot, |topic| left.push(topic));
         }
         assert_eq!(left, [b, b, a]);
-        assert_eq!((connections.open().len(), connections.several.len()), (0, 0));
+        assert_eq!(connections.open().len(), 0);
     }
 }

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod connections;
+#[cfg(test)]
+mod footprint;
 mod held;
 mod hub;
 mod letter;
@@ -13,6 +15,7 @@ mod listing;
 mod options;
 mod origin;
 mod route;
+mod runs;
 mod subscribers;
 mod topic;
 mod topics;

@@ -1,71 +1,132 @@
-//! The subscribers of one topic, in slot order whatever their number: a few in place, more in a
-//! short ordered list, many in a bitmap. A cursor is a slot, so it stays good while subscribers
-//! come and go and while one form turns into another.
+//! The subscribers of topics, in slot order whatever their number: one in place, a few in a run
+//! among others, more in a list, many in a bitmap. A cursor is a slot, so it stays good while
+//! subscribers come and go and while one form turns into another.
 
+use slab::Slab;
 use worker::{Chunk, Slot, SlotSet};
 
-/// How many subscribers need no memory of their own.
-const FEW_MAX: u8 = 5;
+use crate::runs::Runs;
 
-/// Where they stand.
-type Few = [Slot; FEW_MAX as usize];
-
-/// A list with fewer subscribers gives its memory back: one less than what became a list, so that
-/// nobody can turn it over and over.
-const LIST_LEN_MIN: usize = FEW_MAX as usize;
+/// More subscribers than this have memory of their own.
+const RUN_LEN_MAX: u32 = 64;
 
 /// A list becomes a bitmap at so many subscribers for each of the bitmap's 64-bit words. There both
 /// have the same size and, as soon as anyone is busy, the same speed (examples/figures.rs); beyond,
 /// only the list's insertions get slower.
 const BITMAP_SLOTS_PER_WORD_MIN: usize = 2;
 
-/// A set of slots with a fan-out.
+/// The subscribers of one topic, as its record has them: the length says which form they have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Members {
+    pub(crate) len: u32,
+    /// Of one the slot, of a few the place of their run, of more the key of their set.
+    at: u32,
+}
+
+/// Where the subscribers of all topics stand.
+#[derive(Debug, Default)]
+pub(crate) struct MemberTable {
+    runs: Runs<Slot>,
+    sets: Slab<Set>,
+}
+
+/// More than `RUN_LEN_MAX` subscribers.
 #[derive(Debug)]
-pub(crate) enum Subscribers {
-    /// The first `count` places are taken.
-    Few {
-        count: u8,
-        slots: Few,
-    },
+pub(crate) enum Set {
     List(Vec<Slot>),
     Bitmap(SlotSet),
 }
 
-const _: () = assert!(size_of::<Subscribers>() <= 32, "a form of every topic, most of them small");
+/// A set of slots with a fan-out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subscribers<'a> {
+    List(&'a [Slot]),
+    Bitmap(&'a SlotSet),
+}
 
-impl Subscribers {
-    pub(crate) const fn new() -> Self {
-        Self::Few { count: 0, slots: [0; FEW_MAX as usize] }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Few { count, .. } => usize::from(*count),
-            Self::List(slots) => slots.len(),
-            Self::Bitmap(set) => set.len(),
+impl MemberTable {
+    pub(crate) fn get<'a>(&'a self, members: &'a Members) -> Subscribers<'a> {
+        match members.len {
+            0 => Subscribers::List(&[]),
+            1 => Subscribers::List(std::slice::from_ref(&members.at)),
+            2..=RUN_LEN_MAX => Subscribers::List(self.runs.get(members.at, members.len as usize)),
+            _ => self.sets[members.at as usize].subscribers(),
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Adds a slot that is not there.
+    pub(crate) fn insert(&mut self, members: &mut Members, slot: Slot) {
+        let len = members.len as usize;
+        members.at = match members.len {
+            0 => slot,
+            1 => self.runs.insert(&[members.at.min(slot), members.at.max(slot)]),
+            2..RUN_LEN_MAX => {
+                let place = self.runs.resize(members.at, len, len + 1);
+                let run = self.runs.get_mut(place, len + 1);
+                let at = run[..len].partition_point(|&other| other < slot);
+                run.copy_within(at..len, at + 1);
+                run[at] = slot;
+                place
+            }
+            RUN_LEN_MAX => {
+                let mut list = Vec::with_capacity(2 * len);
+                list.extend_from_slice(self.runs.get(members.at, len));
+                self.runs.remove(members.at, len);
+                let mut set = Set::List(list);
+                set.insert(slot);
+                u32::try_from(self.sets.insert(set)).expect("far fewer than subscriptions")
+            }
+            _ => {
+                self.sets[members.at as usize].insert(slot);
+                members.at
+            }
+        };
+        members.len += 1;
     }
 
-    /// Adds a slot that is not there.
-    pub(crate) fn insert(&mut self, slot: Slot) {
+    /// Takes a slot out that is there.
+    pub(crate) fn remove(&mut self, members: &mut Members, slot: Slot) {
+        let len = members.len as usize;
+        members.at = match members.len {
+            0 | 1 => 0,
+            2 => {
+                let run = self.runs.get(members.at, len);
+                let left = if run[0] == slot { run[1] } else { run[0] };
+                self.runs.remove(members.at, len);
+                left
+            }
+            3..=RUN_LEN_MAX => {
+                let run = self.runs.get_mut(members.at, len);
+                let at = run.partition_point(|&other| other < slot);
+                debug_assert_eq!(run[at], slot, "a subscriber is taken out");
+                run.copy_within(at + 1.., at);
+                self.runs.resize(members.at, len, len - 1)
+            }
+            _ => {
+                let set = &mut self.sets[members.at as usize];
+                set.remove(slot);
+                if members.len == RUN_LEN_MAX + 1 {
+                    let set = self.sets.remove(members.at as usize);
+                    self.runs.insert(&set.into_list())
+                } else {
+                    members.at
+                }
+            }
+        };
+        members.len -= 1;
+    }
+}
+
+impl Set {
+    pub(crate) fn subscribers(&self) -> Subscribers<'_> {
         match self {
-            Self::Few { count, slots } if *count < FEW_MAX => {
-                let end = usize::from(*count);
-                let at = slots[..end].partition_point(|&other| other < slot);
-                slots.copy_within(at..end, at + 1);
-                slots[at] = slot;
-                *count += 1;
-            }
-            Self::Few { slots, .. } => {
-                let mut list = Vec::with_capacity(LIST_LEN_MIN * 2);
-                list.extend_from_slice(slots);
-                *self = Self::List(list);
-                self.insert(slot);
-            }
+            Self::List(slots) => Subscribers::List(slots),
+            Self::Bitmap(set) => Subscribers::Bitmap(set),
+        }
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        match self {
             Self::List(slots) => {
                 let at = slots.partition_point(|&other| other < slot);
                 slots.insert(at, slot);
@@ -80,43 +141,35 @@ impl Subscribers {
         }
     }
 
-    /// Takes a slot out that is there.
-    pub(crate) fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: Slot) {
         match self {
-            Self::Few { count, slots } => {
-                let end = usize::from(*count);
-                if let Ok(at) = slots[..end].binary_search(&slot) {
-                    slots.copy_within(at + 1..end, at);
-                    *count -= 1;
-                }
-            }
             Self::List(slots) => {
                 if let Ok(at) = slots.binary_search(&slot) {
                     slots.remove(at);
                 }
-                if slots.len() < LIST_LEN_MIN {
-                    let mut few: Few = [0; FEW_MAX as usize];
-                    few[..slots.len()].copy_from_slice(slots);
-                    let count = u8::try_from(slots.len()).expect("a short list has few slots");
-                    *self = Self::Few { count, slots: few };
-                }
             }
             Self::Bitmap(set) => {
                 set.remove(slot);
-                // Half of what became a bitmap: nobody can turn this over and over either.
-                if set.len() < (set.words() * BITMAP_SLOTS_PER_WORD_MIN / 2).max(LIST_LEN_MIN + 1) {
+                // Half of what became a bitmap: nobody can turn this over and over.
+                if set.len() < set.words() * BITMAP_SLOTS_PER_WORD_MIN / 2 {
                     *self = Self::List(set.iter().collect());
                 }
             }
         }
     }
 
-    /// One step of a fan-out, as [`worker::Handler::fill`] has it.
-    pub(crate) fn fill(&self, from: Slot, busy: &SlotSet, chunk: &mut Chunk) -> Option<Slot> {
+    fn into_list(self) -> Vec<Slot> {
         match self {
-            Self::Few { count, slots } => {
-                fill_from_list(&slots[..usize::from(*count)], from, busy, chunk)
-            }
+            Self::List(slots) => slots,
+            Self::Bitmap(set) => set.iter().collect(),
+        }
+    }
+}
+
+impl Subscribers<'_> {
+    /// One step of a fan-out, as [`worker::Handler::fill`] has it.
+    pub(crate) fn fill(self, from: Slot, busy: &SlotSet, chunk: &mut Chunk) -> Option<Slot> {
+        match self {
             Self::List(slots) => fill_from_list(slots, from, busy, chunk),
             Self::Bitmap(set) => fill_from_set(set, from, busy, chunk),
         }
@@ -126,7 +179,7 @@ impl Subscribers {
 /// From how many slots on a list with this last slot is better a bitmap.
 fn bitmap_len_min(slots: &[Slot]) -> usize {
     let words = slots.last().map_or(0, |&slot| slot as usize / 64 + 1);
-    (words * BITMAP_SLOTS_PER_WORD_MIN).max(2 * LIST_LEN_MIN)
+    words * BITMAP_SLOTS_PER_WORD_MIN
 }
 
 fn fill_from_list(slots: &[Slot], from: Slot, busy: &SlotSet, chunk: &mut Chunk) -> Option<Slot> {
@@ -194,77 +247,121 @@ fn push_slots(base: Slot, mut bits: u64, slots: &mut Vec<Slot>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, mem::discriminant};
+    use std::collections::BTreeSet;
 
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
 
-    fn filled(subscribers: &Subscribers, from: Slot, room: usize) -> (Vec<Slot>, Option<Slot>) {
-        let mut chunk = Chunk::new(room);
-        let next = subscribers.fill(from, &SlotSet::new(), &mut chunk);
-        (chunk.targets, next)
+    /// The subscribers of one topic, alone in their table.
+    struct Alone {
+        table: MemberTable,
+        members: Members,
+    }
+
+    impl Alone {
+        fn new(slots: impl IntoIterator<Item = Slot>) -> Self {
+            let mut alone = Self { table: MemberTable::default(), members: Members::default() };
+            slots.into_iter().for_each(|slot| alone.insert(slot));
+            alone
+        }
+
+        fn insert(&mut self, slot: Slot) {
+            self.table.insert(&mut self.members, slot);
+        }
+
+        fn remove(&mut self, slot: Slot) {
+            self.table.remove(&mut self.members, slot);
+        }
+
+        fn get(&self) -> Subscribers<'_> {
+            self.table.get(&self.members)
+        }
+
+        fn filled(&self, from: Slot, room: usize) -> (Vec<Slot>, Option<Slot>) {
+            let mut chunk = Chunk::new(room);
+            let next = self.get().fill(from, &SlotSet::new(), &mut chunk);
+            (chunk.targets, next)
+        }
+
+        /// What they stand in: nothing of their own, a run, a list or a bitmap.
+        fn form(&self) -> &'static str {
+            match (self.members.len, self.get()) {
+                (0 | 1, _) => "in place",
+                (2..=RUN_LEN_MAX, _) => "run",
+                (_, Subscribers::List(_)) => "list",
+                (_, Subscribers::Bitmap(_)) => "bitmap",
+            }
+        }
     }
 
     #[test]
     fn a_bitmap_that_is_emptied_one_by_one_ends_as_nobody() {
-        let mut subscribers = Subscribers::new();
-        (0..20).for_each(|slot| subscribers.insert(slot));
-        for slot in 0..20 {
-            subscribers.remove(slot);
-            assert_eq!(filled(&subscribers, 0, 64).0, (slot + 1..20).collect::<Vec<_>>());
+        let mut alone = Alone::new(0..100);
+        for slot in 0..100 {
+            alone.remove(slot);
+            assert_eq!(alone.filled(0, 128).0, (slot + 1..100).collect::<Vec<_>>());
         }
+        assert!(alone.table.sets.is_empty());
     }
 
     #[test]
-    fn a_few_stand_in_place_more_in_a_list_many_in_a_bitmap_and_back() {
-        let mut subscribers = Subscribers::new();
-        for slot in [640, 3, 9, 1, 7] {
-            subscribers.insert(slot);
+    fn one_stands_in_place_a_few_in_a_run_more_in_a_list_many_in_a_bitmap_and_back() {
+        // The last slot is in the fiftieth word.
+        let mut alone = Alone::new([3_199]);
+        assert_eq!(alone.form(), "in place");
+        let mut forms = vec![];
+        for slot in 0..99 {
+            alone.insert(slot);
+            forms.push(alone.form());
         }
-        assert!(matches!(subscribers, Subscribers::Few { count: 5, .. }));
-        subscribers.insert(5);
-        assert!(matches!(subscribers, Subscribers::List(_)));
-        // The last slot is in the eleventh word.
-        [2, 4, 6, 8].into_iter().chain(10..21).for_each(|slot| subscribers.insert(slot));
-        assert!(matches!(subscribers, Subscribers::List(_)));
-        assert_eq!(subscribers.len(), 21);
-        subscribers.insert(21);
-        assert!(matches!(subscribers, Subscribers::Bitmap(_)));
-        assert_eq!(filled(&subscribers, 0, 64), ((1..=21).chain([640]).collect(), None));
-        (1..=11).for_each(|slot| subscribers.remove(slot));
-        assert!(matches!(subscribers, Subscribers::Bitmap(_)));
-        subscribers.remove(12);
-        assert!(matches!(subscribers, Subscribers::List(_)));
-        (13..=17).for_each(|slot| subscribers.remove(slot));
-        assert!(matches!(subscribers, Subscribers::List(_)));
-        subscribers.remove(18);
-        assert!(matches!(subscribers, Subscribers::Few { count: 4, .. }));
-        assert_eq!(filled(&subscribers, 0, 64), (vec![19, 20, 21, 640], None));
+        assert_eq!(forms[..63], ["run"; 63]);
+        assert_eq!(forms[63..98], ["list"; 35]);
+        assert_eq!(forms[98..], ["bitmap"]);
+        assert_eq!(alone.filled(0, 128), ((0..99).chain([3_199]).collect(), None));
+        forms.clear();
+        for slot in 0..99 {
+            alone.remove(slot);
+            forms.push(alone.form());
+        }
+        assert_eq!(forms[..35], ["bitmap"; 35]);
+        assert_eq!(forms[35..98], ["run"; 63]);
+        assert_eq!(forms[98..], ["in place"]);
+        assert_eq!(alone.filled(0, 64), (vec![3_199], None));
+    }
+
+    #[test]
+    fn a_bitmap_of_which_half_has_gone_becomes_a_list() {
+        // The last slot is in the hundredth word.
+        let mut alone = Alone::new((0..199).chain([6_399]));
+        assert_eq!(alone.form(), "bitmap");
+        (0..100).for_each(|slot| alone.remove(slot));
+        assert_eq!(alone.form(), "bitmap");
+        alone.remove(100);
+        assert_eq!(alone.form(), "list");
+        assert_eq!(alone.filled(0, 128), ((101..199).chain([6_399]).collect(), None));
     }
 
     #[test]
     fn a_chunk_ends_where_it_is_full_and_names_the_next_member() {
-        let mut subscribers = Subscribers::new();
-        (0..200).for_each(|slot| subscribers.insert(slot));
-        assert!(matches!(subscribers, Subscribers::Bitmap(_)));
-        assert_eq!(filled(&subscribers, 0, 64), ((0..64).collect(), Some(64)));
-        assert_eq!(filled(&subscribers, 64, 64), ((64..128).collect(), Some(128)));
-        assert_eq!(filled(&subscribers, 70, 3), ((70..73).collect(), Some(73)));
-        assert_eq!(filled(&subscribers, 190, 64), ((190..200).collect(), None));
-        assert_eq!(filled(&subscribers, 200, 64), (vec![], None));
-        assert_eq!(filled(&subscribers, Slot::MAX, 64), (vec![], None));
+        let alone = Alone::new(0..200);
+        assert_eq!(alone.form(), "bitmap");
+        assert_eq!(alone.filled(0, 64), ((0..64).collect(), Some(64)));
+        assert_eq!(alone.filled(64, 64), ((64..128).collect(), Some(128)));
+        assert_eq!(alone.filled(70, 3), ((70..73).collect(), Some(73)));
+        assert_eq!(alone.filled(190, 64), ((190..200).collect(), None));
+        assert_eq!(alone.filled(200, 64), (vec![], None));
+        assert_eq!(alone.filled(Slot::MAX, 64), (vec![], None));
     }
 
     #[test]
     fn busy_members_are_told_apart_in_every_form() {
         let mut busy = SlotSet::new();
         [2, 5, 300].iter().for_each(|&slot| _ = busy.insert(slot));
-        for members in [3, 9, 200] {
-            let mut subscribers = Subscribers::new();
-            (1..=members).for_each(|slot| subscribers.insert(slot));
+        for members in [2, 9, 200] {
+            let alone = Alone::new(1..=members);
             let mut chunk = Chunk::new(256);
-            assert_eq!(subscribers.fill(0, &busy, &mut chunk), None);
+            assert_eq!(alone.get().fill(0, &busy, &mut chunk), None);
             let (of_busy, targets): (Vec<Slot>, Vec<Slot>) =
                 (1..=members).partition(|slot| [2, 5].contains(slot));
             assert_eq!((chunk.targets, chunk.busy), (targets, of_busy));
@@ -283,24 +380,24 @@ mod tests {
             for _ in 0..random.random_range(0..slots / 2) {
                 busy.insert(random.random_range(0..slots));
             }
-            let (mut subscribers, mut model) = (Subscribers::new(), BTreeSet::new());
+            let (mut alone, mut model) = (Alone::new([]), BTreeSet::new());
             let mut cursor = 0;
             for step in 0..4_000 {
-                let form = discriminant(&subscribers);
+                let form = alone.form();
                 let grows = random.random_bool(if step / 500 % 2 == 0 { 0.9 } else { 0.1 });
                 let slot = random.random_range(0..slots);
                 if grows && model.insert(slot) {
-                    subscribers.insert(slot);
+                    alone.insert(slot);
                 } else if let Some(&slot) = model.range(slot..).next().filter(|_| !grows) {
                     model.remove(&slot);
-                    subscribers.remove(slot);
+                    alone.remove(slot);
                 }
-                assert_eq!(subscribers.len(), model.len());
-                form_changes += u32::from(discriminant(&subscribers) != form);
+                assert_eq!(alone.members.len as usize, model.len());
+                form_changes += u32::from(alone.form() != form);
 
                 let mut chunk = Chunk::new(random.random_range(0..100));
                 let room = chunk.room();
-                let next = subscribers.fill(cursor, &busy, &mut chunk);
+                let next = alone.get().fill(cursor, &busy, &mut chunk);
                 let mut members = model.range(cursor..).copied();
                 let (of_busy, targets): (Vec<Slot>, Vec<Slot>) =
                     members.by_ref().take(room).partition(|slot| busy.contains(*slot));

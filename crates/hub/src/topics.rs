@@ -7,38 +7,50 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use siphasher::sip::SipHasher13;
 use worker::{Audience, Slot};
 
-use crate::subscribers::Subscribers;
+use crate::{
+    runs::{self, Runs},
+    subscribers::{MemberTable, Members, Subscribers},
+};
 
 /// Where a topic stands in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopicIndex(u32);
 
-/// All topics of one worker.
+/// All topics of one worker. What there is of each stands in few large vectors: a topic of five
+/// subscribers would spend most of its memory on the allocator's headers and rounding otherwise.
 #[derive(Debug)]
 pub(crate) struct Topics {
     topics: Vec<Topic>,
     /// Indexes without a topic.
     vacant: Vec<u32>,
-    by_name: HashTable<Entry>,
+    names: Runs<u8>,
+    members: MemberTable,
+    by_name: HashTable<u32>,
     hasher: SipHasher13,
     subscriptions: u64,
 }
 
+/// A topic as long as it has members, and its index without one otherwise.
 #[derive(Debug)]
 struct Topic {
-    name: Box<str>,
-    subscribers: Subscribers,
-    generation: u32,
-}
-
-const _: () = assert!(size_of::<Topic>() <= 56, "there may be a million");
-
-/// The hash stands beside the index so that the table grows without visiting every name.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
+    /// Of the name: the table grows without visiting the names themselves.
     hash: u32,
-    index: u32,
+    generation: u32,
+    name: Name,
+    members: Members,
 }
+
+const _: () = assert!(size_of::<Topic>() <= 24, "there may be a million");
+
+/// Where a name stands.
+#[derive(Debug, Clone, Copy)]
+struct Name {
+    place: u32,
+    len: u32,
+}
+
+/// One part in so many of the table by name is free at least when it has grown.
+const FREE_SHARE: usize = 4;
 
 impl Topics {
     /// No topics. Clients choose the names, so the hash has a secret key, made from the seed.
@@ -47,6 +59,8 @@ impl Topics {
         Self {
             topics: Vec::new(),
             vacant: Vec::new(),
+            names: Runs::default(),
+            members: MemberTable::default(),
             by_name: HashTable::new(),
             hasher: SipHasher13::new_with_keys(random.random(), random.random()),
             subscriptions: 0,
@@ -64,18 +78,15 @@ impl Topics {
     }
 
     pub(crate) fn name(&self, index: TopicIndex) -> &str {
-        &self.topics[index.0 as usize].name
+        self.name_of(&self.topics[index.0 as usize])
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<TopicIndex> {
-        let hash = self.hash(name);
-        let is_it =
-            |entry: &Entry| entry.hash == hash && *self.topics[entry.index as usize].name == *name;
-        self.by_name.find(spread(hash), is_it).map(|entry| TopicIndex(entry.index))
+        self.find_hashed(name, self.hash(name))
     }
 
     pub(crate) fn subscribers_len(&self, index: TopicIndex) -> usize {
-        self.topics[index.0 as usize].subscribers.len()
+        self.topics[index.0 as usize].members.len as usize
     }
 
     /// The subscribers of a topic as long as it exists, and of nothing once it has ended.
@@ -85,10 +96,10 @@ impl Topics {
     }
 
     /// The subscribers that an audience stands for, if its topic still exists.
-    pub(crate) fn subscribers(&self, audience: Audience) -> Option<&Subscribers> {
+    pub(crate) fn subscribers(&self, audience: Audience) -> Option<Subscribers<'_>> {
         let [index, generation] = [audience.0 & u64::from(u32::MAX), audience.0 >> 32];
         let topic = self.topics.get(usize::try_from(index).ok()?)?;
-        (u64::from(topic.generation) == generation).then_some(&topic.subscribers)
+        (u64::from(topic.generation) == generation).then(|| self.members.get(&topic.members))
     }
 
     /// How many places the table has, those without a topic included.
@@ -102,14 +113,15 @@ impl Topics {
         places: std::ops::Range<usize>,
     ) -> impl Iterator<Item = (&str, usize)> {
         let places = places.start.min(self.topics.len())..places.end.min(self.topics.len());
-        let topics = self.topics[places].iter().filter(|topic| !topic.subscribers.is_empty());
-        topics.map(|topic| (&*topic.name, topic.subscribers.len()))
+        let topics = self.topics[places].iter().filter(|topic| topic.members.len > 0);
+        topics.map(|topic| (self.name_of(topic), topic.members.len as usize))
     }
 
     /// Subscribes a slot that is no subscriber of the topic.
     pub(crate) fn subscribe(&mut self, name: &str, slot: Slot) -> TopicIndex {
-        let index = self.find(name).unwrap_or_else(|| self.begin(name));
-        self.topics[index.0 as usize].subscribers.insert(slot);
+        let hash = self.hash(name);
+        let index = self.find_hashed(name, hash).unwrap_or_else(|| self.begin(name, hash));
+        self.members.insert(&mut self.topics[index.0 as usize].members, slot);
         self.subscriptions += 1;
         index
     }
@@ -117,18 +129,37 @@ impl Topics {
     /// Takes a subscriber out.
     pub(crate) fn unsubscribe(&mut self, index: TopicIndex, slot: Slot) {
         let topic = &mut self.topics[index.0 as usize];
-        topic.subscribers.remove(slot);
-        let is_over = topic.subscribers.is_empty();
+        self.members.remove(&mut topic.members, slot);
+        let is_over = topic.members.len == 0;
         self.subscriptions -= 1;
         if is_over {
             self.end(index);
         }
     }
 
-    fn begin(&mut self, name: &str) -> TopicIndex {
+    fn name_of(&self, topic: &Topic) -> &str {
+        let bytes = self.names.get(topic.name.place, topic.name.len as usize);
+        std::str::from_utf8(bytes).expect("it was put there as text")
+    }
+
+    fn find_hashed(&self, name: &str, hash: u32) -> Option<TopicIndex> {
+        let is_it = |index: &u32| {
+            let topic = &self.topics[*index as usize];
+            topic.hash == hash
+                && topic.name.len as usize == name.len()
+                && self.names.get(topic.name.place, name.len()) == name.as_bytes()
+        };
+        self.by_name.find(spread(hash), is_it).map(|index| TopicIndex(*index))
+    }
+
+    /// A topic that does not exist, and has no member yet.
+    fn begin(&mut self, name: &str, hash: u32) -> TopicIndex {
+        let len = u32::try_from(name.len()).expect("a name stood in a request head");
+        let name = Name { place: self.names.insert(name.as_bytes()), len };
         let index = match self.vacant.pop() {
             Some(index) => {
-                self.topics[index as usize].name = name.into();
+                let topic = &mut self.topics[index as usize];
+                (topic.hash, topic.name) = (hash, name);
                 index
             }
             None => {
@@ -136,25 +167,39 @@ impl Topics {
                     .ok()
                     .filter(|index| *index < u32::MAX)
                     .expect("subscriptions are bounded far below 2^32");
-                let subscribers = Subscribers::new();
-                self.topics.push(Topic { name: name.into(), subscribers, generation: 0 });
+                runs::reserve(&mut self.topics, 1);
+                self.topics.push(Topic { hash, generation: 0, name, members: Members::default() });
                 index
             }
         };
-        let hash = self.hash(name);
-        let entry = Entry { hash, index };
-        self.by_name.insert_unique(spread(hash), entry, |entry| spread(entry.hash));
+        if self.by_name.len() == self.by_name.capacity() {
+            self.grow();
+        }
+        let Self { topics, by_name, .. } = self;
+        let hash_of = |index: &u32| spread(topics[*index as usize].hash);
+        by_name.insert_unique(spread(hash), index, hash_of);
         TopicIndex(index)
+    }
+
+    /// Makes the table by name anew. By itself it would look at the topics in its own order, which
+    /// is none: a million of them would be fetched from memory one by one.
+    fn grow(&mut self) {
+        let len = self.by_name.len() + 1;
+        let mut by_name = HashTable::with_capacity(len + len / (FREE_SHARE - 1));
+        for (index, topic) in (0..).zip(&self.topics) {
+            if topic.members.len > 0 {
+                by_name.insert_unique(spread(topic.hash), index, |_| 0);
+            }
+        }
+        self.by_name = by_name;
     }
 
     fn end(&mut self, index: TopicIndex) {
         let topic = &mut self.topics[index.0 as usize];
-        let name = std::mem::take(&mut topic.name);
-        topic.subscribers = Subscribers::new();
         topic.generation = topic.generation.wrapping_add(1);
-        let hash = spread(self.hash(&name));
+        self.names.remove(topic.name.place, topic.name.len as usize);
         self.by_name
-            .find_entry(hash, |entry| entry.index == index.0)
+            .find_entry(spread(topic.hash), |entry| *entry == index.0)
             .expect("every topic stands in the table")
             .remove();
         self.vacant.push(index.0);
@@ -201,13 +246,14 @@ mod tests {
         let mut topics = Topics::new(1);
         let old = topics.subscribe("old", 7);
         let audience = topics.audience(old);
-        assert_eq!(topics.subscribers(audience).map(Subscribers::len), Some(1));
+        assert!(matches!(topics.subscribers(audience), Some(Subscribers::List(&[7]))));
         topics.unsubscribe(old, 7);
-        assert!(topics.subscribers(audience).is_none_or(Subscribers::is_empty));
+        assert!(topics.subscribers(audience).is_none());
         let new = topics.subscribe("new", 9);
         assert_eq!(new, old);
         assert!(topics.subscribers(audience).is_none());
-        assert_eq!(topics.subscribers(topics.audience(new)).map(Subscribers::len), Some(1));
+        let subscribers = topics.subscribers(topics.audience(new));
+        assert!(matches!(subscribers, Some(Subscribers::List(&[9]))));
         assert!(topics.subscribers(Audience(u64::MAX)).is_none());
     }
 

@@ -62,7 +62,7 @@ pub struct Limits {
     pub multishot_share: u32,
     /// Messages within a second that promote a connection to multishot; 0 never promotes.
     pub multishot_messages_min: u32,
-    /// Topics of one connection.
+    /// Topics of one connection; at most 65,535.
     pub topics_per_connection_max: u32,
     /// Bytes of a topic's name.
     pub topic_bytes_max: u32,
@@ -118,6 +118,9 @@ const DEFAULT: Limits = Limits {
 
 /// More sends in one turn let everything else wait for milliseconds.
 const FANOUT_TARGETS_MAX: u32 = 512;
+
+/// A connection's record has 16 bits for how many topics it has.
+const TOPICS_PER_CONNECTION_MAX: u32 = u16::MAX as u32;
 
 /// The longest header of a server frame (RFC 6455 section 5.2): 2 bytes and a 64-bit length, and 4
 /// more that a client's mask would take.
@@ -219,12 +222,17 @@ impl Limits {
             self.partial_total_bytes_max,
             self.message_bytes_max.into(),
         )?;
-        if self.fanout_targets_max > FANOUT_TARGETS_MAX {
-            return Err(LimitError(format!(
-                "fanout_targets_max is {}, and must be at most {FANOUT_TARGETS_MAX}",
-                self.fanout_targets_max
-            )));
-        }
-        Ok(())
+        let at_most = |name: &str, value: u32, most: u32| {
+            if value <= most {
+                return Ok(());
+            }
+            Err(LimitError(format!("{name} is {value}, and must be at most {most}")))
+        };
+        at_most("fanout_targets_max", self.fanout_targets_max, FANOUT_TARGETS_MAX)?;
+        at_most(
+            "topics_per_connection_max",
+            self.topics_per_connection_max,
+            TOPICS_PER_CONNECTION_MAX,
+        )
     }
 }

@@ -1,0 +1,61 @@
+//! What topics and subscriptions cost in memory, counted: every byte that is asked of the allocator
+//! and not given back. The tables are looked at where they are full and where they have just grown,
+//! so that the figures are the worst ones and not those of a lucky size.
+
+use allocation_counter::measure;
+use worker::Slot;
+
+use crate::{
+    connections::{Connections, Purpose},
+    topics::Topics,
+};
+
+/// What a topic may cost beside its name, and what a subscription may, on one worker: a topic of
+/// five is one of up to five workers.
+const TOPIC_BYTES_MAX: u64 = 42;
+const SUBSCRIPTION_BYTES_MAX: u64 = 16;
+
+/// Names have so many bytes.
+const NAME_BYTES: u64 = 16;
+
+/// The two tables with so many connections, each in as many topics; slots of one topic are in turn.
+fn subscribe(connections: Slot, topics_each: u32, members: u32) -> (Topics, Connections) {
+    let (mut topics, mut table) = (Topics::new(1), Connections::default());
+    for slot in 0..connections {
+        let group = slot / members;
+        let names = (0..topics_each).map(|number| format!("{number:06}/{group:09}"));
+        let indexes: Vec<_> = names.map(|name| topics.subscribe(&name, slot)).collect();
+        table.insert(slot, Purpose::Subscriber { topics: &indexes, own: true });
+    }
+    (topics, table)
+}
+
+/// Bytes that both tables hold in the end.
+fn bytes(connections: Slot, topics_each: u32, members: u32) -> u64 {
+    let mut kept = None;
+    let info = measure(|| kept = Some(subscribe(connections, topics_each, members)));
+    drop(kept);
+    u64::try_from(info.bytes_current).expect("what is kept was allocated")
+}
+
+/// Numbers of topics with one name behind the slash: the table by name is full, and has just grown.
+const GROUPS: [u32; 6] = [448, 449, 500, 896, 897, 1_000];
+
+#[test]
+fn a_topic_takes_at_most_42_bytes_and_its_name_and_a_subscription_16() {
+    for groups in GROUPS {
+        for (topics_each, members) in [(1, 1), (1, 2), (1, 5), (1, 50), (2, 5), (3, 1), (8, 8)] {
+            let connections = groups * members;
+            let topics = u64::from(groups * topics_each);
+            let subscriptions = u64::from(connections * topics_each);
+            let bound =
+                topics * (TOPIC_BYTES_MAX + NAME_BYTES) + subscriptions * SUBSCRIPTION_BYTES_MAX;
+            let bytes = bytes(connections, topics_each, members);
+            assert!(
+                bytes <= bound,
+                "{connections} connections, each in {topics_each} topics of {members}: \
+                 {bytes} bytes instead of {bound}"
+            );
+        }
+    }
+}
