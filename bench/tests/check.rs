@@ -1,4 +1,4 @@
-//! `check` against what is no gateway: the failure says what the process said last.
+//! `check` against what is no gateway and no floor: the failure says what the process said last.
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is its failure")]
 
@@ -18,6 +18,8 @@ fn a_gateway_that_does_not_start_is_a_failure_with_its_last_words() {
         "pause",
         "slow-consumer",
         "memory",
+        "fixed-memory",
+        "heartbeats",
         "restart",
         "article",
         "back",
@@ -30,6 +32,14 @@ fn a_gateway_that_does_not_start_is_a_failure_with_its_last_words() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("did not start; it said last: no ring"), "{name}: {said}");
     }
+}
+
+#[test]
+fn a_floor_that_does_not_start_is_a_failure_with_its_last_words() {
+    let output = check(&["kernel-memory", "--floor", "sh -c 'echo no ring >&2; exit 1'"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the floor did not start; it said last: no ring"), "{said}");
 }
 
 #[test]

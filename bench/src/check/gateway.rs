@@ -40,7 +40,8 @@ const HELD: [&str; 12] = [
 pub(super) struct Gateway {
     server: Server,
     data: SocketAddr,
-    admin: SocketAddr,
+    /// Of the control plane, where it has one.
+    admin: Option<SocketAddr>,
 }
 
 impl Gateway {
@@ -52,12 +53,23 @@ impl Gateway {
 
     /// As [`Gateway::start`], with this address for its data plane.
     pub(super) fn start_at(command: &str, data: SocketAddr) -> Outcome<Gateway> {
-        let flags = format!("--listen {data} --admin 127.0.0.1:0 --log json");
+        Gateway::launch(command, data, true)
+    }
+
+    /// As [`Gateway::start`], without a control plane, so that it says nothing of itself.
+    pub(super) fn start_without_admin(command: &str) -> Outcome<Gateway> {
+        Gateway::launch(command, SocketAddr::from(([127, 0, 0, 1], 0)), false)
+    }
+
+    fn launch(command: &str, data: SocketAddr, has_admin: bool) -> Outcome<Gateway> {
+        let admin = if has_admin { "127.0.0.1:0" } else { "off" };
+        let flags = format!("--listen {data} --admin {admin} --log json");
         let server = Server::start(&format!("exec {command} {flags}"), &[], None)?;
         let data = listening(&server, "data")?;
-        let admin = listening(&server, "admin")?;
+        let admin = has_admin.then(|| listening(&server, "admin")).transpose()?;
         let gateway = Gateway { server, data, admin };
-        println!("gateway      {command}");
+        let plane = if has_admin { "" } else { " --admin off" };
+        println!("gateway      {command}{plane}");
         Ok(gateway)
     }
 
@@ -71,9 +83,9 @@ impl Gateway {
         self.data
     }
 
-    /// Where the control plane listens.
-    pub(super) fn admin(&self) -> SocketAddr {
-        self.admin
+    /// Where the control plane listens; an error where there is none.
+    pub(super) fn admin(&self) -> Outcome<SocketAddr> {
+        self.admin.ok_or_else(|| Failure::run("the gateway has no control plane"))
     }
 
     /// A URL of the data plane.
@@ -99,7 +111,7 @@ impl Gateway {
 
     /// A percentile of a stage since the start, in microseconds, as `("hop", "p99")`.
     pub(super) fn latency_us(&self, stage: &str, percentile: &str) -> Outcome<f64> {
-        let (_, body) = get(self.admin, "/latency")?;
+        let (_, body) = get(self.admin()?, "/latency")?;
         let latency: Value = serde_json::from_str(&body).map_err(Failure::run)?;
         let ns = latency["stages"][stage][percentile].as_f64();
         ns.map(|ns| ns / 1e3).ok_or_else(|| Failure::run(format!("/latency has no {stage}")))
@@ -107,7 +119,7 @@ impl Gateway {
 
     /// The whole intervals of 10 s of a stage, in nanoseconds, oldest first.
     pub(super) fn intervals(&self, stage: &str) -> Outcome<Vec<Histogram<u64>>> {
-        let (_, body) = get(self.admin, "/latency.hlog")?;
+        let (_, body) = get(self.admin()?, "/latency.hlog")?;
         let all = log::parse(body.as_bytes())?;
         Ok(all.into_iter().filter(|(tag, _)| tag == stage).map(|(_, each)| each).collect())
     }
@@ -131,7 +143,7 @@ impl Gateway {
 
     /// `/stats` as it is.
     pub(super) fn stats(&self) -> Outcome<Value> {
-        let (_, body) = get(self.admin, "/stats")?;
+        let (_, body) = get(self.admin()?, "/stats")?;
         serde_json::from_str(&body).map_err(Failure::run)
     }
 

@@ -1,5 +1,6 @@
 //! What an idle connection costs in user memory: over all connections of a process, what was fixed
 //! and became resident with the first of them included, and as the slope behind the first third.
+//! Claimed of the data plane; what the control plane adds is shown.
 
 use std::thread;
 use std::time::Duration;
@@ -20,7 +21,7 @@ const START: Duration = Duration::from_secs(12);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Command line of the gateway, read by sh.
+    /// Command line of the gateway, read by sh; --admin is added.
     #[arg(long, default_value = "./ringway serve --workers 1 --connections-max 19000")]
     server: String,
     /// What connections ask for; {i} is their number.
@@ -32,12 +33,39 @@ pub(super) struct Options {
     #[arg(long)]
     compression: bool,
     /// Bytes that neither figure may be above.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 128)]
     bytes_max: u64,
 }
 
+/// Bytes per connection, and of the process without any.
+struct Weight {
+    over_all: u64,
+    slope: u64,
+    fixed: u64,
+}
+
 pub(super) fn run(options: &Options) -> Outcome<bool> {
-    let gateway = Gateway::start(&options.server)?;
+    let plain = weigh(options, Gateway::start_without_admin(&options.server)?)?;
+    let mut claims = Claims::new();
+    let mut add = |name: &str, bytes: u64| {
+        let claim = format!("at most {} B per connection {name}", options.bytes_max);
+        claims.add(&claim, bytes <= options.bytes_max, &format!("{bytes} B"));
+    };
+    add("over all", plain.over_all);
+    add("as the slope behind the first third", plain.slope);
+    let controlled = weigh(options, Gateway::start(&options.server)?)?;
+    println!(
+        "with --admin {} B per connection over all, {} B as the slope; {} KiB without connections \
+         instead of {}",
+        controlled.over_all,
+        controlled.slope,
+        controlled.fixed >> 10,
+        plain.fixed >> 10
+    );
+    Ok(claims.hold)
+}
+
+fn weigh(options: &Options, gateway: Gateway) -> Outcome<Weight> {
     let url = gateway.url(&options.target)?;
     let third = options.connections / 3;
     let rest = options.connections - third;
@@ -46,7 +74,7 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
         thread::sleep(SETTLE);
         gateway.pss_bytes()
     };
-    let before = pss()?;
+    let fixed = pss()?;
     let purpose =
         |connections| Purpose { compression: options.compression, ..Purpose::idle(connections) };
     let first = Crowd::open_all(&url, &purpose(third))?;
@@ -57,18 +85,14 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     let kib = |bytes: u64| bytes >> 10;
     println!(
         "Pss          {} KiB with none, {} KiB with {third}, {} KiB with {}",
-        kib(before),
+        kib(fixed),
         kib(after_third),
         kib(after_all),
         options.connections
     );
-    let mut claims = Claims::new();
-    let mut add = |name: &str, bytes: u64, connections: u32| {
-        let each = bytes.div_ceil(connections.into());
-        let claim = format!("at most {} B per connection {name}", options.bytes_max);
-        claims.add(&claim, each <= options.bytes_max, &format!("{each} B"));
-    };
-    add("over all", after_all.saturating_sub(before), options.connections);
-    add("as the slope behind the first third", after_all.saturating_sub(after_third), rest);
-    Ok(claims.hold)
+    Ok(Weight {
+        over_all: after_all.saturating_sub(fixed).div_ceil(options.connections.into()),
+        slope: after_all.saturating_sub(after_third).div_ceil(rest.into()),
+        fixed,
+    })
 }

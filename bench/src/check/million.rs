@@ -183,7 +183,7 @@ fn broadcast(
     let mut payload = Vec::new();
     let stamp = Stamp { sequence: 0, intended_ns: now_ns() };
     Payload::new(Kind::Filler, Purpose::idle(0).size).write(stamp, &mut payload);
-    gateway::broadcast(gateway.admin(), &payload)?;
+    gateway::broadcast(gateway.admin()?, &payload)?;
     let (counts, why) = finish(crowds)?;
     let cpu_seconds = watch.look()?.cpu_seconds;
     let mut latencies = histogram();

@@ -10,9 +10,13 @@ mod capacity;
 mod coalescing;
 mod crowd;
 mod figures;
+mod fixed_memory;
+mod floor;
 mod gateway;
+mod heartbeats;
 mod hostile;
 mod isolation;
+mod kernel_memory;
 mod memory;
 mod million;
 mod pause;
@@ -58,6 +62,12 @@ enum Check {
     Hostile(hostile::Options),
     /// User memory of an idle connection.
     Memory(memory::Options),
+    /// Kernel memory of an idle connection beside a bare socket's. As root.
+    KernelMemory(kernel_memory::Options),
+    /// User memory without connections, and of each further worker.
+    FixedMemory(fixed_memory::Options),
+    /// CPU of heartbeats beside a bare loop's.
+    Heartbeats(heartbeats::Options),
     /// A second process takes over while the first drains.
     Restart(restart::Options),
     /// The article's table: very many connections on one core.
@@ -87,6 +97,9 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::Isolation(options) => isolation::run(options),
         Check::Hostile(options) => hostile::run(options),
         Check::Memory(options) => memory::run(options),
+        Check::KernelMemory(options) => kernel_memory::run(options),
+        Check::FixedMemory(options) => fixed_memory::run(options),
+        Check::Heartbeats(options) => heartbeats::run(options),
         Check::Restart(options) => restart::run(options),
         Check::Article(options) => article::run(options),
         Check::Million(options) => million::run(options),
@@ -109,6 +122,43 @@ struct OneCore {
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
     connections: u32,
 }
+
+/// A gateway and a bare loop on one core, whose load has another.
+#[derive(Args, Clone, Debug)]
+struct Beside {
+    /// Command line of the gateway, read by sh; --workers is added.
+    #[arg(long, default_value = "./ringway serve --cores 0 --handshake-timeout 30s")]
+    server: String,
+    /// Command line of the bare loop, read by sh; --rings is added.
+    #[arg(long, default_value = "./ringway-floor ring --core 0")]
+    floor: String,
+    /// CPU of the load.
+    #[arg(long, default_value_t = 1)]
+    core_load: usize,
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+}
+
+impl Beside {
+    /// Workers of the one and rings of the other, that have room for the connections though the
+    /// kernel deals them unevenly: a table of direct descriptors ends at RLIMIT_NOFILE.
+    fn tables(&self) -> u32 {
+        self.connections.div_ceil(CONNECTIONS_PER_TABLE)
+    }
+
+    /// The command line of the gateway, with these flags too.
+    fn gateway(&self, flags: &str) -> String {
+        format!("{} --workers {} {flags}", self.server, self.tables())
+    }
+
+    /// The command line of the bare loop, with these flags too.
+    fn floor(&self, flags: &str) -> String {
+        format!("{} --rings {} {flags}", self.floor, self.tables())
+    }
+}
+
+/// Connections that a table of 20,000 direct descriptors is given.
+const CONNECTIONS_PER_TABLE: u32 = 17_000;
 
 /// The claims of a check, printed as they are made.
 #[derive(Debug)]

@@ -72,11 +72,11 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
         jitter_ns: u64::try_from(options.jitter.as_nanos()).map_err(Failure::run)?,
     })?;
     all_open(&crowd, options.connections)?;
-    let publisher = Publisher::start(first.admin());
+    let publisher = Publisher::start(first.admin()?);
     thread::sleep(STEP);
     let moved_before = proc::migrated_requests()?;
     let second = Gateway::start_at(&command, first.data())?;
-    publisher.add(second.admin())?;
+    publisher.add(second.admin()?)?;
     let second_ns = now_ns();
     thread::sleep(STEP);
     let signal_ns = now_ns();

@@ -158,7 +158,7 @@ fn publish(
         .map(|number| serde_json::json!({"topic": format!("own-{number}"), "text": text}))
         .collect();
     let batch = serde_json::json!({ "messages": messages }).to_string();
-    let admin = gateway.admin();
+    let admin = gateway.admin()?;
     let over = AtomicBool::new(false);
     let (peak, rounds) = thread::scope(|scope| {
         let rounds = scope.spawn(|| {
