@@ -20,6 +20,7 @@ fn a_gateway_that_does_not_start_is_a_failure_with_its_last_words() {
         "memory",
         "fixed-memory",
         "heartbeats",
+        "churn",
         "restart",
         "article",
         "back",
@@ -36,10 +37,12 @@ fn a_gateway_that_does_not_start_is_a_failure_with_its_last_words() {
 
 #[test]
 fn a_floor_that_does_not_start_is_a_failure_with_its_last_words() {
-    let output = check(&["kernel-memory", "--floor", "sh -c 'echo no ring >&2; exit 1'"]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("the floor did not start; it said last: no ring"), "{said}");
+    for name in ["kernel-memory", "broadcast"] {
+        let output = check(&[name, "--floor", "sh -c 'echo no ring >&2; exit 1'"]);
+        assert_eq!(output.status.code(), Some(1), "{name}: {output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("the floor did not start; it said last: no ring"), "{name}: {said}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(super) struct Purpose {
     pub(super) rate: Option<f64>,
     /// Members of a room, whose number is {room} in the URL; 1: no rooms.
     pub(super) room_members: u32,
+    /// True exactly when they leave and come back instead, at that rate.
+    pub(super) churns: bool,
     /// Messages that a process waits for before it wakes up, in a closed loop.
     pub(super) batch: u32,
     /// How long what was sent may be under way at the end of a run.
@@ -74,6 +76,7 @@ impl Purpose {
             compression: false,
             rate: None,
             room_members: 1,
+            churns: false,
             batch: 1,
             grace: GRACE,
             returns: false,
@@ -89,6 +92,7 @@ impl Purpose {
         let count = self.connections.div_ceil(most);
         let traffic = match self.rate {
             None => Traffic::None,
+            Some(_) if self.churns => Traffic::Churn,
             Some(_) if self.room_members > 1 => Traffic::Rooms,
             Some(_) => Traffic::Fanout,
         };

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What is held for clients, by the names of `/stats`: all zero when nobody is left.
-const HELD: [&str; 12] = [
+pub(super) const HELD: [&str; 12] = [
     "connections",
     "handshakes",
     "handshake_bytes",

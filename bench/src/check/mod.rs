@@ -6,7 +6,9 @@
 mod article;
 mod back;
 mod bad;
+mod broadcast;
 mod capacity;
+mod churn;
 mod coalescing;
 mod crowd;
 mod figures;
@@ -68,6 +70,10 @@ enum Check {
     FixedMemory(fixed_memory::Options),
     /// CPU of heartbeats beside a bare loop's.
     Heartbeats(heartbeats::Options),
+    /// One message a second to very many, beside a bare loop of several rings.
+    Broadcast(broadcast::Options),
+    /// Connections come and go for minutes beside many that stay.
+    Churn(churn::Options),
     /// A second process takes over while the first drains.
     Restart(restart::Options),
     /// The article's table: very many connections on one core.
@@ -100,6 +106,8 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         Check::KernelMemory(options) => kernel_memory::run(options),
         Check::FixedMemory(options) => fixed_memory::run(options),
         Check::Heartbeats(options) => heartbeats::run(options),
+        Check::Broadcast(options) => broadcast::run(options),
+        Check::Churn(options) => churn::run(options),
         Check::Restart(options) => restart::run(options),
         Check::Article(options) => article::run(options),
         Check::Million(options) => million::run(options),
