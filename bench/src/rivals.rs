@@ -5,6 +5,7 @@
 mod bars;
 mod definition;
 mod install;
+mod latency;
 mod results;
 
 use std::ffi::OsString;
@@ -58,9 +59,12 @@ pub(crate) struct Options {
     /// Idle connections; memory is the slope from a third of them to all.
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(3..))]
     connections_idle: u32,
-    /// How long fan-out and echo are measured.
+    /// How long fan-out and echo are measured, and the peak before a latency.
     #[arg(long, value_parser = units::duration, default_value = "3s")]
     duration: Duration,
+    /// How long latency is measured.
+    #[arg(long, value_parser = units::duration, default_value = "10s")]
+    duration_latency: Duration,
     /// CPU of the servers.
     #[arg(long, default_value_t = 0)]
     core_server: usize,
@@ -76,7 +80,7 @@ pub(crate) struct Options {
     /// Where rivals are installed [default: ringway-rivals in the user's cache directory].
     #[arg(long, value_name = "DIRECTORY")]
     cache: Option<PathBuf>,
-    /// Write rivals.md and rivals.svg into this directory.
+    /// Write rivals.md and rivals.svg into this directory, of the latency latency.md and latency.svg.
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
     /// Measure with a build that has debug assertions, whose figures mean nothing.
@@ -93,9 +97,24 @@ enum Job {
     Echo,
     /// Connections that do nothing: memory of each, handshakes per CPU second.
     Idle,
+    /// A fan-out on schedule at half of the slower one's peak, beside Ringway at the same rate. Exit
+    /// code 1 when one is earlier at p99.
+    Latency,
 }
 
-/// Measures all that is asked for; true when every run succeeded.
+/// A load for one server.
+struct Task {
+    job: Job,
+    scenario: &'static str,
+    connections: u32,
+    size: usize,
+    /// Publications a second; 0: closed loop.
+    rate: f64,
+    /// The scenario's where there is none.
+    duration: Option<Duration>,
+}
+
+/// Measures all that is asked for; true when every run succeeded and nobody is earlier.
 pub(crate) fn run(options: &Options) -> Outcome<bool> {
     let rivals = chosen(definition::load(&options.definitions)?, &options.only)?;
     if options.list {
@@ -109,11 +128,9 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
             results.fail(number, &failure);
         }
     }
-    if !options.install {
-        measure(options, &rivals, &cache, &mut results)?;
-    }
+    let holds = options.install || measure(options, &rivals, &cache, &mut results)?;
     results.failures().iter().for_each(|failure| println!("failed       {failure}"));
-    Ok(results.failures().is_empty())
+    Ok(holds && results.failures().is_empty())
 }
 
 /// The rivals named by `only` and the reference, or all of them.
@@ -130,16 +147,23 @@ fn chosen(mut rivals: Vec<Rival>, only: &[String]) -> Outcome<Vec<Rival>> {
     Ok(rivals)
 }
 
-/// Runs all jobs of all rivals in turn, and prints and writes the table.
+/// Runs all jobs of all rivals in turn, and prints and writes the tables. False when the latency of
+/// one is less than the reference's.
 fn measure(
     options: &Options,
     rivals: &[Rival],
     cache: &Path,
     results: &mut Results,
-) -> Outcome<()> {
+) -> Outcome<bool> {
     let before = proc::load_average();
     println!("machine      {}; load average {before}", proc::machine());
-    for job in &options.job {
+    let is_asked = options.job.contains(&Job::Latency);
+    let holds = !is_asked || latency::run(options, rivals, cache, results)?;
+    let jobs: Vec<Job> = options.job.iter().copied().filter(|job| *job != Job::Latency).collect();
+    if jobs.is_empty() {
+        return Ok(holds);
+    }
+    for job in &jobs {
         for round in 1..=options.pairs {
             for (number, rival) in rivals.iter().enumerate() {
                 if results.has_failed(number) || rival.path(*job).is_none() {
@@ -188,9 +212,9 @@ fn measure(
             |error: std::io::Error| Failure::run(format!("{}: {error}", directory.display()));
         std::fs::create_dir_all(directory).map_err(named)?;
         std::fs::write(directory.join("rivals.md"), &text).map_err(named)?;
-        bars::draw(&directory.join("rivals.svg"), results)?;
+        bars::draw(&directory.join("rivals.svg"), &results.panels())?;
     }
-    Ok(())
+    Ok(holds)
 }
 
 /// One run of one job on one server.
@@ -201,7 +225,25 @@ fn run_one(
     number: usize,
     cache: &Path,
 ) -> Outcome<Vec<(Column, f64)>> {
-    let Some(path) = rival.path(job) else { return Ok(Vec::new()) };
+    let (scenario, connections, size) = match job {
+        Job::Fanout | Job::Latency => ("fanout", options.connections, FANOUT_BYTES),
+        Job::Echo => ("echo", ECHO_CONNECTIONS, ECHO_BYTES),
+        Job::Idle => ("open", options.connections_idle, FANOUT_BYTES),
+    };
+    let duration = (job != Job::Idle).then_some(options.duration);
+    let task = Task { job, scenario, connections, size, rate: 0.0, duration };
+    figures(job, &run_task(options, &task, rival, number, cache)?)
+}
+
+/// Starts one server and puts one load on it; an error when anything is not as it should be.
+fn run_task(
+    options: &Options,
+    task: &Task,
+    rival: &Rival,
+    number: usize,
+    cache: &Path,
+) -> Outcome<Report> {
+    let path = rival.path(task.job).ok_or_else(|| Failure::run("it has no means for this"))?;
     let port = u16::try_from(number)
         .ok()
         .and_then(|number| options.port.checked_add(number))
@@ -210,21 +252,16 @@ fn run_one(
     let mut variables = install::variables(rival, cache)?;
     variables.push(("PORT", OsString::from(port.to_string())));
     let server = Server::start(&rival.serve, &variables, Some(options.core_server))?;
-    let (scenario, connections, size) = match job {
-        Job::Fanout => ("fanout", options.connections, FANOUT_BYTES),
-        Job::Echo => ("echo", ECHO_CONNECTIONS, ECHO_BYTES),
-        Job::Idle => ("open", options.connections_idle, FANOUT_BYTES),
-    };
     let load = plan::Options {
         url: format!("ws://127.0.0.1:{port}{path}"),
-        scenario: scenario.to_owned(),
+        scenario: task.scenario.to_owned(),
         dialect: rival.dialect,
         compression: false,
-        connections: Some(connections),
-        rate: Some(0.0),
-        size: Some(size),
+        connections: Some(task.connections),
+        rate: Some(task.rate),
+        size: Some(task.size),
         payload: Kind::Filler,
-        duration: (job != Job::Idle).then_some(options.duration),
+        duration: task.duration,
         warmup: Duration::from_secs(1),
         grace: Duration::from_secs(10),
         out: None,
@@ -241,10 +278,8 @@ fn run_one(
         }
         usage @ Failure::Usage(_) => usage,
     })?;
-    match report.errors.first() {
-        Some(error) => Err(Failure::run(error)),
-        None => figures(job, &report),
-    }
+    report.errors.first().map_or(Ok(()), |error| Err(Failure::run(error)))?;
+    Ok(report)
 }
 
 /// What `job` is about, of the figures of its run.
@@ -255,7 +290,7 @@ fn figures(job: Job, report: &Report) -> Outcome<Vec<(Column, f64)>> {
     };
     let per_delivery = report.traffic.server_us_per_delivery;
     match job {
-        Job::Fanout => Ok(vec![found(Column::Delivery, per_delivery)?]),
+        Job::Fanout | Job::Latency => Ok(vec![found(Column::Delivery, per_delivery)?]),
         Job::Echo => Ok(vec![found(Column::Echo, per_delivery.map(|us| 1e6 / us))?]),
         Job::Idle => {
             let memory = report.memory.as_ref();

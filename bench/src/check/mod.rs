@@ -170,17 +170,23 @@ const CONNECTIONS_PER_TABLE: u32 = 17_000;
 
 /// The claims of a check, printed as they are made.
 #[derive(Debug)]
-struct Claims {
+pub(crate) struct Claims {
     hold: bool,
 }
 
 impl Claims {
-    fn new() -> Claims {
+    /// None yet.
+    pub(crate) fn new() -> Claims {
         Claims { hold: true }
     }
 
+    /// True exactly when all do.
+    pub(crate) fn hold(&self) -> bool {
+        self.hold
+    }
+
     /// Prints one line: whether `claim` holds, and what was seen.
-    fn add(&mut self, claim: &str, holds: bool, seen: &str) {
+    pub(crate) fn add(&mut self, claim: &str, holds: bool, seen: &str) {
         let separator = if seen.is_empty() { "" } else { ": " };
         println!("{:<12} {claim}{separator}{seen}", if holds { "holds" } else { "FAILS" });
         self.hold &= holds;

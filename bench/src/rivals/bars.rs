@@ -7,7 +7,6 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::results::{Column, Results};
 use crate::failure::{Failure, Outcome};
 use crate::spread::Spread;
 
@@ -25,25 +24,30 @@ const LINE: RGBColor = RGBColor(0, 80, 130);
 type Drawn<'path> =
     Result<(), DrawingAreaErrorKind<<SVGBackend<'path> as DrawingBackend>::ErrorType>>;
 
-/// Draws the figures of `results` into the SVG file `path`.
-pub(crate) fn draw(path: &Path, results: &Results) -> Outcome<()> {
+/// One figure of all servers.
+#[derive(Debug)]
+pub(crate) struct Panel<'names> {
+    pub(crate) caption: String,
+    /// Titles and figures, the best first.
+    pub(crate) bars: Vec<(&'names str, Spread)>,
+    /// Writes a figure with as many digits as mean something.
+    pub(crate) text: fn(f64) -> String,
+}
+
+/// Draws `panels` into the SVG file `path`, one below the other.
+pub(crate) fn draw(path: &Path, panels: &[Panel<'_>]) -> Outcome<()> {
     let named = |why: String| Failure::run(format!("{}: {why}", path.display()));
-    let panels: Vec<_> = Column::ALL
-        .into_iter()
-        .map(|column| (column, results.ranked(column)))
-        .filter(|(_, bars)| !bars.is_empty())
-        .collect();
     let mut heights = Vec::new();
-    for (_, bars) in &panels {
-        let bars = i32::try_from(bars.len()).map_err(Failure::run)?;
+    for panel in panels {
+        let bars = i32::try_from(panel.bars.len()).map_err(Failure::run)?;
         heights.push(CAPTION_PIXELS + bars * BAR_PIXELS + GAP_PIXELS);
     }
     let height = heights.iter().sum::<i32>().max(CAPTION_PIXELS).unsigned_abs();
     let area = SVGBackend::new(path, (WIDTH_PIXELS, height)).into_drawing_area();
     area.fill(&WHITE).map_err(|error| named(error.to_string()))?;
     let mut top = 0;
-    for ((column, bars), height) in panels.iter().zip(heights) {
-        draw_panel(&area, top, *column, bars).map_err(|error| named(error.to_string()))?;
+    for (panel, height) in panels.iter().zip(heights) {
+        draw_panel(&area, top, panel).map_err(|error| named(error.to_string()))?;
         top += height;
     }
     area.present().map_err(|error| named(error.to_string()))
@@ -52,11 +56,10 @@ pub(crate) fn draw(path: &Path, results: &Results) -> Outcome<()> {
 fn draw_panel<'path>(
     area: &DrawingArea<SVGBackend<'path>, Shift>,
     top: i32,
-    column: Column,
-    bars: &[(&str, Spread)],
+    Panel { caption: name, bars, text }: &Panel<'_>,
 ) -> Drawn<'path> {
     let caption = (FONT, 17).into_font().style(FontStyle::Bold);
-    area.draw(&Text::new(column.name(), (12, top + 10), caption))?;
+    area.draw(&Text::new(name.as_str(), (12, top + 10), caption))?;
     let most = bars.iter().map(|(_, spread)| spread.most).fold(f64::MIN_POSITIVE, f64::max);
     let name = TextStyle::from((FONT, 14)).pos(Pos::new(HPos::Right, VPos::Center));
     let value = TextStyle::from((FONT, 14)).pos(Pos::new(HPos::Left, VPos::Center));
@@ -69,7 +72,7 @@ fn draw_panel<'path>(
         area.draw(&Text::new(*title, (BARS_X.0 - 8, middle), name.clone()))?;
         area.draw(&Rectangle::new(bar, BAR.filled()))?;
         area.draw(&PathElement::new([(least, middle), (most, middle)], LINE.stroke_width(2)))?;
-        area.draw(&Text::new(column.text(spread.median), (most + 8, middle), value.clone()))?;
+        area.draw(&Text::new(text(spread.median), (most + 8, middle), value.clone()))?;
         middle += BAR_PIXELS;
     }
     Ok(())

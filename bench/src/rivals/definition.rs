@@ -45,13 +45,16 @@ pub(crate) struct Rival {
     pub(crate) topic: String,
     /// Path where everything comes back to its sender, if it has one.
     pub(crate) echo: Option<String>,
+    /// True exactly when it does nothing but send: it is shown, and nothing is claimed beside it.
+    #[serde(default, rename = "bare")]
+    pub(crate) is_bare: bool,
 }
 
 impl Rival {
     /// Where the connections of `job` go; `None` when it cannot do that.
     pub(crate) fn path(&self, job: Job) -> Option<&str> {
         match job {
-            Job::Fanout | Job::Idle => Some(&self.topic),
+            Job::Fanout | Job::Idle | Job::Latency => Some(&self.topic),
             Job::Echo => self.echo.as_deref(),
         }
     }

@@ -141,6 +141,7 @@ mod tests {
             dialect: Dialect::Plain,
             topic: "/".to_owned(),
             echo: None,
+            is_bare: false,
         }
     }
 

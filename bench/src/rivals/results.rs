@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::bars::Panel;
 use super::definition::Rival;
 use crate::failure::Failure;
 use crate::spread::Spread;
@@ -41,11 +42,15 @@ impl Column {
 
     /// `figure` with as many digits as mean something.
     pub(crate) fn text(self, figure: f64) -> String {
+        self.writer()(figure)
+    }
+
+    fn writer(self) -> fn(f64) -> String {
         match self {
-            Column::Delivery => format!("{figure:.2}"),
-            Column::Memory => group(figure),
+            Column::Delivery => |figure| format!("{figure:.2}"),
+            Column::Memory => group,
             // Three digits are more than a shared machine gives.
-            Column::Echo | Column::Handshakes => group((figure / 100.0).round() * 100.0),
+            Column::Echo | Column::Handshakes => |figure| group((figure / 100.0).round() * 100.0),
         }
     }
 }
@@ -122,6 +127,16 @@ impl Results {
             false => right.median.total_cmp(&left.median),
         });
         ranked
+    }
+
+    /// A panel for each column that has figures.
+    pub(crate) fn panels(&self) -> Vec<Panel<'_>> {
+        let panel = |column: Column| Panel {
+            caption: column.name().to_owned(),
+            bars: self.ranked(column),
+            text: column.writer(),
+        };
+        Column::ALL.into_iter().map(panel).filter(|panel| !panel.bars.is_empty()).collect()
     }
 
     /// How many times what the reference needs `row` needs: of every round that has both, so that
