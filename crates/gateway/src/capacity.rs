@@ -5,12 +5,17 @@ use std::collections::BTreeSet;
 
 use worker::Limits;
 
-/// Descriptors of a ring's table that are not for connections within the share: they answer 503,
-/// and hold the listeners and the waker.
+/// Descriptors of a worker that are not for connections within the share: they answer 503, and hold
+/// the listeners and what the engine itself needs.
 const DESCRIPTORS_SPARE: u32 = 64;
 
-/// Places of a ring's file table at most, whatever RLIMIT_NOFILE says (IORING_MAX_FIXED_FILES).
+/// Descriptors of a worker at most, whatever RLIMIT_NOFILE says: the places of a ring's file table
+/// (IORING_MAX_FIXED_FILES), and enough for any other engine.
 const DESCRIPTORS_MAX: u64 = 1 << 20;
+
+/// Ordinary descriptors that are not the workers': two listeners of the control plane with 128
+/// connections each, and what the process and its runtime hold.
+const DESCRIPTORS_OF_PROCESS: u64 = 320;
 
 /// Receive buffers of a core in bytes, unless a number of buffers is asked for.
 const RECEIVE_BYTES_OF_CORE: u32 = 1 << 20;
@@ -55,6 +60,61 @@ impl Layout {
     }
 }
 
+/// What RLIMIT_NOFILE means to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Descriptors {
+    /// Each worker has a table of so many places, the process's own apart.
+    OfWorker(u64),
+    /// All workers share so many with everything else in the process.
+    OfProcess(u64),
+}
+
+impl Descriptors {
+    /// RLIMIT_NOFILE.
+    pub(crate) fn limit(self) -> u64 {
+        let (Self::OfWorker(limit) | Self::OfProcess(limit)) = self;
+        limit
+    }
+
+    /// For the start line.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::OfWorker(_) => "each worker has a table of its own of RLIMIT_NOFILE descriptors",
+            Self::OfProcess(_) => "the workers share RLIMIT_NOFILE descriptors of the process",
+        }
+    }
+
+    /// What helps where they are too few.
+    pub(crate) fn cure(self) -> &'static str {
+        match self {
+            Self::OfWorker(_) => "raise RLIMIT_NOFILE (ulimit -n) or take more workers",
+            Self::OfProcess(_) => "raise RLIMIT_NOFILE (ulimit -n)",
+        }
+    }
+
+    /// Those of one of so many workers.
+    fn of_worker(self, workers: u16) -> u32 {
+        let descriptors = match self {
+            Self::OfWorker(limit) => limit,
+            Self::OfProcess(limit) => {
+                // Where there are few, the control plane makes do with a quarter.
+                let of_process = DESCRIPTORS_OF_PROCESS.min(limit / 4);
+                (limit - of_process) / u64::from(workers)
+            }
+        };
+        u32::try_from(descriptors.min(DESCRIPTORS_MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// Those of a worker that are neither connections nor listeners: the waker, and with ordinary
+    /// ones what the engine waits on.
+    fn of_engine(self) -> u32 {
+        match self {
+            Self::OfWorker(_) => 1,
+            Self::OfProcess(_) => 2,
+        }
+    }
+}
+
 /// How many connections fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capacity {
@@ -78,17 +138,18 @@ impl Capacity {
         asked: Option<u32>,
         workers: u16,
         listeners: u16,
-        descriptors: u64,
+        descriptors: Descriptors,
         surplus_asked: u32,
     ) -> Result<Self, String> {
-        let descriptors = u32::try_from(descriptors.min(DESCRIPTORS_MAX)).unwrap_or(u32::MAX);
+        let limit = descriptors.limit();
+        let taken = u32::from(listeners) + descriptors.of_engine();
+        let descriptors = descriptors.of_worker(workers);
         let share_max = descriptors.saturating_sub(DESCRIPTORS_SPARE);
-        // Behind the connections stand the listeners and the waker.
-        let taken = u32::from(listeners) + 1;
         if share_max == 0 || taken >= DESCRIPTORS_SPARE {
             return Err(format!(
-                "RLIMIT_NOFILE = {descriptors} leaves no place for connections beside {listeners} \
-                 listeners: raise it (ulimit -n) or listen on fewer addresses"
+                "RLIMIT_NOFILE = {limit} leaves {descriptors} descriptors to each of {workers} \
+                 workers, and so no place for connections beside {listeners} listeners: raise it \
+                 (ulimit -n), listen on fewer addresses, or take fewer workers"
             ));
         }
         let connections_of_all = u64::from(share_max) * u64::from(workers);
@@ -149,14 +210,17 @@ pub(crate) fn receive_buffers_of_core(receive_buffer_bytes: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Descriptors::{OfProcess, OfWorker},
+        *,
+    };
 
     fn layout(cores: usize, workers: u16) -> Layout {
         Layout { cores: (0..cores).collect(), workers }
     }
 
     fn capacity(asked: Option<u32>, workers: u16, descriptors: u64) -> Capacity {
-        Capacity::new(asked, workers, 1, descriptors, 64).unwrap()
+        Capacity::new(asked, workers, 1, OfWorker(descriptors), 64).unwrap()
     }
 
     fn divided(cores: usize, workers: u16, worker: u16, limits: &Limits, asked: &[&str]) -> Limits {
@@ -206,20 +270,41 @@ mod tests {
         assert_eq!(huge.connections_max_of_worker, 1_048_512);
     }
 
+    /// 20,000 less 320, divided by the workers, less 64 each.
+    #[test]
+    fn ordinary_descriptors_are_shared_by_all_workers() {
+        let shared =
+            |workers, limit| Capacity::new(None, workers, 1, OfProcess(limit), 64).unwrap();
+        let one = shared(1, 20_000);
+        assert_eq!((one.connections_max, one.connections_max_of_worker), (19_616, 19_616));
+        // A listener, an epoll instance and a waker are of the 64.
+        assert_eq!(one.surplus_of_worker, 61);
+        let two = shared(2, 20_000);
+        assert_eq!((two.connections_max, two.connections_max_of_worker), (19_552, 9_776));
+        // A quarter for the control plane, where a quarter is less than 320.
+        assert_eq!(shared(1, 1024).connections_max, 768 - 64);
+        let full = Capacity::new(Some(19_553), 2, 1, OfProcess(20_000), 64).unwrap();
+        assert!(full.is_short);
+        Capacity::new(None, 16, 1, OfProcess(1024), 64).unwrap_err();
+    }
+
     #[test]
     fn the_surplus_gives_way_to_listeners_and_waker() {
         // 20,000 places: 19,936 connections, one listener, one waker, 62 left.
         assert_eq!(capacity(None, 1, 20_000).surplus_of_worker, 62);
-        assert_eq!(Capacity::new(None, 1, 3, 20_000, 64).unwrap().surplus_of_worker, 60);
+        assert_eq!(Capacity::new(None, 1, 3, OfWorker(20_000), 64).unwrap().surplus_of_worker, 60);
         assert_eq!(capacity(Some(1000), 1, 20_000).surplus_of_worker, 64);
-        assert_eq!(Capacity::new(Some(1000), 1, 1, 20_000, 2).unwrap().surplus_of_worker, 2);
+        assert_eq!(
+            Capacity::new(Some(1000), 1, 1, OfWorker(20_000), 2).unwrap().surplus_of_worker,
+            2
+        );
     }
 
     #[test]
     fn too_few_descriptors_are_refused() {
-        assert!(Capacity::new(None, 1, 1, 64, 64).is_err());
-        assert!(Capacity::new(None, 1, 1, 65, 64).is_ok());
-        assert!(Capacity::new(None, 1, 63, 20_000, 64).is_err());
+        assert!(Capacity::new(None, 1, 1, OfWorker(64), 64).is_err());
+        assert!(Capacity::new(None, 1, 1, OfWorker(65), 64).is_ok());
+        assert!(Capacity::new(None, 1, 63, OfWorker(20_000), 64).is_err());
     }
 
     #[test]

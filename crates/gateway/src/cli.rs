@@ -246,6 +246,8 @@ pub(crate) enum Engine {
     Auto,
     /// Raw io_uring.
     Ring,
+    /// epoll.
+    Epoll,
 }
 
 /// What becomes of a subscriber that does not keep up.
@@ -286,6 +288,7 @@ fn engine() -> impl TypedValueParser<Value = Engine> {
         match name.as_str() {
             "auto" => Ok(Engine::Auto),
             "ring" => Ok(Engine::Ring),
+            "epoll" => Ok(Engine::Epoll),
             _ => Err(UNAVAILABLE),
         }
     })

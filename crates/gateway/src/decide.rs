@@ -7,16 +7,16 @@ use std::{
     time::Duration,
 };
 
-use engine_ring::RingOptions;
 use hub::{Letter, OriginRule};
 use mesh::Endpoint;
 use worker::{AddressLimits, Addresses, Limits};
 
 use crate::{
-    capacity::{Capacity, Layout, limits_of_worker},
+    capacity::{Capacity, Descriptors, Layout, limits_of_worker},
     cli::{ServeArgs, SlowConsumer, Switch, Toggle},
     config::Configuration,
     cores::Cpus,
+    engine::Sizes,
     serve::Failure,
     workers::Plan,
 };
@@ -26,8 +26,8 @@ use crate::{
 pub(crate) struct Machine {
     /// Where it may run.
     pub(crate) cpus: Cpus,
-    /// RLIMIT_NOFILE.
-    pub(crate) descriptors: u64,
+    /// What RLIMIT_NOFILE means to the engine.
+    pub(crate) descriptors: Descriptors,
     /// Whether the kernel moves who waits at a closed listener to another of its address
     /// (`net.ipv4.tcp_migrate_req`).
     pub(crate) migrates_requests: bool,
@@ -46,8 +46,8 @@ pub(crate) struct Decisions {
     pub(crate) layout: Layout,
     /// Whether workers are bound to their cores.
     pub(crate) pin: Decision<bool>,
-    /// RLIMIT_NOFILE.
-    pub(crate) descriptors: u64,
+    /// What RLIMIT_NOFILE means to the engine.
+    pub(crate) descriptors: Descriptors,
     pub(crate) capacity: Capacity,
     /// Whether clients may publish.
     pub(crate) client_publish: Decision<bool>,
@@ -122,7 +122,7 @@ impl Decisions {
             Plan {
                 worker,
                 pin: self.pin.value.then(|| self.layout.core(worker)),
-                ring: ring_options(limits, self.capacity, self.settle.value),
+                sizes: self.sizes(limits),
                 options: self.worker_options(serve, limits, listeners.len()),
                 hub: self.hub_options(serve, limits),
                 listeners,
@@ -130,6 +130,16 @@ impl Decisions {
             }
         };
         parts.map(plan).collect()
+    }
+
+    /// What the engine of a worker with these bounds is made with.
+    fn sizes(&self, limits: &Limits) -> Sizes {
+        Sizes {
+            connections_max: self.capacity.connections_max_of_worker
+                + self.capacity.surplus_of_worker,
+            settle: self.settle.value,
+            limits: limits.clone(),
+        }
     }
 
     fn worker_options(
@@ -242,22 +252,6 @@ fn settle(migrates_requests: bool) -> Decision<Duration> {
 const EVERY_LISTENER_LOCAL: &str = "every listener is on loopback";
 const SOME_LISTENER_REMOTE: &str = "not every listener is on loopback";
 
-fn ring_options(limits: &Limits, capacity: Capacity, settle: Duration) -> RingOptions {
-    RingOptions {
-        connections_max: capacity.connections_max_of_worker + capacity.surplus_of_worker,
-        submission_entries: limits.submission_entries,
-        completion_entries: limits.completion_entries,
-        receive_buffers: limits.receive_buffers,
-        receive_buffer_bytes: limits.receive_buffer_bytes,
-        accepts_armed_max: limits.accepts_armed_max,
-        settle,
-        linger_bytes_max: limits.linger_bytes_max,
-        shutdowns_max: limits.shutdowns_max,
-        multishot_share: limits.multishot_share,
-        multishot_messages_min: limits.multishot_messages_min,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -275,7 +269,8 @@ mod tests {
 
     fn decide(flags: &[&str], addresses: &[&str]) -> Decisions {
         let cpus = Cpus { allowed: vec![0, 1, 2, 3], is_subset: false, quota: None };
-        let machine = Machine { cpus, descriptors: 20_000, migrates_requests: false };
+        let machine =
+            Machine { cpus, descriptors: Descriptors::OfWorker(20_000), migrates_requests: false };
         let addresses: Vec<SocketAddr> =
             addresses.iter().map(|address| address.parse().unwrap()).collect();
         Decisions::new(&configuration(flags), &machine, &addresses).unwrap()
@@ -313,9 +308,9 @@ mod tests {
     #[test]
     fn the_engine_table_has_the_share_and_the_surplus() {
         let decisions = decide(&["--connections-max", "1000"], &["127.0.0.1:1"]);
-        let ring = ring_options(&decisions.limits[0], decisions.capacity, Duration::ZERO);
+        let sizes = decisions.sizes(&decisions.limits[0]);
         // 1000 × 1.05 ÷ 4 = 262.5, and 64 more.
-        assert_eq!(ring.connections_max, 263 + 64);
+        assert_eq!(sizes.connections_max, 263 + 64);
         assert_eq!(decisions.limits[0].surplus_connections_max, 64);
     }
 

@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod cores;
 mod decide;
+mod engine;
 mod facts;
 mod listener;
 mod log;

@@ -20,19 +20,17 @@ use tokio::sync::mpsc;
 
 use crate::{
     address::HostPort,
-    cli::{Engine, ServeArgs},
+    cli::ServeArgs,
     config::Configuration,
     control::{self, Access, Exit, Journal},
     cores::Cpus,
     decide::{Decisions, Machine},
+    engine::{Choice, Kind},
     facts::{Facts, WorkerFacts},
     listener::{DataPlane, ListenerOptions, bind_alone},
     log::Log,
     workers::{self, Started},
 };
-
-/// The engine of this build.
-const ENGINE: &str = "ring";
 
 /// Why the gateway does not run, or no longer. One sentence each.
 #[derive(Debug)]
@@ -63,7 +61,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let addresses = resolve_all(serve)?;
     let admin = resolve_one(serve.admin.0.as_ref())?;
     let access = access(serve, admin)?;
-    let machine = look()?;
+    let engine = Choice::new(serve.engine).map_err(Failure::Runtime)?;
+    let machine = look(engine.kind)?;
     let decisions = Decisions::new(configuration, &machine, &addresses)?;
     let sockets = Sockets::bind(configuration, &decisions, &addresses, admin)?;
 
@@ -76,13 +75,13 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         .map_err(|error| Failure::Runtime(format!("cannot duplicate an eventfd: {error}")))?;
     let (ends, worker_ends) = mpsc::channel(usize::from(decisions.layout.workers));
     let plans = decisions.plans(serve, sockets.data.of_workers, endpoints);
-    let started =
-        workers::start(plans, Arc::new(workers_wake_fd), &ends).map_err(Failure::Runtime)?;
+    let started = workers::start(engine.kind, plans, Arc::new(workers_wake_fd), &ends)
+        .map_err(Failure::Runtime)?;
     // The threads hold the other ones: with the last thread the channel ends.
     drop(ends);
 
     let data_addresses = sockets.data.addresses;
-    let facts = facts(configuration, &decisions, &started, data_addresses, started_at);
+    let facts = facts(configuration, engine, &decisions, &started, data_addresses, started_at);
     tell(log, &facts, &decisions, &started);
     for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
         if let Some(Ok(address)) = listener.as_ref().map(TcpListener::local_addr) {
@@ -160,7 +159,7 @@ fn access(serve: &ServeArgs, admin: Option<SocketAddr>) -> Result<Access, Failur
 }
 
 /// Raises the soft limit of descriptors to the hard one, and looks at the CPUs.
-fn look() -> Result<Machine, Failure> {
+fn look(engine: Kind) -> Result<Machine, Failure> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Lowering nothing and raising no hard limit, this is always allowed; if it were not, the
@@ -168,7 +167,8 @@ fn look() -> Result<Machine, Failure> {
     let _ = setrlimit(Resource::Nofile, raised);
     let cpus = Cpus::of_this_process()
         .map_err(|error| Failure::Runtime(format!("cannot read the affinity mask: {error}")))?;
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let descriptors = engine.descriptors(limit);
     Ok(Machine { cpus, descriptors, migrates_requests: migrates_requests() })
 }
 
@@ -214,6 +214,7 @@ fn join(decisions: &Decisions) -> Vec<Endpoint<Letter>> {
 
 fn facts(
     configuration: &Configuration,
+    engine: Choice,
     decisions: &Decisions,
     started: &[Started],
     data_addresses: Vec<SocketAddr>,
@@ -232,12 +233,8 @@ fn facts(
     Facts {
         version: env!("CARGO_PKG_VERSION"),
         kernel: uname().release().to_string_lossy().into_owned(),
-        engine: ENGINE,
-        engine_reason: match serve.engine {
-            Engine::Auto => "the first of this build, and this kernel allows it",
-            Engine::Ring => "asked for",
-        }
-        .to_owned(),
+        engine: engine.kind.name(),
+        engine_reason: engine.reason,
         started_at,
         data_addresses,
         workers: workers.collect(),
@@ -274,11 +271,12 @@ fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
     let fields = [
         ("connections_max", facts.connections_max.into()),
         ("connections_max_of_worker", capacity.connections_max_of_worker.into()),
-        ("descriptors", decisions.descriptors.into()),
+        ("descriptors", decisions.descriptors.limit().into()),
+        ("reason", decisions.descriptors.in_words().into()),
     ];
     log.info("capacity", &fields);
     if capacity.is_short {
-        let cure = "raise RLIMIT_NOFILE (ulimit -n) or take more workers";
+        let cure = decisions.descriptors.cure();
         log.warn("the workers cannot hold --connections-max", &[("cure", cure.into())]);
     }
     for worker in &facts.workers {

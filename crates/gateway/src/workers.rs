@@ -12,14 +12,18 @@ use std::{
 };
 
 use core_affinity::CoreId;
-use engine_ring::{RingEngine, RingOptions, WakeTarget};
+use engine_epoll::EpollEngine;
+use engine_ring::RingEngine;
 use hub::{Hub, Letter};
 use mesh::{Endpoint, Member};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::sync::mpsc as tokio_mpsc;
-use worker::{Engine, Waker, Worker};
+use worker::{Waker, Worker};
 
-use crate::facts::WorkerEnd;
+use crate::{
+    engine::{Kind, Sizes, Start},
+    facts::WorkerEnd,
+};
 
 /// What one worker is started with.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(crate) struct Plan {
     /// The core to bind the thread to, if any.
     pub(crate) pin: Option<usize>,
     /// For the engine.
-    pub(crate) ring: RingOptions,
+    pub(crate) sizes: Sizes,
     /// For the worker.
     pub(crate) options: worker::Options,
     /// For its hub.
@@ -57,9 +61,9 @@ struct Turning;
 
 /// What a thread says of itself once its engine stands.
 #[derive(Debug)]
-struct Introduction {
+struct Introduction<T> {
     started: Started,
-    target: WakeTarget,
+    target: T,
 }
 
 /// Starts one thread per plan. All engines stand before the first turn; each worker says at `ends`
@@ -68,6 +72,18 @@ struct Introduction {
 /// # Errors
 /// One sentence about the first worker that could not start; by then the others have ended.
 pub(crate) fn start(
+    kind: Kind,
+    plans: Vec<Plan>,
+    guest: Arc<OwnedFd>,
+    ends: &tokio_mpsc::Sender<WorkerEnd>,
+) -> Result<Vec<Started>, String> {
+    match kind {
+        Kind::Ring => start_on::<RingEngine>(plans, guest, ends),
+        Kind::Epoll => start_on::<EpollEngine>(plans, guest, ends),
+    }
+}
+
+fn start_on<E: Start>(
     plans: Vec<Plan>,
     guest: Arc<OwnedFd>,
     ends: &tokio_mpsc::Sender<WorkerEnd>,
@@ -84,7 +100,7 @@ pub(crate) fn start(
         let (go, targets) = mpsc::channel();
         let (ends, turning) = (ends.clone(), Arc::clone(&turning));
         let name = format!("ringway-{}", plan.worker);
-        let body = move || live(plan, &introduce, &targets, turning, &ends);
+        let body = move || live::<E>(plan, &introduce, &targets, turning, &ends);
         match thread::Builder::new().name(name).spawn(body) {
             Ok(handle) => {
                 threads.push((handle, go));
@@ -98,7 +114,7 @@ pub(crate) fn start(
     }
     blocked.thread_set_mask().map_err(|error| format!("cannot unblock signals: {error}"))?;
     let met = spawned.and_then(|()| meet(&introductions));
-    let (started, mut targets): (Vec<Started>, Vec<WakeTarget>) = match met {
+    let (started, mut targets): (Vec<Started>, Vec<E::Target>) = match met {
         Ok(introductions) => introductions.into_iter().map(|it| (it.started, it.target)).unzip(),
         Err(sentence) => {
             for (handle, go) in threads {
@@ -109,7 +125,7 @@ pub(crate) fn start(
             return Err(sentence);
         }
     };
-    targets.push(WakeTarget::event(guest));
+    targets.push(E::target_of_guest(guest));
     for (_, go) in &threads {
         // A thread that is gone has said so at `ends`.
         let _ = go.send(targets.clone());
@@ -118,9 +134,9 @@ pub(crate) fn start(
 }
 
 /// Waits until every thread has its engine.
-fn meet(
-    introductions: &[mpsc::Receiver<Result<Introduction, String>>],
-) -> Result<Vec<Introduction>, String> {
+fn meet<T>(
+    introductions: &[mpsc::Receiver<Result<Introduction<T>, String>>],
+) -> Result<Vec<Introduction<T>>, String> {
     let receive = |(worker, introduction): (usize, &mpsc::Receiver<_>)| {
         introduction.recv().unwrap_or_else(|_| Err(format!("worker {worker} died as it started")))
     };
@@ -128,16 +144,16 @@ fn meet(
 }
 
 /// The life of a worker thread.
-fn live(
+fn live<E: Start>(
     plan: Plan,
-    introduce: &mpsc::Sender<Result<Introduction, String>>,
-    targets: &mpsc::Receiver<Vec<WakeTarget>>,
+    introduce: &mpsc::Sender<Result<Introduction<E::Target>, String>>,
+    targets: &mpsc::Receiver<Vec<E::Target>>,
     turning: Arc<Turning>,
     ends: &tokio_mpsc::Sender<WorkerEnd>,
 ) {
     let worker = plan.worker;
     let outcome = survive(|| match prepare(&plan) {
-        Ok(()) => work(plan, introduce, targets, turning),
+        Ok(()) => work::<E>(plan, introduce, targets, turning),
         Err(sentence) => {
             let _ = introduce.send(Err(sentence));
             None
@@ -167,16 +183,16 @@ fn prepare(plan: &Plan) -> Result<(), String> {
 }
 
 /// Makes the engine, meets the others, and turns until all have drained. `None`: the start was given up.
-fn work(
+fn work<E: Start>(
     plan: Plan,
-    introduce: &mpsc::Sender<Result<Introduction, String>>,
-    targets: &mpsc::Receiver<Vec<WakeTarget>>,
+    introduce: &mpsc::Sender<Result<Introduction<E::Target>, String>>,
+    targets: &mpsc::Receiver<Vec<E::Target>>,
     turning: Arc<Turning>,
 ) -> Option<Result<(), String>> {
-    let mut engine = match RingEngine::new(&plan.ring, plan.listeners) {
+    let mut engine = match E::start(&plan.sizes, plan.listeners) {
         Ok(engine) => engine,
-        Err(error) => {
-            let _ = introduce.send(Err(error.to_string()));
+        Err(sentence) => {
+            let _ = introduce.send(Err(sentence));
             return None;
         }
     };
@@ -185,7 +201,7 @@ fn work(
         fixed_bytes: engine.fixed_bytes(),
         notes: engine.notes().to_vec(),
     };
-    let introduction = Introduction { started, target: engine.wake_target() };
+    let introduction = Introduction { started, target: engine.target() };
     introduce.send(Ok(introduction)).ok()?;
     for (member, target) in (0..).zip(targets.recv().ok()?) {
         if member != plan.worker {
@@ -217,6 +233,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        capacity::Descriptors,
         config::{self, Request},
         cores::Cpus,
         decide::{Decisions, Machine},
@@ -230,7 +247,8 @@ mod tests {
             panic!("these flags are valid");
         };
         let cpus = Cpus::of_this_process().unwrap();
-        let machine = Machine { cpus, descriptors: 1000, migrates_requests: false };
+        let descriptors = Descriptors::OfWorker(1000);
+        let machine = Machine { cpus, descriptors, migrates_requests: false };
         let decisions = Decisions::new(&configuration, &machine, &[]).unwrap();
         let mut endpoints = mesh::join(3, |_, _| 8);
         let guest = endpoints.pop().unwrap();
@@ -253,7 +271,7 @@ mod tests {
     fn workers_turn_until_they_are_drained_and_say_so_once() {
         let (plans, mut guest) = plans();
         let (sender, mut ends) = tokio_mpsc::channel(2);
-        let started = start(plans, event(), &sender).unwrap();
+        let started = start(Kind::Ring, plans, event(), &sender).unwrap();
         assert_eq!(started.len(), 2);
         assert!(started.iter().all(|started| started.fixed_bytes > 0));
         assert!(ends.try_recv().is_err(), "nobody has ended by itself");
@@ -274,9 +292,9 @@ mod tests {
     #[test]
     fn a_worker_that_cannot_start_ends_the_others() {
         let (mut plans, _guest) = plans();
-        plans[1].ring.connections_max = u32::MAX / 2;
+        plans[1].sizes.connections_max = u32::MAX / 2;
         let (sender, mut ends) = tokio_mpsc::channel(2);
-        let sentence = start(plans, event(), &sender).unwrap_err();
+        let sentence = start(Kind::Ring, plans, event(), &sender).unwrap_err();
         assert!(sentence.contains("RLIMIT_NOFILE"), "{sentence}");
         drop(sender);
         assert!(ends.blocking_recv().is_none(), "no thread is left, and none had begun");
@@ -287,7 +305,7 @@ mod tests {
         let (mut plans, _guest) = plans();
         plans[0].pin = Some(1023);
         let (sender, _ends) = tokio_mpsc::channel(2);
-        let sentence = start(plans, event(), &sender).unwrap_err();
+        let sentence = start(Kind::Ring, plans, event(), &sender).unwrap_err();
         assert!(sentence.contains("cannot be bound to core 1023"), "{sentence}");
     }
 

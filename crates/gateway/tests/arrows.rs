@@ -33,7 +33,7 @@ fn may_know(package: &str, other: &str) -> bool {
         HUB => [WIRE, MESH, WORKER].contains(&other),
         SOCKETS => other == WORKER,
         SIM => [WIRE, MESH, WORKER, HUB].contains(&other),
-        GATEWAY => [WIRE, MESH, WORKER, HUB].contains(&other) || is_engine(other),
+        GATEWAY => [WIRE, MESH, WORKER, HUB, SOCKETS].contains(&other) || is_engine(other),
         _ if is_engine(package) => [WIRE, MESH, WORKER, SOCKETS].contains(&other),
         // What measures is a client, and looks into no crate but that of the protocol.
         "ringway-bench" | "ringway-floor" => other == WIRE,

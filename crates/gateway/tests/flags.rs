@@ -89,7 +89,6 @@ fn what_this_build_lacks_is_refused_by_name() {
         ("--listen", "127.0.0.1:0,tls"),
         ("--listen", "unix:/run/ringway"),
         ("--engine", "tokio-uring"),
-        ("--engine", "epoll"),
         ("--token-key-file", "/dev/null"),
         ("--token-jwks-file", "/dev/null"),
         ("--trusted-proxy", "10.0.0.0/8"),

@@ -165,8 +165,14 @@ fn render(facts: &Facts, record: &Record, now: Instant) -> prometheus::Result<St
 }
 
 fn add_process(families: &mut Families, facts: &Facts, record: &Record) {
-    let mut build = families.gauge("ringway_build_info", "1, with the version and the engine.");
-    build.sample(&[("version", facts.version), ("engine", facts.engine)], 1.0);
+    let mut build =
+        families.gauge("ringway_build_info", "1, with the version, the engine, and why that one.");
+    let labels = [
+        ("version", facts.version),
+        ("engine", facts.engine),
+        ("engine_reason", &facts.engine_reason),
+    ];
+    build.sample(&labels, 1.0);
     let mut draining = families.gauge("ringway_draining", "1 from the signal on, else 0.");
     draining.sample(&[], if record.draining { 1.0 } else { 0.0 });
 }
@@ -304,7 +310,7 @@ mod tests {
     #[test]
     fn the_documented_names_carry_the_totals() {
         let page = page();
-        has(&page, r#"ringway_build_info{version="1.2.3",engine="ring"} 1"#);
+        has(&page, r#"ringway_build_info{version="1.2.3",engine="ring",engine_reason="chosen"} 1"#);
         has(&page, r#"ringway_connections{worker="1"} 5"#);
         has(&page, r#"ringway_connections_max{worker="0"} 105"#);
         has(&page, r#"ringway_fixed_bytes{worker="0"} 1048600"#);

@@ -242,6 +242,12 @@ pub(crate) fn ringway_within(memlock_kib: u32) -> Command {
     command
 }
 
+/// The engine that tests run on which ask for none: that of the environment of the tests, as
+/// `TEST_ENGINE=epoll`, else the binary's own choice.
+pub(crate) fn engine_under_test() -> Option<String> {
+    std::env::var("TEST_ENGINE").ok()
+}
+
 /// The binary, without what the tests' own environment might tell it.
 pub(crate) fn ringway() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
@@ -254,6 +260,10 @@ fn without_variables(command: &mut Command) {
         if name.to_string_lossy().starts_with("RINGWAY_") {
             command.env_remove(name);
         }
+    }
+    if let Some(engine) = engine_under_test() {
+        // A flag of the test goes over it.
+        command.env("RINGWAY_ENGINE", engine);
     }
 }
 

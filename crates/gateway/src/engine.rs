@@ -1,0 +1,255 @@
+//! The engines of this build: which of them runs, and how a worker's thread starts it. The choice is
+//! made once, before anything is divided among the workers; from then on everything is compiled for
+//! the engine that was chosen.
+
+use std::{fmt, net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use engine_epoll::{EpollEngine, EpollOptions};
+use engine_ring::{RingEngine, RingOptions, WakeTarget};
+use mesh::Member;
+use sockets::EventWaker;
+use worker::{Engine, Limits};
+
+use crate::{capacity::Descriptors, cli};
+
+/// What one connection can bring in a turn on an engine that receives into one buffer, at most.
+const RECEIVE_BYTES_MAX: u32 = 16 << 10;
+
+/// An engine of this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Raw io_uring.
+    Ring,
+    /// epoll, which every kernel has.
+    Epoll,
+}
+
+/// The engine that runs, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) kind: Kind,
+    pub(crate) reason: String,
+}
+
+/// What the bounds of a worker mean to its engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Sizes {
+    /// Places for connections, the surplus included.
+    pub(crate) connections_max: u32,
+    /// How long a listener settles before it is closed.
+    pub(crate) settle: Duration,
+    /// The worker's.
+    pub(crate) limits: Limits,
+}
+
+/// An engine that the gateway can start.
+pub(crate) trait Start: Engine + Sized {
+    /// How a member of the mesh is woken by it.
+    type Target: Clone + fmt::Debug + Send + 'static;
+
+    /// Starts it on the thread that is to use it; the listeners are its own from now on.
+    ///
+    /// # Errors
+    /// One sentence that names what is in the way and the cure.
+    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String>;
+
+    /// How others wake it.
+    fn target(&self) -> Self::Target;
+
+    /// How it wakes a guest, which waits on this eventfd.
+    fn target_of_guest(event: Arc<OwnedFd>) -> Self::Target;
+
+    /// Says how a member is woken. Before the first wake of it.
+    fn connect(&mut self, member: Member, target: Self::Target);
+
+    /// Memory that it has reserved whatever its load.
+    fn fixed_bytes(&self) -> usize;
+
+    /// What the operator should know of how it was started, a sentence each.
+    fn notes(&self) -> &[String];
+}
+
+impl Kind {
+    /// What `auto` tries, in turn.
+    const BEST_FIRST: [Self; 2] = [Self::Ring, Self::Epoll];
+
+    /// As the flag writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Epoll => "epoll",
+        }
+    }
+
+    /// What RLIMIT_NOFILE means to it.
+    pub(crate) fn descriptors(self, limit: u64) -> Descriptors {
+        match self {
+            Self::Ring => Descriptors::OfWorker(limit),
+            Self::Epoll => Descriptors::OfProcess(limit),
+        }
+    }
+
+    /// Why it cannot run here, if it cannot: found out by starting the smallest.
+    fn refusal(self) -> Option<String> {
+        match self {
+            Self::Ring => RingEngine::start(&Sizes::smallest(), Vec::new()).err(),
+            Self::Epoll => EpollEngine::start(&Sizes::smallest(), Vec::new()).err(),
+        }
+    }
+}
+
+impl Choice {
+    /// What was asked for, or the best that this kernel allows.
+    ///
+    /// # Errors
+    /// One sentence: it allows none.
+    pub(crate) fn new(asked: cli::Engine) -> Result<Self, String> {
+        let asked_for = |kind| Ok(Self { kind, reason: "asked for".to_owned() });
+        match asked {
+            cli::Engine::Auto => Self::first(&Kind::BEST_FIRST, Kind::refusal),
+            cli::Engine::Ring => asked_for(Kind::Ring),
+            cli::Engine::Epoll => asked_for(Kind::Epoll),
+        }
+    }
+
+    /// The first that is not refused, and why those before it were.
+    fn first(kinds: &[Kind], refusal: impl Fn(Kind) -> Option<String>) -> Result<Self, String> {
+        let mut refusals: Vec<String> = Vec::new();
+        for &kind in kinds {
+            match refusal(kind) {
+                Some(sentence) => refusals.push(format!("{}: {sentence}", kind.name())),
+                None if refusals.is_empty() => {
+                    let reason = "the first of this build, and this kernel allows it".to_owned();
+                    return Ok(Self { kind, reason });
+                }
+                None => {
+                    let reason = format!("better ones are refused; {}", refusals.join("; "));
+                    return Ok(Self { kind, reason });
+                }
+            }
+        }
+        Err(format!("no engine can run here; {}", refusals.join("; ")))
+    }
+}
+
+impl Sizes {
+    /// The least that an engine starts with.
+    fn smallest() -> Self {
+        let limits = Limits {
+            submission_entries: 8,
+            completion_entries: 16,
+            receive_buffers: 4,
+            receive_buffer_bytes: 64,
+            ..Limits::default()
+        };
+        Self { connections_max: 1, settle: Duration::ZERO, limits }
+    }
+}
+
+impl Start for RingEngine {
+    type Target = WakeTarget;
+
+    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
+        let limits = &sizes.limits;
+        let options = RingOptions {
+            connections_max: sizes.connections_max,
+            submission_entries: limits.submission_entries,
+            completion_entries: limits.completion_entries,
+            receive_buffers: limits.receive_buffers,
+            receive_buffer_bytes: limits.receive_buffer_bytes,
+            accepts_armed_max: limits.accepts_armed_max,
+            settle: sizes.settle,
+            linger_bytes_max: limits.linger_bytes_max,
+            shutdowns_max: limits.shutdowns_max,
+            multishot_share: limits.multishot_share,
+            multishot_messages_min: limits.multishot_messages_min,
+        };
+        Self::new(&options, listeners).map_err(|error| error.to_string())
+    }
+
+    fn target(&self) -> WakeTarget {
+        self.wake_target()
+    }
+
+    fn target_of_guest(event: Arc<OwnedFd>) -> WakeTarget {
+        WakeTarget::event(event)
+    }
+
+    fn connect(&mut self, member: Member, target: WakeTarget) {
+        Self::connect(self, member, target);
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        Self::fixed_bytes(self)
+    }
+
+    fn notes(&self) -> &[String] {
+        Self::notes(self)
+    }
+}
+
+impl Start for EpollEngine {
+    type Target = EventWaker;
+
+    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
+        let limits = &sizes.limits;
+        let pool_bytes = limits.receive_buffers.saturating_mul(limits.receive_buffer_bytes);
+        let options = EpollOptions {
+            connections_max: sizes.connections_max,
+            receive_bytes: pool_bytes.min(RECEIVE_BYTES_MAX),
+            accepts_max: limits.accepts_armed_max,
+            settle: sizes.settle,
+            linger_bytes_max: limits.linger_bytes_max,
+        };
+        Self::new(&options, listeners)
+            .map_err(|error| format!("the epoll engine cannot start: {error}"))
+    }
+
+    fn target(&self) -> EventWaker {
+        self.wake_target()
+    }
+
+    fn target_of_guest(event: Arc<OwnedFd>) -> EventWaker {
+        EventWaker::from(event)
+    }
+
+    fn connect(&mut self, member: Member, target: EventWaker) {
+        Self::connect(self, member, target);
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        Self::fixed_bytes(self)
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_is_allowed_is_taken_and_says_why_not_the_others() {
+        let old = |kind| (kind == Kind::Ring).then(|| "this kernel is too old".to_owned());
+        let choice = Choice::first(&Kind::BEST_FIRST, old).unwrap();
+        assert_eq!(choice.kind, Kind::Epoll);
+        assert_eq!(choice.reason, "better ones are refused; ring: this kernel is too old");
+        let best = Choice::first(&Kind::BEST_FIRST, |_| None).unwrap();
+        assert_eq!(best.kind, Kind::Ring);
+        let none = Choice::first(&Kind::BEST_FIRST, |_| Some("no".to_owned())).unwrap_err();
+        assert_eq!(none, "no engine can run here; ring: no; epoll: no");
+    }
+
+    #[test]
+    fn what_is_asked_for_is_not_tried() {
+        let choice = Choice::new(cli::Engine::Epoll).unwrap();
+        assert_eq!((choice.kind, choice.reason.as_str()), (Kind::Epoll, "asked for"));
+    }
+
+    #[test]
+    fn epoll_starts_with_the_smallest_sizes() {
+        assert_eq!(Kind::Epoll.refusal(), None);
+    }
+}
