@@ -71,7 +71,7 @@ fn try_open(gateway: &Gateway) -> Option<TcpStream> {
 fn a_tiny_ring_delivers_everything_and_says_what_was_scarce() {
     const CLIENTS: usize = 50;
     const ROUNDS: usize = 3;
-    let gateway = Gateway::start_with(TINY, &["--workers", "1"]);
+    let gateway = Gateway::start_with(TINY, &["--engine", "ring", "--workers", "1"]);
     let clients = clients(&gateway, CLIENTS, "/ws/room");
     for round in 0..ROUNDS {
         // Of different lengths, and most of them longer than a buffer.
@@ -135,8 +135,9 @@ fn who_finds_a_full_table_waits_in_the_queue_and_is_served_in_the_end() {
 #[test]
 fn rings_beyond_the_locked_memory_are_refused_with_the_limit_and_its_cures() {
     let mut command = ringway_within(256);
-    command.args(["serve", "--workers", "16", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let output = command.args(["--log-level", "error"]).output().unwrap();
+    command.args(["serve", "--engine", "ring", "--workers", "16", "--log-level", "error"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -150,7 +151,7 @@ fn rings_beyond_the_locked_memory_are_refused_with_the_limit_and_its_cures() {
 /// Where not one of the default size fits, many of the smallest do: 12 KiB each.
 #[test]
 fn small_rings_let_many_workers_start_under_a_low_limit() {
-    let flags = ["--workers", "16", "--connections-max", "1000"];
+    let flags = ["--engine", "ring", "--workers", "16", "--connections-max", "1000"];
     let gateway = Gateway::spawn(with_little_memory(256), TINY, &flags);
     let clients = clients(&gateway, 32, "/ws/room");
     (&clients[0]).write_all(&frame(0x81, b"to all workers")).unwrap();
@@ -164,14 +165,15 @@ fn small_rings_let_many_workers_start_under_a_low_limit() {
 /// empties until then.
 #[test]
 fn a_restart_right_after_a_kill_serves_again() {
-    let mut gateway = Gateway::spawn(with_little_memory(80), TINY, &["--workers", "4"]);
+    let mut gateway =
+        Gateway::spawn(with_little_memory(80), TINY, &["--engine", "ring", "--workers", "4"]);
     let data = gateway.data;
     for _ in 0..3 {
         let before = clients(&gateway, 20, "/ws/room");
         gateway.signal(Signal::KILL);
         gateway.wait();
         let address = data.to_string();
-        let flags = ["--workers", "4", "--listen", &address];
+        let flags = ["--engine", "ring", "--workers", "4", "--listen", &address];
         gateway = Gateway::spawn(with_little_memory(80), TINY, &flags);
         gateway.data = data;
         drop(before);
