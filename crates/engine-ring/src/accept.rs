@@ -21,7 +21,7 @@
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
-use socket2::{SockFilter, SockRef};
+use sockets::drop_syns;
 use worker::{Completion, Engine, ListenerId, Slot, Time};
 
 use crate::{
@@ -157,31 +157,14 @@ impl Listener {
         self.accepted_at.is_some_and(|accepted_at| now.since(accepted_at) < QUIET)
     }
 
-    /// Lets the kernel drop SYNs and nothing else. What is accepted inherits the filter, which no
-    /// SYN comes to any more.
+    /// Lets the kernel drop SYNs and nothing else.
     fn drop_syns(&self) -> io::Result<()> {
         match &self.socket {
-            Some(socket) => SockRef::from(socket).attach_filter(&SYN_FILTER),
+            Some(socket) => drop_syns(socket),
             None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
-
-/// Classic BPF over the TCP header: byte 13 holds the flags (RFC 9293 section 3.1), 0x02 is SYN and
-/// 0x10 is ACK; 0 bytes of a packet are kept where SYN stands alone, else all.
-const SYN_FILTER: [SockFilter; 5] = [
-    SockFilter::new(BPF_LOAD_BYTE, 0, 0, 13),
-    SockFilter::new(BPF_AND, 0, 0, 0x12),
-    SockFilter::new(BPF_JUMP_EQUAL, 0, 1, 0x02),
-    SockFilter::new(BPF_RETURN, 0, 0, 0),
-    SockFilter::new(BPF_RETURN, 0, 0, u32::MAX),
-];
-
-// Instructions (linux/bpf_common.h): BPF_LD | BPF_B | BPF_ABS and so on.
-const BPF_LOAD_BYTE: u16 = 0x30;
-const BPF_AND: u16 = 0x54;
-const BPF_JUMP_EQUAL: u16 = 0x15;
-const BPF_RETURN: u16 = 0x06;
 
 impl RingEngine {
     pub(crate) fn accept(&mut self, listener: ListenerId) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use io_uring::cqueue;
-use rustix::time::{ClockId, clock_gettime};
+use sockets::EventWaker;
 use worker::{Completion, Engine, EngineCounts, Operation, Time, Waker};
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     setup::{self, Places, StartError},
     slots::Slots,
     tag::{Kind, Tag},
-    wake::{RingWaker, WakeTarget, Wakes},
+    wake::{WakeTarget, Wakes},
 };
 
 /// Enters of one turn that do not wait: each runs about twenty deferred completions (kernel 6.13).
@@ -110,7 +110,7 @@ pub struct RingEngine {
     /// True exactly when somebody has called and the worker has not been told.
     pub(crate) woken: bool,
     pub(crate) counts: EngineCounts,
-    waker: Arc<RingWaker>,
+    waker: EventWaker,
     /// The ring once more, for those that wake it.
     ring: Arc<OwnedFd>,
     notes: Vec<String>,
@@ -135,7 +135,7 @@ impl RingEngine {
         start: Start,
     ) -> Result<Self, StartError> {
         let failed = |step| move |error: io::Error| StartError::Failed { step, error };
-        let waker = RingWaker::new().map_err(failed("making an eventfd"))?;
+        let waker = EventWaker::new().map_err(failed("making an eventfd"))?;
         let listeners: Vec<OwnedFd> = listeners.into_iter().map(OwnedFd::from).collect();
         let places = Places {
             connections: options.connections_max,
@@ -189,7 +189,7 @@ impl RingEngine {
             completed: Vec::new(),
             woken: false,
             counts: EngineCounts::default(),
-            waker: Arc::new(waker),
+            waker,
             ring: Arc::new(ring),
             notes,
             fixed_bytes,
@@ -387,10 +387,7 @@ impl RingEngine {
 
 impl Engine for RingEngine {
     fn now(&self) -> Time {
-        let now = clock_gettime(ClockId::Monotonic);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
-        Time(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
+        sockets::now()
     }
 
     fn submit(&mut self, operation: Operation<'_>) {
@@ -444,7 +441,7 @@ impl Engine for RingEngine {
     }
 
     fn waker(&self) -> Arc<dyn Waker> {
-        Arc::clone(&self.waker) as Arc<dyn Waker>
+        Arc::new(self.waker.clone())
     }
 
     fn counts(&self) -> EngineCounts {

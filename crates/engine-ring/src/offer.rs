@@ -3,6 +3,7 @@
 //! onto the wire even where the first was cut short.
 
 use bytes::Bytes;
+use sockets::failure;
 use worker::{Completion, ConnectionId, Failure, Lost, Slot, Taken, Time};
 
 use crate::{
@@ -188,16 +189,4 @@ fn taken(result: i32) -> Result<usize, Failure> {
         libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS | libc::EINTR => Ok(0),
         errno => Err(failure(errno)),
     })
-}
-
-/// What an errno of a socket says about its connection.
-pub(crate) fn failure(errno: i32) -> Failure {
-    match errno {
-        libc::ECONNRESET | libc::EPIPE | libc::ENOTCONN | libc::ECONNABORTED => Failure::Reset,
-        libc::ETIMEDOUT => Failure::TimedOut,
-        libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN => {
-            Failure::Unreachable
-        }
-        errno => Failure::Other(errno),
-    }
 }

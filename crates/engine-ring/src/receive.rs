@@ -11,11 +11,11 @@
 //! ```
 
 use io_uring::cqueue;
+use sockets::failure;
 use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
     engine::RingEngine,
-    offer::failure,
     queue::Entry,
     slots::{Armed, Flags, Phase, SlotState},
     tag::{Kind, Tag},

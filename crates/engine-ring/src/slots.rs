@@ -1,6 +1,5 @@
-//! The connection table: what is happening to each slot, and which slots are free. The lowest free
-//! slot goes first, so that a table which is mostly empty stays dense, and slots that were never
-//! used take no memory.
+//! The connection table: what is happening to each slot, and which slots are free. Slots
+//! that were never used take no memory.
 //!
 //! ```text
 //!           accept armed            accepted          Finish
@@ -18,6 +17,7 @@
 //! kernel keeps the socket open behind it.
 
 use bitflags::bitflags;
+use sockets::FreeSlots;
 use worker::{ConnectionId, Slot, Time};
 
 use crate::tag::{Kind, Tag};
@@ -165,47 +165,28 @@ fn second(now: Time) -> u16 {
 pub(crate) struct Slots {
     /// Grows to the highest slot used so far; its room is reserved, and becomes resident by use.
     states: Vec<SlotState>,
-    /// One bit per slot: set exactly when it is free.
-    free: Vec<u64>,
-    /// No word before this one has a bit set.
-    free_from: usize,
-    free_count: u32,
+    free: FreeSlots,
 }
 
 impl Slots {
     /// A table of `count` free slots.
     pub(crate) fn new(count: u32) -> Self {
-        let mut free = vec![u64::MAX; (count as usize).div_ceil(64)];
-        if let Some(last) = free.last_mut().filter(|_| !count.is_multiple_of(64)) {
-            *last = (1 << (count % 64)) - 1;
-        }
-        let states = Vec::with_capacity(count as usize);
-        Self { states, free, free_from: 0, free_count: count }
+        Self { states: Vec::with_capacity(count as usize), free: FreeSlots::new(count) }
     }
 
     /// Bytes of the whole table.
     pub(crate) fn bytes(&self) -> usize {
-        self.states.capacity() * size_of::<SlotState>() + self.free.len() * size_of::<u64>()
+        self.states.capacity() * size_of::<SlotState>() + self.free.bytes()
     }
 
     /// How many slots are free.
     pub(crate) fn free_count(&self) -> u32 {
-        self.free_count
+        self.free.count()
     }
 
     /// Takes the lowest free slot out of the pool, for an accept.
     pub(crate) fn take_free(&mut self) -> Option<Slot> {
-        let words = self.free.get_mut(self.free_from..)?;
-        let Some(offset) = words.iter().position(|word| *word != 0) else {
-            self.free_from = self.free.len();
-            return None;
-        };
-        let word = &mut words[offset];
-        let bit = word.trailing_zeros();
-        *word &= *word - 1;
-        self.free_from += offset;
-        self.free_count -= 1;
-        let slot = u32::try_from(self.free_from).unwrap_or(0) * 64 + bit;
+        let slot = self.free.take()?;
         while self.states.len() <= slot as usize {
             self.states.push(SlotState::default());
         }
@@ -216,10 +197,7 @@ impl Slots {
     /// Puts a slot back whose accept took nothing.
     pub(crate) fn put_back(&mut self, slot: Slot) {
         self.states[slot as usize].phase = Phase::Free;
-        let word = slot as usize / 64;
-        self.free[word] |= 1 << (slot % 64);
-        self.free_from = self.free_from.min(word);
-        self.free_count += 1;
+        self.free.put_back(slot);
     }
 
     /// Frees a slot that the kernel holds nothing of any more, for a new generation.
@@ -270,20 +248,6 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_lowest_free_slot_goes_first() {
-        let mut slots = Slots::new(130);
-        let taken: Vec<Slot> = std::iter::from_fn(|| slots.take_free()).collect();
-        assert_eq!(taken, (0..130).collect::<Vec<Slot>>());
-        assert_eq!(slots.free_count(), 0);
-        for slot in [128, 3, 65] {
-            slots.put_back(slot);
-        }
-        assert_eq!(slots.free_count(), 3);
-        let again: Vec<Slot> = std::iter::from_fn(|| slots.take_free()).collect();
-        assert_eq!(again, [3, 65, 128]);
-    }
 
     #[test]
     fn a_released_slot_has_a_new_generation() {

@@ -3,14 +3,12 @@
 //! woken by a write through the ring.
 
 use std::{
-    io,
     os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Weak},
 };
 
 use mesh::Member;
-use rustix::event::{EventfdFlags, eventfd};
-use worker::{Completion, Time, Waker};
+use worker::{Completion, Time};
 
 use crate::{
     engine::{BACK_OFF, RingEngine},
@@ -141,29 +139,5 @@ impl RingEngine {
         let tag = Tag::of_engine(Kind::WakePoll, 0);
         let entry = Entry::poll_on_and_on(self.places.waker(), tag);
         self.push(&entry);
-    }
-}
-
-/// The handle with which any thread ends this ring's wait.
-#[derive(Debug)]
-pub(crate) struct RingWaker {
-    event: OwnedFd,
-}
-
-impl RingWaker {
-    pub(crate) fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { event })
-    }
-
-    pub(crate) fn event(&self) -> &OwnedFd {
-        &self.event
-    }
-}
-
-impl Waker for RingWaker {
-    fn wake(&self) {
-        // Fails only when 2^64 wakes have not been polled.
-        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 }

@@ -5,6 +5,7 @@ use worker::Time;
 
 /// The time now: CLOCK_MONOTONIC in nanoseconds.
 #[must_use]
+#[inline]
 pub fn now() -> Time {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

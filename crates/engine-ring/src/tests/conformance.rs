@@ -1,17 +1,13 @@
 //! The contract that every engine keeps, on rings of three kinds: as they are, with sends that
 //! complete one by one, and with the smallest queues.
 
-use std::{
-    io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{io, net::SocketAddr};
 
 use mesh::Member;
-use socket2::{Domain, SockRef, Socket, Type};
+use sockets::peer::{self, TcpPeer};
 use worker::{
     ListenerId,
-    conformance::{self, Bed, BedOptions, Peer, PeerRead},
+    conformance::{self, Bed, BedOptions},
 };
 
 use crate::{RingEngine, RingOptions, engine::Start};
@@ -48,57 +44,16 @@ impl Rings {
 
 impl Bed for Rings {
     type Engine = RingEngine;
-    type Peer = Client;
+    type Peer = TcpPeer;
 
-    const OVERWHELMING_BYTES: usize = 16 << 20;
+    const OVERWHELMING_BYTES: usize = peer::OVERWHELMING_BYTES;
 
     fn engines(&mut self) -> &mut [RingEngine] {
         &mut self.engines
     }
 
-    fn connect(&mut self, listener: ListenerId) -> std::io::Result<Client> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        // What a peer does not read is soon too much.
-        socket.set_recv_buffer_size(1 << 16)?;
-        socket.connect(&self.addresses[usize::from(listener.0)].into())?;
-        socket.set_nonblocking(true)?;
-        Ok(Client(socket.into()))
-    }
-}
-
-struct Client(TcpStream);
-
-impl Peer for Client {
-    fn address(&self) -> SocketAddr {
-        self.0.local_addr().unwrap()
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> usize {
-        self.0.write(bytes).unwrap_or(0)
-    }
-
-    fn read(&mut self, received: &mut Vec<u8>) -> PeerRead {
-        let mut bytes = [0; 1 << 16];
-        match self.0.read(&mut bytes) {
-            Ok(0) => PeerRead::Finished,
-            Ok(count) => {
-                received.extend_from_slice(&bytes[..count]);
-                PeerRead::Bytes
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => PeerRead::Nothing,
-            Err(_) => PeerRead::Reset,
-        }
-    }
-
-    fn finish(&mut self) {
-        // The engine may have reset it already.
-        let _ = self.0.shutdown(Shutdown::Write);
-    }
-
-    fn reset(&mut self) {
-        SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
-        let unconnected = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        self.0 = unconnected.into();
+    fn connect(&mut self, listener: ListenerId) -> io::Result<TcpPeer> {
+        TcpPeer::connect(self.addresses[usize::from(listener.0)])
     }
 }
 
