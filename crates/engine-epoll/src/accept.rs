@@ -241,6 +241,8 @@ impl EpollEngine {
             self.fail_listener(index, "its peers have neither an IPv4 nor an IPv6 address");
             return;
         };
+        // An IPv6 listener that takes IPv4 too says ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         self.acceptor.listeners[index].accepted_at = Some(now);
         let Some(connection) = self.slots.open(socket) else { return };
         let state = self.slots.open_mut(connection);
@@ -311,5 +313,25 @@ impl EpollEngine {
         let paused = self.slots.free_count() == 0 && self.acceptor.listeners.iter().any(waits);
         self.counts.accepts_paused += u64::from(paused && !self.acceptor.paused);
         self.acceptor.paused = paused;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_looked_into_every_second_though_nobody_was_called() {
+        let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut acceptor = Acceptor::new(vec![socket.into()], 1, Duration::ZERO);
+        let second = |second: u64| Time(second * 1_000_000_000);
+        acceptor.look(second(1));
+        assert!(!acceptor.has_work(second(1), 1), "nobody has asked to accept");
+        acceptor.accept(ListenerId(0));
+        acceptor.look(Time(1_999_999_999));
+        assert!(!acceptor.has_work(second(2), 1));
+        acceptor.look(second(2));
+        assert!(acceptor.has_work(second(2), 1));
+        assert!(!acceptor.has_work(second(2), 0), "there is no slot");
     }
 }

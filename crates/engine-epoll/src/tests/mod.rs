@@ -3,4 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accepting;
+mod churn;
+mod closing;
 mod conformance;
+mod rig;
+mod turns;
+mod waking;

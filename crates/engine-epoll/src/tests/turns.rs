@@ -1,0 +1,160 @@
+//! What a turn costs, and what it does for whom.
+
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use socket2::SockRef;
+use worker::{Closing, Engine, ListenerId, Operation};
+
+use super::rig::{Event, Rig, options, tiny};
+
+/// From then on no queue is looked into.
+fn stop_accepting(rig: &mut Rig) {
+    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
+    rig.expect(&Event::StoppedAccepting(ListenerId(0)));
+}
+
+#[test]
+fn a_message_costs_one_receive_and_its_answer_one_send() {
+    let mut rig = Rig::new(&options());
+    let (connection, mut client) = rig.client();
+    rig.receive(connection);
+    stop_accepting(&mut rig);
+    for _ in 0..5 {
+        client.write_all(b"ping").unwrap();
+        // On loopback the bytes are there when the write returns.
+        assert_eq!(rig.calls(Rig::turn), 2, "epoll_wait and recv");
+        assert_eq!(rig.received(connection, 4), b"ping");
+        assert_eq!(rig.calls(|rig| rig.offer(&"pong".into(), &[connection.slot])), 1, "send");
+        assert_eq!(rig.calls(Rig::turn), 1, "epoll_wait");
+        client.read_exact(&mut [0; 4]).unwrap();
+    }
+}
+
+#[test]
+fn a_frame_costs_one_send_a_target_and_is_free_at_once() {
+    let mut rig = Rig::new(&options());
+    let clients: Vec<_> = (0..20).map(|_| rig.client()).collect();
+    let targets: Vec<_> = clients.iter().map(|(connection, _)| connection.slot).collect();
+    let frame = Bytes::from(vec![b'x'; 100]);
+    assert_eq!(rig.calls(|rig| rig.offer(&frame, &targets)), 20);
+    assert!(frame.is_unique(), "somebody still holds the frame");
+    rig.turn();
+    assert_eq!(rig.events, [Event::Offered(20)]);
+}
+
+#[test]
+fn a_socket_is_watched_for_room_only_while_it_owes_some() {
+    let mut rig = Rig::new(&options());
+    let (connection, mut client) = rig.slow_client();
+    stop_accepting(&mut rig);
+    let frame = Bytes::from(vec![b'x'; 16 << 20]);
+    rig.offer(&frame, &[connection.slot]);
+    assert_eq!(rig.calls(Rig::turn), 2, "epoll_wait and epoll_ctl");
+    assert!(rig.refused(connection).unwrap().taken < frame.len());
+    client.set_nonblocking(true).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    while !rig.events.contains(&Event::Writable(connection)) {
+        let _ = client.read(&mut bytes);
+        rig.turn();
+    }
+    // It has room, goes on getting more, and nobody is told again.
+    while client.read(&mut bytes).is_ok() {}
+    rig.events.clear();
+    rig.send(connection, &b"whole"[..]);
+    rig.sent(connection).unwrap();
+    assert_eq!(rig.calls(Rig::turn), 1, "epoll_wait");
+    assert_eq!(rig.events.len(), 0);
+}
+
+#[test]
+fn nothing_at_all_costs_nothing() {
+    let mut rig = Rig::new(&options());
+    let (connection, _client) = rig.client();
+    rig.receive(connection);
+    stop_accepting(&mut rig);
+    let soon = rig.engine.now() + Duration::from_millis(30);
+    assert_eq!(rig.calls(|rig| rig.wait(soon)), 1);
+    assert!(rig.engine.now() >= soon);
+}
+
+#[test]
+fn who_sends_on_and_on_keeps_nobody_from_a_turn() {
+    let mut rig = Rig::new(&tiny());
+    let (loud, mut loud_client) = rig.client();
+    let (quiet, mut quiet_client) = rig.client();
+    for connection in [loud, quiet] {
+        rig.receive(connection);
+    }
+    rig.turn();
+    loud_client.write_all(&[b'x'; 6400]).unwrap();
+    quiet_client.write_all(b"hello").unwrap();
+    rig.turn();
+    let length = |event: &Event, of| match event {
+        Event::Bytes(from, bytes) if *from == of => bytes.len(),
+        _ => 0,
+    };
+    let lengths = |rig: &Rig, of| rig.events.iter().map(|it| length(it, of)).sum::<usize>();
+    assert_eq!((lengths(&rig, loud), lengths(&rig, quiet)), (64, 5));
+    // What is left needs no further event.
+    assert_eq!(rig.received(loud, 6400).len(), 6400);
+}
+
+/// A receive stops short at the mark, and epoll says that there is one.
+#[test]
+fn bytes_behind_an_urgent_one_do_not_wait_for_more() {
+    let mut rig = Rig::new(&options());
+    let (connection, mut client) = rig.client();
+    rig.receive(connection);
+    rig.turn();
+    client.write_all(b"before").unwrap();
+    SockRef::from(&client).send_out_of_band(b"!").unwrap();
+    client.write_all(b"behind").unwrap();
+    assert_eq!(rig.received(connection, 12), b"beforebehind");
+    client.write_all(b"later").unwrap();
+    assert_eq!(rig.received(connection, 5), b"later");
+    rig.assert_clean();
+}
+
+#[test]
+fn the_end_behind_the_last_bytes_is_found_in_whatever_order_it_comes() {
+    let mut rig = Rig::new(&options());
+    for turn_between in [false, true] {
+        let (connection, mut client) = rig.client();
+        rig.receive(connection);
+        rig.turn();
+        client.write_all(b"last").unwrap();
+        if turn_between {
+            rig.turn();
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rig.received(connection, 4), b"last");
+        rig.expect(&Event::Finished(connection));
+    }
+}
+
+/// The kernel gives the new socket the number of the one that was closed, the engine its slot.
+#[test]
+fn what_was_for_a_closed_connection_does_not_reach_its_successor() {
+    let mut rig = Rig::new(&crate::EpollOptions { connections_max: 1, ..options() });
+    let (first, mut first_client) = rig.client();
+    rig.receive(first);
+    let _second_client = std::net::TcpStream::connect(rig.address).unwrap();
+    first_client.write_all(b"late").unwrap();
+    rig.close(first, Closing::Finish);
+    rig.expect(&Event::Closed(first));
+    let second = rig.until(|event| match event {
+        Event::Accepted(connection, ..) => Some(*connection),
+        _ => None,
+    });
+    assert_eq!((second.slot, second.generation), (first.slot, first.generation + 1));
+    rig.receive(second);
+    rig.engine.submit(Operation::StopReceiving { connection: first });
+    rig.turn();
+    assert_eq!(rig.events.len(), 0);
+    rig.assert_clean();
+}
