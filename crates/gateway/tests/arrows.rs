@@ -14,8 +14,17 @@ const SIM: &str = "ringway-sim";
 const GATEWAY: &str = "ringway";
 
 /// Crates by which a crate would see a socket, a clock or a thread.
-const IO: [&str; 8] =
-    ["core_affinity", "io-uring", "libc", "mio", "nix", "rustix", "socket2", "tokio"];
+const IO: [&str; 9] = [
+    "core_affinity",
+    "io-uring",
+    "libc",
+    "mio",
+    "nix",
+    "rustix",
+    "socket2",
+    "tokio",
+    "tokio-uring",
+];
 
 fn workspace() -> Metadata {
     MetadataCommand::new().no_deps().other_options(["--offline".to_owned()]).exec().unwrap()

@@ -1,0 +1,330 @@
+//! Accepting. Each listener has a few accepts waiting in the ring, each with its own free slot: never
+//! more than slots are free, so that no accepted connection is lost for want of one; who finds none
+//! waits in the listener's queue. Where the process or the kernel has no descriptor left accepting
+//! rests for a moment.
+//!
+//! ```text
+//! Idle ─▶ Accepting ─▶ Settling ─▶ Emptying ─▶ Closing ─▶ Closed
+//!             │                       ▲
+//!             └───────────────────────┘
+//! ```
+//!
+//! A listener that only stopped accepting would keep its share of new clients, who would hang: it is
+//! emptied and closed. The kernel resets who is in the middle of the TCP handshake then, unless it
+//! moves them to another process (`net.ipv4.tcp_migrate_req`): where it does not, a listener with
+//! newcomers settles before, accepting on while SYNs are dropped. Emptying: accepts go on until the
+//! queue is empty. Closing: the listener is shut down, which ends the accepts that wait, and is
+//! closed when all have ended.
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr, TcpListener},
+    rc::Rc,
+    time::Duration,
+};
+
+use nix::errno::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
+use sockets::drop_syns;
+use worker::{Completion, ListenerId, Slot, Time};
+
+use crate::{
+    engine::TokioUringEngine,
+    socket::Socket,
+    tasks::{Listening, Start},
+};
+
+/// How long accepting rests after the kernel had no descriptor or memory for a connection.
+const REST: Duration = Duration::from_millis(100);
+
+/// A listener that has accepted nobody for this long has nobody in the middle of a handshake that is
+/// worth waiting for.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Between two looks into queues that nobody has called for. A kernel that moves connections to
+/// this listener from one that was closed (`net.ipv4.tcp_migrate_req`, 5.14) may not wake who waits.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where a listener is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Open, and nobody has asked to accept.
+    Idle,
+    /// Accepts wait as long as slots are free.
+    Accepting,
+    /// Accepts go on until then, and SYNs are dropped.
+    Settling { until: Time },
+    /// Takes what is in the queue.
+    Emptying,
+    /// Shut down; its accepts end.
+    Closing,
+    /// Gone.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Listener {
+    stage: Stage,
+    /// Accepts that wait, or are about to be started.
+    armed: u32,
+    /// There exactly until it is closed.
+    sockets: Option<Sockets>,
+    /// When somebody was accepted last.
+    accepted_at: Option<Time>,
+}
+
+/// A listener twice: tokio-uring lends its own by number only.
+#[derive(Debug)]
+struct Sockets {
+    listening: Rc<Listening>,
+    asked: TcpListener,
+}
+
+impl Listener {
+    fn new(asked: TcpListener) -> io::Result<Self> {
+        // An accept through the ring must be able to wait.
+        asked.set_nonblocking(false)?;
+        let listening = Rc::new(Listening::new(asked.try_clone()?));
+        let sockets = Some(Sockets { listening, asked });
+        Ok(Self { stage: Stage::Idle, armed: 0, sockets, accepted_at: None })
+    }
+
+    fn is_accepting(&self) -> bool {
+        matches!(self.stage, Stage::Accepting | Stage::Settling { .. } | Stage::Emptying)
+    }
+
+    /// Whether somebody may be in the middle of a handshake with it.
+    fn is_busy(&self, now: Time) -> bool {
+        self.accepted_at.is_some_and(|accepted_at| now.since(accepted_at) < QUIET)
+    }
+
+    /// Whether somebody is in its queue.
+    fn has_waiting(&self) -> bool {
+        let Some(sockets) = &self.sockets else { return false };
+        let mut asked = [PollFd::new(&sockets.asked, PollFlags::IN)];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+    }
+
+    /// Ends the accepts that wait. Who has come since the queue was empty is reset.
+    fn shut_down(&mut self) {
+        self.stage = Stage::Closing;
+        if let Some(sockets) = &self.sockets {
+            // A listener that cannot be shut down is none, and has no accepts that wait.
+            let _ = SockRef::from(&sockets.asked).shutdown(Shutdown::Read);
+        }
+    }
+}
+
+/// The listeners.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listeners: Vec<Listener>,
+    /// Accepts that wait on one listener.
+    armed_max: u32,
+    /// How long a listener settles before it is closed.
+    settle: Duration,
+    /// Accepting rests until then.
+    rest_until: Time,
+    /// When the queues are looked at again.
+    look_at: Time,
+    /// Listeners whose end the worker has not been told.
+    stopped: Vec<ListenerId>,
+    /// True exactly when the last slot is taken and no accept waits.
+    paused: bool,
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        listeners: Vec<TcpListener>,
+        armed_max: u32,
+        settle: Duration,
+    ) -> io::Result<Self> {
+        let listeners = listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
+        Ok(Self {
+            listeners,
+            armed_max,
+            settle,
+            rest_until: Time(0),
+            look_at: Time(0),
+            stopped: Vec::new(),
+            paused: false,
+        })
+    }
+
+    pub(crate) fn accept(&mut self, listener: ListenerId) {
+        if let Some(listener) = self.listeners.get_mut(usize::from(listener.0))
+            && listener.stage == Stage::Idle
+        {
+            listener.stage = Stage::Accepting;
+        }
+    }
+
+    /// When a rest ends that somebody waits for, or a listener has settled. Looks have no time of
+    /// their own: a worker is called every second for its report.
+    pub(crate) fn due(&self, now: Time) -> Time {
+        let rest = if now < self.rest_until { self.rest_until } else { Time::NEVER };
+        let settled = self.listeners.iter().filter_map(|listener| match listener.stage {
+            Stage::Settling { until } => Some(until),
+            _ => None,
+        });
+        settled.fold(rest, Time::min)
+    }
+
+    /// True exactly when the worker has not been told of a listener's end.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.stopped.is_empty()
+    }
+
+    /// The accepting listener with the fewest accepts, if it may have one more.
+    fn neediest(&self) -> Option<usize> {
+        let accepting = self.listeners.iter().enumerate().filter(|(_, it)| it.is_accepting());
+        let (index, listener) = accepting.min_by_key(|(_, listener)| listener.armed)?;
+        (listener.armed < self.armed_max).then_some(index)
+    }
+
+    /// Goes on with listeners that have settled, or have been emptied.
+    fn go_on_stopping(&mut self, now: Time) {
+        for (index, listener) in (0..).zip(&mut self.listeners) {
+            if matches!(listener.stage, Stage::Settling { until } if now >= until) {
+                listener.stage = Stage::Emptying;
+            }
+            if listener.stage == Stage::Emptying && !listener.has_waiting() {
+                listener.shut_down();
+            }
+            if listener.stage == Stage::Closing && listener.armed == 0 {
+                listener.stage = Stage::Closed;
+                listener.sockets = None;
+                self.stopped.push(ListenerId(index));
+            }
+        }
+    }
+}
+
+impl TokioUringEngine {
+    pub(crate) fn stop_accepting(&mut self, listener: ListenerId) {
+        let now = sockets::now();
+        let settle = self.acceptor.settle;
+        let Some(listener) = self.acceptor.listeners.get_mut(usize::from(listener.0)) else {
+            return;
+        };
+        let settles = listener.stage == Stage::Accepting
+            && !settle.is_zero()
+            && listener.is_busy(now)
+            // A kernel that takes no filter resets who has not got through: as without one.
+            && listener.sockets.as_ref().is_some_and(|it| drop_syns(&it.asked).is_ok());
+        match listener.stage {
+            Stage::Accepting if settles => {
+                listener.stage = Stage::Settling { until: now + settle };
+            }
+            Stage::Idle | Stage::Accepting => listener.stage = Stage::Emptying,
+            _ => {}
+        }
+    }
+
+    /// Starts accepts as slots allow, and goes on with listeners that are to be closed.
+    pub(crate) fn start_accepts(&mut self, now: Time) {
+        self.acceptor.go_on_stopping(now);
+        if now >= self.acceptor.rest_until {
+            while self.slots.free_count() > 0 {
+                let Some(index) = self.acceptor.neediest() else { break };
+                self.start_accept(index);
+            }
+            self.look(now);
+        }
+        self.note_pause();
+    }
+
+    /// Starts one accept more than usual, from time to time, where somebody is in the queue: it finds
+    /// them, and each accept that succeeds is followed by another.
+    fn look(&mut self, now: Time) {
+        if now < self.acceptor.look_at {
+            return;
+        }
+        self.acceptor.look_at = now + LOOK_INTERVAL;
+        for index in 0..self.acceptor.listeners.len() {
+            let listener = &self.acceptor.listeners[index];
+            if listener.is_accepting()
+                && listener.armed == self.acceptor.armed_max
+                && listener.has_waiting()
+            {
+                self.start_accept(index);
+            }
+        }
+    }
+
+    /// Keeps a free slot, if there is one, for whom an accept will bring.
+    fn start_accept(&mut self, index: usize) {
+        let listener = &mut self.acceptor.listeners[index];
+        let Some(sockets) = &listener.sockets else { return };
+        let Some(slot) = self.slots.take_free() else { return };
+        listener.armed += 1;
+        let listener = Rc::clone(&sockets.listening);
+        self.starts.push(Start::Accept { index, slot, listener });
+    }
+
+    /// Counts the moments at which newcomers begin to wait in the queues for want of a slot.
+    fn note_pause(&mut self) {
+        let listeners = &self.acceptor.listeners;
+        let paused = self.slots.free_count() == 0
+            && listeners.iter().all(|listener| listener.armed == 0)
+            && listeners.iter().any(Listener::is_accepting);
+        self.counts.accepts_paused += u64::from(paused && !self.acceptor.paused);
+        self.acceptor.paused = paused;
+    }
+
+    /// An accept has ended.
+    pub(crate) fn on_accept(
+        &mut self,
+        now: Time,
+        index: usize,
+        slot: Slot,
+        outcome: io::Result<(Socket, SocketAddr)>,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        let listener = &mut self.acceptor.listeners[index];
+        listener.armed -= 1;
+        match outcome {
+            Ok((socket, peer)) => {
+                listener.accepted_at = Some(now);
+                let connection = self.slots.open(slot, socket);
+                let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
+                on_completion(now, Completion::Accepted { connection, listener, peer });
+            }
+            Err(error) => {
+                self.slots.put_back(slot);
+                self.on_accept_failed(now, index, &error);
+            }
+        }
+    }
+
+    fn on_accept_failed(&mut self, now: Time, index: usize, error: &io::Error) {
+        let stage = self.acceptor.listeners[index].stage;
+        match error.raw_os_error().map(Errno::from_raw) {
+            // How accepts end that have waited at a listener that was shut down.
+            Some(Errno::EINVAL) if stage == Stage::Closing => {}
+            Some(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+            // Somebody has given the engine a wrong socket: the last, if the peer has no IP address.
+            Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
+                let sentence = format!("listener {index} is no listening TCP socket: {error}");
+                self.fail(io::Error::other(sentence));
+            }
+            // EMFILE, ENFILE, ENOMEM, ENOBUFS: the connection is lost, and the next ones would be.
+            Some(_) => {
+                self.counts.accepts_failed += 1;
+                self.acceptor.rest_until = now + REST;
+            }
+        }
+    }
+
+    /// Tells the worker which listeners are closed.
+    pub(crate) fn deliver_stopped(
+        &mut self,
+        now: Time,
+        on_completion: &mut impl FnMut(Time, Completion<'_>),
+    ) {
+        for listener in std::mem::take(&mut self.acceptor.stopped) {
+            on_completion(now, Completion::StoppedAccepting { listener });
+        }
+    }
+}

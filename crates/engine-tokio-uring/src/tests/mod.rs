@@ -1,0 +1,6 @@
+//! The engine on real sockets of this machine: what the kernel does, and what the engine makes of
+//! it; and, in `conformance.rs`, what every engine must do.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod conformance;
