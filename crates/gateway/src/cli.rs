@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The most workers: each pair of them has two queues.
-const WORKERS_MAX: i64 = 256;
+pub(crate) const WORKERS_MAX: u16 = 256;
 
 /// How the values come together, below the flags in every help text.
 const AFTER_HELP: &str = "\
@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// Look at the configuration without running.
     #[command(after_help = AFTER_HELP)]
     Config(ConfigArgs),
+    /// Look at the machine: what it must have for so many connections, and what it should.
+    #[command(after_help = AFTER_HELP)]
+    Doctor(DoctorArgs),
 }
 
 /// `ringway config`.
@@ -66,6 +69,19 @@ pub(crate) struct ConfigAction {
     /// Say whether it is valid.
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+/// `ringway doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Connections to be held; else those of --connections-max, else 100000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: Option<u32>,
+    /// Write JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
 }
 
 /// `ringway serve`.
@@ -98,7 +114,7 @@ pub(crate) struct ServeArgs {
     pub(crate) cores: Option<CoreList>,
 
     /// Workers; else one a core. More than cores share them round-robin.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=WORKERS_MAX))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
     pub(crate) workers: Option<u16>,
 
     /// Bind each worker to its core; auto: unless a CPU quota is set without a CPU set.

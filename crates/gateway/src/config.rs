@@ -19,12 +19,16 @@ use worker::{FRAME_HEADER_BYTES_MAX, Limits};
 
 use crate::{
     capacity,
-    cli::{Cli, Command, ServeArgs},
+    cli::{Cli, Command, DoctorArgs, ServeArgs},
+    doctor,
     quantity::ByteCount,
 };
 
 /// The receive buffers of a core, at most.
 const RECEIVE_BYTES_MAX: u64 = 16 << 20;
+
+/// Those that take the flags of `serve`, from wherever they come.
+const SUBCOMMANDS: [&str; 3] = ["serve", "config", "doctor"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) enum Request {
     Print(String),
     /// Nothing more: all is well.
     Check,
+    /// Look at the machine.
+    Doctor(Box<doctor::Request>),
 }
 
 /// All that can be configured, checked.
@@ -85,6 +91,13 @@ fn request(matches: &ArgMatches, file: File) -> Result<Request, Refusal> {
     let cli = Cli::from_arg_matches(matches).map_err(Refusal::Usage)?;
     Ok(match cli.command {
         Command::Serve(serve) => Request::Serve(Box::new(Configuration::new(serve, file)?)),
+        Command::Doctor(DoctorArgs { connections, json, serve }) => {
+            let configuration = Configuration::new(serve, file)?;
+            let asked = connections.or(configuration.serve.connections_max);
+            let connections = asked.unwrap_or(doctor::CONNECTIONS);
+            let request = doctor::Request { configuration, connections, is_json: json };
+            Request::Doctor(Box::new(request))
+        }
         Command::Config(config) => {
             let configuration = Configuration::new(config.serve, file)?;
             let (_, matches) = matches.subcommand().expect("a subcommand is required");
@@ -110,7 +123,7 @@ fn long(argument: &Arg) -> &str {
 
 /// `RINGWAY_MESSAGE_BYTES_MAX` for `--message-bytes-max`.
 fn with_environment(mut command: clap::Command) -> clap::Command {
-    for subcommand in ["serve", "config"] {
+    for subcommand in SUBCOMMANDS {
         command = command.mut_subcommand(subcommand, |mut subcommand| {
             for argument in settings() {
                 let variable = long(&argument).to_uppercase().replace('-', "_");
@@ -168,7 +181,7 @@ impl File {
     /// The command with the file's values as defaults. A bound that is both a flag and a key of
     /// `[limits]` is looked for in both, first as the flag.
     fn below(&self, mut command: clap::Command) -> clap::Command {
-        for subcommand in ["serve", "config"] {
+        for subcommand in SUBCOMMANDS {
             command = command.mut_subcommand(subcommand, |mut subcommand| {
                 for argument in settings() {
                     let limit = self.limits.get(&long(&argument).replace('-', "_"));

@@ -5,6 +5,8 @@ use std::{fs, io, path::Path, str::FromStr};
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use crate::cgroup::{Group, groups};
+
 /// CPUs by number, ascending, each once: `0-3,6`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CoreList(pub(crate) Vec<usize>);
@@ -51,14 +53,19 @@ impl Cpus {
     /// The kernel does not tell the mask.
     pub(crate) fn of_this_process() -> io::Result<Self> {
         let mask = sched_getaffinity(None)?;
-        let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).collect();
-        let online = fs::read_to_string("/sys/devices/system/cpu/online").ok();
+        let allowed = (0..CpuSet::MAX_CPU).filter(|core| mask.is_set(*core)).collect();
+        Ok(Self::new(allowed, Path::new("/")))
+    }
+
+    /// With this mask, and what the files below `root` say of the machine and the control group.
+    pub(crate) fn new(allowed: Vec<usize>, root: &Path) -> Self {
+        let online = fs::read_to_string(root.join("sys/devices/system/cpu/online")).ok();
         let online = online.and_then(|text| text.trim().parse::<CoreList>().ok());
         let is_subset = online.is_some_and(|online| allowed.len() < online.0.len());
-        let quota = fs::read_to_string("/proc/self/cgroup")
+        let quota = fs::read_to_string(root.join("proc/self/cgroup"))
             .ok()
-            .and_then(|groups| quota(&groups, Path::new("/sys/fs/cgroup")));
-        Ok(Self { allowed, is_subset, quota })
+            .and_then(|membership| quota(&membership, &root.join("sys/fs/cgroup")));
+        Self { allowed, is_subset, quota }
     }
 
     /// The cores that workers are dealt to.
@@ -89,30 +96,17 @@ impl Cpus {
 
 /// The smallest quota on the way from the process's group up to the root, by what
 /// `/proc/self/cgroup` says. Reads both versions of control groups.
-fn quota(groups: &str, root: &Path) -> Option<usize> {
-    let mut least: Option<usize> = None;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let is_v2 = controllers.is_empty();
-        if !is_v2 && !controllers.split(',').any(|controller| controller == "cpu") {
-            continue;
+fn quota(membership: &str, mounts: &Path) -> Option<usize> {
+    let quota = |group: Group| {
+        let read = |name: &str| fs::read_to_string(group.directory.join(name)).ok();
+        if group.is_v2 {
+            return read("cpu.max").and_then(|text| quota_v2(&text));
         }
-        let mount = if is_v2 { root.to_owned() } else { root.join("cpu") };
-        let group = mount.join(path.trim_start_matches('/'));
-        let read = |directory: &Path, name: &str| fs::read_to_string(directory.join(name)).ok();
-        for directory in group.ancestors().take_while(|directory| directory.starts_with(&mount)) {
-            let found = if is_v2 {
-                read(directory, "cpu.max").and_then(|text| quota_v2(&text))
-            } else {
-                read(directory, "cpu.cfs_quota_us")
-                    .zip(read(directory, "cpu.cfs_period_us"))
-                    .and_then(|(quota, period)| cpus(quota.trim(), period.trim()))
-            };
-            least = least.into_iter().chain(found).min();
-        }
-    }
-    least
+        let period = read("cpu.cfs_period_us");
+        let quota = read("cpu.cfs_quota_us").zip(period);
+        quota.and_then(|(quota, period)| cpus(quota.trim(), period.trim()))
+    };
+    groups(membership, mounts, "cpu").into_iter().filter_map(quota).min()
 }
 
 /// `cpu.max`: the quota or `max`, then the period, both in microseconds.

@@ -6,11 +6,13 @@
 
 mod address;
 mod capacity;
+mod cgroup;
 mod cli;
 mod config;
 mod control;
 mod cores;
 mod decide;
+mod doctor;
 mod engine;
 mod facts;
 mod listener;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().lock().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Ok(Request::Doctor(request)) => diagnose(*request),
         Ok(Request::Check) => {
             println!("the configuration is valid");
             ExitCode::SUCCESS
@@ -54,6 +57,26 @@ fn main() -> ExitCode {
         Err(Refusal::Sentence(sentence)) => {
             eprintln!("error: {sentence}");
             ExitCode::from(MISUSED)
+        }
+    }
+}
+
+fn diagnose(request: doctor::Request) -> ExitCode {
+    let is_json = request.is_json;
+    match doctor::diagnose(request) {
+        Ok(report) => {
+            let text = if is_json { report.json() } else { report.to_string() };
+            // Whoever reads may stop reading.
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+        }
+        Err(Failure::Usage(sentence)) => {
+            eprintln!("error: {sentence}");
+            ExitCode::from(MISUSED)
+        }
+        Err(Failure::Runtime(sentence)) => {
+            eprintln!("error: {sentence}");
+            ExitCode::from(FAILED)
         }
     }
 }

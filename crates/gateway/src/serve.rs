@@ -159,7 +159,7 @@ fn access(serve: &ServeArgs, admin: Option<SocketAddr>) -> Result<Access, Failur
 }
 
 /// Raises the soft limit of descriptors to the hard one, and looks at the CPUs.
-fn look(engine: Kind) -> Result<Machine, Failure> {
+pub(crate) fn look(engine: Kind) -> Result<Machine, Failure> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Lowering nothing and raising no hard limit, this is always allowed; if it were not, the
@@ -206,7 +206,7 @@ impl Sockets {
 }
 
 /// The mesh of all workers, by number, and behind them the control thread.
-fn join(decisions: &Decisions) -> Vec<Endpoint<Letter>> {
+pub(crate) fn join(decisions: &Decisions) -> Vec<Endpoint<Letter>> {
     let letters_max = decisions.limits.iter().map(|limits| limits.mesh_letters_max).min();
     let letters_max = letters_max.expect("there is at least one worker") as usize;
     mesh::join(decisions.layout.workers + 1, |_: Member, _: Member| letters_max)

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, env::consts::ARCH, thread};
+use std::{collections::BTreeMap, env::consts::ARCH, process::Output, thread};
 
 use common::{
     Gateway,
@@ -90,4 +90,27 @@ fn without_io_uring_epoll_serves_and_says_why() {
         drop(clients);
         gateway.stats_at_rest();
     }
+}
+
+/// What the binary says without a system call.
+fn output_without(call: libc::c_long, arguments: &[&str]) -> Output {
+    let mut command = ringway();
+    command.args(arguments);
+    without(call, move || command.output().unwrap())
+}
+
+#[test]
+fn doctor_says_of_a_filter_what_serve_says() {
+    let call = libc::SYS_io_uring_setup;
+    let doctor = output_without(call, &["doctor", "--json", "--connections", "100"]);
+    assert_eq!(doctor.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let io_uring = checks.iter().find(|check| check["name"] == "io_uring").unwrap();
+    assert_eq!(io_uring["holds"], false);
+    assert!(io_uring["why"].as_str().unwrap().contains("a seccomp filter"), "{io_uring}");
+    let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let serve = output_without(call, &[&["serve", "--engine", "ring"], &ports[..]].concat());
+    let said = String::from_utf8(serve.stderr).unwrap();
+    assert!(said.contains(io_uring["how"].as_str().unwrap()), "{said} {io_uring}");
 }

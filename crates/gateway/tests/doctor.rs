@@ -1,0 +1,129 @@
+//! `ringway doctor` says of this machine what `ringway serve` then does on it, and what it cannot do.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::process::{Command, Output, Stdio};
+
+use common::{Gateway, ringway, ringway_within};
+use rustix::process::geteuid;
+use serde_json::Value;
+
+/// What it says as JSON, and its exit code.
+fn doctor(mut command: Command, flags: &[&str]) -> (Value, Option<i32>) {
+    let output = command.args(["doctor", "--json"]).args(flags).output().unwrap();
+    let Output { status, stdout, stderr } = output;
+    let parsed = serde_json::from_slice(&stdout);
+    let report = parsed.unwrap_or_else(|error| panic!("{error}: {stderr:?}"));
+    (report, status.code())
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap()
+}
+
+/// What `serve` said at its start under this heading.
+fn line<'a>(gateway: &'a Gateway, message: &str) -> &'a Value {
+    gateway.start_lines.iter().find(|line| line["message"] == message).unwrap()
+}
+
+/// The binary, with so many descriptors.
+fn ringway_with_descriptors(count: u32) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {count} || exit; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_ringway")]);
+    command
+}
+
+#[test]
+fn what_doctor_says_is_what_serve_does() {
+    let (report, code) = doctor(ringway(), &["--connections", "1000"]);
+    assert_eq!((&report["holds"], code), (&true.into(), Some(0)), "{report:#}");
+    assert_eq!(check(&report, "io_uring")["holds"], true);
+    let gateway = Gateway::start(&["--connections-max", "1000", "--engine", "ring"]);
+    let workers = line(&gateway, "workers");
+    assert_eq!(report["workers"], workers["count"]);
+    let cpus = check(&report, "CPUs");
+    let cores = format!("cores {};", workers["cores"].as_str().unwrap());
+    assert!(cpus["value"].as_str().unwrap().starts_with(&cores), "{cpus} {workers}");
+    assert_eq!(cpus["holds"], workers["pinned"], "{cpus} {workers}");
+    assert!(cpus["why"].as_str().unwrap().ends_with(workers["reason"].as_str().unwrap()));
+    let descriptors = line(&gateway, "capacity")["descriptors"].as_u64().unwrap();
+    let told = check(&report, "RLIMIT_NOFILE")["value"].as_str().unwrap();
+    assert!(told.starts_with(&format!("{descriptors}:")) || told.starts_with("unlimited"));
+    let migrates = check(&report, "net.ipv4.tcp_migrate_req")["holds"].as_bool().unwrap();
+    let ms = if migrates { 0 } else { 500 };
+    assert_eq!(line(&gateway, "listeners settle")["ms"], ms);
+    // What the engine said of itself, it says to both.
+    let notes = report["notes"].as_array().unwrap();
+    let lines = gateway.start_lines.iter().filter(|line| line["note"].is_string());
+    let mut told = 0;
+    for line in lines {
+        assert!(notes.contains(&line["note"]), "{line} {notes:?}");
+        told += 1;
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn too_few_descriptors_for_the_workers_asked_for_are_in_the_way() {
+    let flags = ["--workers", "2", "--connections-max", "1000"];
+    let (report, code) = doctor(ringway_with_descriptors(300), &flags);
+    assert_eq!((&report["holds"], code), (&false.into(), Some(1)), "{report:#}");
+    assert_eq!(report["connections"], 1000, "those of --connections-max");
+    assert_eq!(check(&report, "RLIMIT_NOFILE")["value"], "300: 236 connections a worker");
+    assert_eq!(check(&report, "RLIMIT_NOFILE")["holds"], false);
+    let flags = [&flags[..], &["--engine", "ring"]].concat();
+    let gateway = Gateway::spawn(ringway_with_descriptors(300), "", &flags);
+    line(&gateway, "the workers cannot hold --connections-max");
+
+    let (report, code) = doctor(ringway_with_descriptors(300), &["--connections", "1000"]);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(check(&report, "RLIMIT_NOFILE")["holds"], true);
+    // 1000 ÷ 236, rounded up, unless the machine has more cores than that.
+    assert!(report["workers"].as_u64().unwrap() >= 5, "{report:#}");
+}
+
+#[test]
+fn too_little_memory_to_lock_is_in_the_way_as_serve_says() {
+    if !geteuid().is_root() {
+        // What other processes of the user have locked counts too, so that nothing is certain.
+        return;
+    }
+    // Both wait for memory for 5 s, at the same time.
+    let flags = ["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--workers", "1"];
+    let mut serve = ringway_within(64);
+    serve.args(flags).args(["--engine", "ring"]).stderr(Stdio::piped());
+    let serve = serve.spawn().unwrap();
+    let (report, code) = doctor(ringway_within(64), &["--connections", "100", "--workers", "1"]);
+    assert_eq!((&report["holds"], code), (&false.into(), Some(1)), "{report:#}");
+    assert_eq!(check(&report, "RLIMIT_MEMLOCK")["holds"], false);
+    let io_uring = check(&report, "io_uring");
+    assert_eq!(io_uring["holds"], false);
+    let said = io_uring["how"].as_str().unwrap();
+    let serve = serve.wait_with_output().unwrap();
+    assert_eq!(serve.status.code(), Some(1));
+    assert!(String::from_utf8(serve.stderr).unwrap().contains(said), "{said}");
+}
+
+#[test]
+fn the_flags_of_serve_are_taken_and_wrong_usage_is_exit_code_2() {
+    for flags in [
+        &["--connections", "0"][..],
+        &["--connections", "many"],
+        &["--cores", "1000"],
+        &["--config", "/does/not/exist"],
+        &["--mesage-bytes-max", "1KiB"],
+    ] {
+        let output = ringway().arg("doctor").args(flags).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{flags:?}");
+    }
+    let output = ringway().args(["doctor", "--connections", "100"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.ends_with("all that 100 connections require holds\n"), "{text}");
+    assert!(text.contains("lsof, ss -p and /proc/PID/fd"), "{text}");
+}
