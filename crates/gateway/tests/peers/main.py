@@ -51,7 +51,9 @@ async def run_meet(arguments: argparse.Namespace) -> list[str]:
 
 async def run_autobahn(arguments: argparse.Namespace) -> list[str]:
     """The verdicts by way of receiving."""
-    rows = await conformance.run_cases(arguments.groups, arguments.compression)
+    rows = await conformance.run_cases(
+        arguments.ways, arguments.groups, arguments.compression
+    )
     return [table("The Autobahn cases:", rows)]
 
 
@@ -79,6 +81,12 @@ def main() -> None:
         type=conformance.parse_groups,
         default=conformance.UNCOMPRESSED,
         help="groups of Autobahn cases (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ways",
+        type=conformance.parse_ways,
+        default=conformance.WAYS_BY_DEFAULT,
+        help="ways of receiving that the Autobahn cases run on, or all (default: %(default)s)",
     )
     parser.add_argument(
         "--compression",
