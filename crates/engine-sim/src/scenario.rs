@@ -187,6 +187,7 @@ impl Scenario {
             echo: true,
             compression: false,
             origins: if self.same_origin { OriginRule::SameHost } else { OriginRule::Any },
+            access: None,
             topics_per_connection_max: self.limits.topics_per_connection_max,
             topic_bytes_max: self.limits.topic_bytes_max,
             held_bytes_max: self.held_bytes_max,

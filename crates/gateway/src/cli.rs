@@ -234,13 +234,26 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(crate) log: Format,
 
-    /// Keys of access tokens.
+    /// Key of clients' tokens, which are needed then: a public key in PEM (RS256, ES256, EdDSA), or
+    /// the bytes of a secret (HS256); read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
-    pub(crate) token_key_file: Option<Unavailable>,
+    pub(crate) token_key_file: Option<PathBuf>,
 
-    /// Keys of access tokens, as a JWK set.
+    /// Keys of clients' tokens, which are needed then, as a JWK set; read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
-    pub(crate) token_jwks_file: Option<Unavailable>,
+    pub(crate) token_jwks_file: Option<PathBuf>,
+
+    /// The iss that tokens must have.
+    #[arg(long, value_name = "ISSUER")]
+    pub(crate) token_issuer: Option<String>,
+
+    /// Of what tokens may name as aud; without it they must name none. Repeatable.
+    #[arg(long, value_name = "AUDIENCE", value_delimiter = ' ')]
+    pub(crate) token_audience: Vec<String>,
+
+    /// Whether a token without exp is refused.
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "required")]
+    pub(crate) token_expiry: TokenExpiry,
 
     /// Proxies whose word on the client's address counts.
     #[arg(long, value_name = "ADDR")]
@@ -275,6 +288,15 @@ pub(crate) enum SlowConsumer {
     DropOldest,
     /// Only the newest message of each topic waits for it.
     Latest,
+}
+
+/// Whether tokens must expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenExpiry {
+    /// One without an expiry is refused.
+    Required,
+    /// One without an expiry is good for as long as its key.
+    Optional,
 }
 
 /// On or off.

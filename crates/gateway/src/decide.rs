@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hub::{Letter, OriginRule};
+use hub::{Access, Letter, OriginRule};
 use mesh::Endpoint;
 use worker::{AddressLimits, Addresses, Limits};
 
@@ -109,10 +109,12 @@ impl Decisions {
         })
     }
 
-    /// What each worker is started with. Listeners and endpoints are by worker.
+    /// What each worker is started with. Listeners and endpoints are by worker; `access` is what
+    /// tokens are verified with, where they are needed.
     pub(crate) fn plans(
         &self,
         serve: &ServeArgs,
+        access: Option<&Arc<Access>>,
         listeners: Vec<Vec<TcpListener>>,
         endpoints: Vec<Endpoint<Letter>>,
     ) -> Vec<Plan> {
@@ -124,7 +126,7 @@ impl Decisions {
                 pin: self.pin.value.then(|| self.layout.core(worker)),
                 sizes: self.sizes(limits),
                 options: self.worker_options(serve, limits, listeners.len()),
-                hub: self.hub_options(serve, limits),
+                hub: self.hub_options(serve, access, limits),
                 listeners,
                 endpoint,
             }
@@ -170,13 +172,19 @@ impl Decisions {
         }
     }
 
-    fn hub_options(&self, serve: &ServeArgs, limits: &Limits) -> hub::Options {
+    fn hub_options(
+        &self,
+        serve: &ServeArgs,
+        access: Option<&Arc<Access>>,
+        limits: &Limits,
+    ) -> hub::Options {
         hub::Options {
             workers: self.layout.workers,
             client_publish: self.client_publish.value,
             echo: serve.echo,
             compression: serve.compression == Switch::On,
             origins: self.origins.value.clone(),
+            access: access.cloned(),
             topics_per_connection_max: limits.topics_per_connection_max,
             topic_bytes_max: limits.topic_bytes_max,
             held_bytes_max: limits.fanout_bytes_max,
@@ -330,7 +338,7 @@ mod tests {
             .flat_map(|limits| {
                 let serve = &configuration.serve;
                 let worker = decisions.worker_options(serve, limits, 1).seed;
-                [worker, decisions.hub_options(serve, limits).seed]
+                [worker, decisions.hub_options(serve, None, limits).seed]
             })
             .collect();
         assert_eq!(seeds.len(), 8);

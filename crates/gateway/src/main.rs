@@ -19,6 +19,7 @@ mod listener;
 mod log;
 mod quantity;
 mod serve;
+mod token_files;
 mod workers;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};

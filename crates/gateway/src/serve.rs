@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use hub::Letter;
+use hub::{Access, Letter};
 use mesh::{Endpoint, Member};
 use rustix::{
     event::{EventfdFlags, eventfd},
@@ -22,13 +22,14 @@ use crate::{
     address::HostPort,
     cli::ServeArgs,
     config::Configuration,
-    control::{self, Access, Exit, Journal},
+    control::{self, Exit, Journal},
     cores::Cpus,
     decide::{Decisions, Machine},
     engine::{Choice, Kind},
     facts::{Facts, WorkerFacts},
     listener::{DataPlane, ListenerOptions, bind_alone},
     log::Log,
+    token_files::{self, TokenFiles},
     workers::{self, Started},
 };
 
@@ -61,6 +62,9 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let addresses = resolve_all(serve)?;
     let admin = resolve_one(serve.admin.0.as_ref())?;
     let access = access(serve, admin)?;
+    let token_files = TokenFiles::new(serve).map_err(Failure::Usage)?;
+    let verifier = token_files.as_ref().map(TokenFiles::read).transpose();
+    let verifier = verifier.map_err(Failure::Usage)?;
     let engine = Choice::new(serve.engine).map_err(Failure::Runtime)?;
     let machine = look(engine.kind)?;
     let decisions = Decisions::new(configuration, &machine, &addresses)?;
@@ -74,7 +78,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         .try_clone()
         .map_err(|error| Failure::Runtime(format!("cannot duplicate an eventfd: {error}")))?;
     let (ends, worker_ends) = mpsc::channel(usize::from(decisions.layout.workers));
-    let plans = decisions.plans(serve, sockets.data.of_workers, endpoints);
+    let client_access = verifier.map(|it| token_files::access(it, control::now()));
+    let plans = decisions.plans(serve, client_access.as_ref(), sockets.data.of_workers, endpoints);
     let started = workers::start(engine.kind, plans, Arc::new(workers_wake_fd), &ends)
         .map_err(Failure::Runtime)?;
     // The threads hold the other ones: with the last thread the channel ends.
@@ -83,6 +88,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let data_addresses = sockets.data.addresses;
     let facts = facts(configuration, engine, &decisions, &started, data_addresses, started_at);
     tell(log, &facts, &decisions, &started);
+    tell_tokens(log, client_access.as_deref());
     for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
         if let Some(Ok(address)) = listener.as_ref().map(TcpListener::local_addr) {
             log.info("listening", &[("plane", plane.into()), ("address", text(address))]);
@@ -97,6 +103,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         admin: sockets.admin,
         metrics: sockets.metrics,
         access,
+        client_tokens: token_files.zip(client_access),
         journal: journal(log),
     });
     match exit.map_err(|error| Failure::Runtime(format!("the control plane failed: {error}")))? {
@@ -147,14 +154,14 @@ fn resolve(address: &HostPort) -> Result<Vec<SocketAddr>, Failure> {
 
 /// Who may use the control plane. Without tokens everybody who reaches it may do everything, so it
 /// must not be reached from elsewhere.
-fn access(serve: &ServeArgs, admin: Option<SocketAddr>) -> Result<Access, Failure> {
+fn access(serve: &ServeArgs, admin: Option<SocketAddr>) -> Result<control::Access, Failure> {
     match (admin, &serve.admin_token_file) {
         (Some(address), None) if !address.ip().is_loopback() => Err(Failure::Usage(format!(
             "--admin {address} is not a loopback address, and without --admin-token-file anyone \
              who reaches it could publish and close connections: name a token file, or listen on \
              a loopback address"
         ))),
-        (_, file) => Access::open(file.clone()).map_err(Failure::Usage),
+        (_, file) => control::Access::open(file.clone()).map_err(Failure::Usage),
     }
 }
 
@@ -301,6 +308,20 @@ fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
     log.info("clients publish", &[("state", state.into()), ("reason", publish.reason.into())]);
     let (allowed, reason) = decisions.origins_in_words();
     log.info("origins", &[("allowed", allowed.into()), ("reason", reason.into())]);
+}
+
+/// Who may connect.
+fn tell_tokens(log: Log, access: Option<&Access>) {
+    let Some(access) = access else {
+        return log.info("tokens", &[("state", "nobody needs one".into())]);
+    };
+    let keys = access.verifier.keys();
+    let fields = [
+        ("state", "required".into()),
+        ("keys", keys.count().into()),
+        ("keys_passed_over", keys.passed_over().into()),
+    ];
+    log.info("tokens", &fields);
 }
 
 fn text(value: impl ToString) -> Value {

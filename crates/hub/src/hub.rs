@@ -8,7 +8,7 @@ use mesh::Member;
 use wire::{Message, Request};
 use worker::{
     Actions, Answer, Audience, Chunk, CloseReason, ConnectionId, Flow, Handler, HandlerCounts,
-    Publication, Readiness, Slot, SlotSet,
+    Publication, Readiness, Slot, SlotSet, Time,
 };
 
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
     letter::{Batch, Letter, Question, Receipt},
     listing::Listing,
     options::Options,
-    route::{self, Admission},
+    passes::Passes,
+    route::{self, Admission, Asked},
     subscribers::fill_from_set,
     topics::Topics,
 };
@@ -28,12 +29,17 @@ const EVERYONE: Audience = Audience(u64::MAX);
 /// Bytes of a connection's topics that are told to the log.
 const PURPOSE_BYTES_MAX: usize = 200;
 
+/// Connections closed in one turn because their tokens have expired: each is a send, and all that
+/// were made at one time may end at one time.
+const EXPIRIES_PER_TURN_MAX: usize = 64;
+
 /// The hub of one worker.
 #[derive(Debug)]
 pub struct Hub {
     options: Options,
     topics: Topics,
     connections: Connections,
+    passes: Passes,
     held_publications: HeldPublications,
     held_letters: HeldLetters,
     /// Bounded by the guests, which await the answer to each question.
@@ -47,6 +53,7 @@ impl Hub {
         Self {
             topics: Topics::new(options.seed),
             connections: Connections::default(),
+            passes: Passes::default(),
             held_publications: HeldPublications::new(options.held_bytes_max),
             held_letters: HeldLetters::new(),
             listings: VecDeque::new(),
@@ -59,6 +66,7 @@ impl Hub {
     pub fn forget(&mut self) {
         self.topics = Topics::new(self.options.seed);
         self.connections = Connections::default();
+        self.passes = Passes::default();
         self.listings.iter_mut().for_each(Listing::restart);
     }
 }
@@ -72,8 +80,9 @@ impl Handler for Hub {
         request: &Request,
         _peer: SocketAddr,
         readiness: Readiness,
+        now: Time,
     ) -> Answer<Admission> {
-        route::answer(&self.options, request, readiness)
+        route::answer(&self.options, request, readiness, now)
     }
 
     fn on_open(
@@ -82,17 +91,18 @@ impl Handler for Hub {
         connection: ConnectionId,
         admission: Admission,
     ) {
-        self.open(connection, &admission);
+        self.open(connection, admission);
     }
 
     fn admission(&self, connection: ConnectionId) -> Admission {
-        match self.connections.get(connection.slot) {
-            Purpose::Echo => Admission::Echo,
+        let asked = match self.connections.get(connection.slot) {
+            Purpose::Echo => Asked::Echo,
             Purpose::Subscriber { topics, own } => {
                 let topics = topics.iter().map(|topic| self.topics.name(*topic).into());
-                Admission::Subscribe { topics: topics.collect(), own }
+                Asked::Subscribe { topics: topics.collect(), own }
             }
-        }
+        };
+        Admission { asked, pass: self.passes.get(connection.slot).cloned() }
     }
 
     fn purpose(&self, connection: ConnectionId) -> String {
@@ -132,6 +142,10 @@ impl Handler for Hub {
             actions.close(connection, CloseReason::PublishingIsOff);
             return Flow::Continue;
         }
+        if self.passes.get(connection.slot).is_some_and(|pass| !pass.may_publish) {
+            actions.close(connection, CloseReason::NotAllowed);
+            return Flow::Continue;
+        }
         let publication = Arc::new(Publication::new(
             Some(self.topics.name(topic).into()),
             message.opcode,
@@ -167,6 +181,7 @@ impl Handler for Hub {
                 self.post_or_hold(actions, from, Letter::Report(report));
             }
             Letter::Drain(over_ms) => actions.drain(Duration::from_millis(over_ms.into())),
+            Letter::Access(access) => self.options.access = Some(access),
             Letter::Receipt(_) | Letter::Tell(_) => {
                 unreachable!("workers send no batches and ask no questions")
             }
@@ -177,9 +192,17 @@ impl Handler for Hub {
         self.retry_publications(actions);
         self.retry_letters(actions);
         self.advance_listing(actions);
+        self.close_expired(actions);
         !self.held_publications.is_empty()
             || !self.held_letters.is_empty()
             || !self.listings.is_empty()
+    }
+
+    fn deadline(&self) -> Time {
+        match (&self.options.access, self.passes.first_end()) {
+            (Some(access), Some(end)) => access.moment(end),
+            _ => Time::NEVER,
+        }
     }
 
     fn fill(
@@ -197,21 +220,25 @@ impl Handler for Hub {
 }
 
 impl Hub {
-    fn open(&mut self, connection: ConnectionId, admission: &Admission) {
+    fn open(&mut self, connection: ConnectionId, admission: Admission) {
         let slot = connection.slot;
-        match admission {
-            Admission::Echo => self.connections.insert(slot, Purpose::Echo),
-            Admission::Subscribe { topics, own } => {
+        match &admission.asked {
+            Asked::Echo => self.connections.insert(slot, Purpose::Echo),
+            Asked::Subscribe { topics, own } => {
                 let topics: Vec<_> =
                     topics.iter().map(|name| self.topics.subscribe(name, slot)).collect();
                 let purpose = Purpose::Subscriber { topics: &topics, own: *own };
                 self.connections.insert(slot, purpose);
             }
         }
+        if let Some(pass) = admission.pass {
+            self.passes.insert(connection, pass);
+        }
     }
 
     fn close(&mut self, connection: ConnectionId) {
-        let Self { connections, topics, .. } = self;
+        let Self { connections, topics, passes, .. } = self;
+        passes.remove(connection);
         connections.remove(connection.slot, |topic| topics.unsubscribe(topic, connection.slot));
     }
 
@@ -266,6 +293,16 @@ impl Hub {
         });
         let receipt = Receipt { id: batch.id, receivers: receivers.collect() };
         self.post_or_hold(actions, from, Letter::Receipt(Box::new(receipt)));
+    }
+
+    /// Closes connections whose tokens have expired.
+    fn close_expired(&mut self, actions: &mut Actions<'_, Letter>) {
+        let Some(access) = &self.options.access else { return };
+        let seconds = access.seconds(actions.now());
+        for _ in 0..EXPIRIES_PER_TURN_MAX {
+            let Some(connection) = self.passes.poll_ended(seconds) else { return };
+            actions.close(connection, CloseReason::TokenExpired);
+        }
     }
 
     /// Keeps what had no room. Where there is no room for that either, its publisher is told.

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use worker::{Publication, Report};
 
+use crate::access::Access;
+
 /// One letter.
 #[derive(Debug)]
 pub enum Letter {
@@ -22,6 +24,8 @@ pub enum Letter {
     Report(Box<Report>),
     /// Stop accepting and close every connection, evenly, within this many milliseconds.
     Drain(u32),
+    /// Verify tokens with this from now on. Who is connected stays.
+    Access(Arc<Access>),
 }
 
 const _: () = assert!(size_of::<Letter>() <= 16, "a place in a queue is a letter and its stamp");

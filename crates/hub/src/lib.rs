@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod connections;
 #[cfg(test)]
 mod footprint;
@@ -14,6 +15,7 @@ mod letter;
 mod listing;
 mod options;
 mod origin;
+mod passes;
 mod route;
 mod runs;
 mod subscribers;
@@ -21,10 +23,12 @@ mod topic;
 mod topics;
 
 pub use crate::{
+    access::Access,
     hub::Hub,
     letter::{Batch, Inquiry, Letter, Question, Receipt, Reply},
     options::Options,
     origin::{AllowedOrigin, BadOrigin, OriginRule},
-    route::Admission,
+    passes::Pass,
+    route::{Admission, Asked},
     topic::{BadTopic, check_topic, decode_topic},
 };

@@ -1,6 +1,8 @@
 //! What one hub is told at its start. Every field is written at the call.
 
-use crate::origin::OriginRule;
+use std::sync::Arc;
+
+use crate::{access::Access, origin::OriginRule};
 
 /// One worker's hub.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Options {
     pub compression: bool,
     /// Which origins may open connections.
     pub origins: OriginRule,
+    /// What tokens are verified with; `None`: nobody needs one.
+    pub access: Option<Arc<Access>>,
     /// Topics of one connection.
     pub topics_per_connection_max: u32,
     /// Bytes of a topic's name.

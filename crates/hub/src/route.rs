@@ -2,18 +2,32 @@
 //! here; whether a request is a well-formed upgrade, and whether there is room for it, by the
 //! worker.
 
-use http::{Method, header::SEC_WEBSOCKET_PROTOCOL};
+use http::{
+    Method,
+    header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL},
+};
 use wire::{Extensions, Request, StatusCode};
-use worker::{Answer, Readiness, RefusalReason, Response};
+use worker::{Answer, CloseReason, Readiness, RefusalReason, Response, Time};
 
 use crate::{
+    access::Denial,
     options::Options,
+    passes::Pass,
     topic::{BadTopic, decode_topic, percent_decode},
 };
 
-/// What a connection is there for.
+/// What a connection is there for, and by what right.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
+pub struct Admission {
+    /// What it has asked for.
+    pub asked: Asked,
+    /// What its token lets it do, where tokens are asked for.
+    pub pass: Option<Pass>,
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
     /// Its messages go back to it.
     Echo,
     /// It subscribes, and may publish.
@@ -32,41 +46,68 @@ const SUBPROTOCOL_RAW: &str = "ringway.raw.v1";
 const RESERVED: [&str; 8] =
     ["/app", "/apps", "/connection", "/emulation", "/api", "/sse", "/poll", "/mqtt"];
 
-/// The answer to a request: first its path decides, then its origin, then its topics.
+/// The answer to a request: first its path decides, then its origin, then its topics, then its
+/// token.
 pub(crate) fn answer(
     options: &Options,
     request: &Request,
     readiness: Readiness,
+    now: Time,
 ) -> Answer<Admission> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or_default();
-    let admission = match path {
+    let asked = match path {
         "/healthz" => return Answer::Respond(probe(request, Readiness::Ready)),
         "/readyz" => return Answer::Respond(probe(request, readiness)),
         _ if is_below(path, "/ws") => {
             options.origins.allows(request.headers()).then(|| subscribe(options, path, query))
         }
         "/echo" if options.echo => {
-            options.origins.allows(request.headers()).then_some(Ok(Admission::Echo))
+            options.origins.allows(request.headers()).then_some(Ok(Asked::Echo))
         }
         _ => return Answer::Respond(not_found(path)),
     };
-    match admission {
-        None => Answer::Respond(refuse(
-            RefusalReason::Origin,
-            "this page's origin may not connect here: see --allow-origin",
-        )),
-        Some(Err(refusal)) => Answer::Respond(refusal),
-        Some(Ok(admission)) => Answer::Upgrade {
+    let asked = match asked {
+        None => {
+            return Answer::Respond(refuse(
+                RefusalReason::Origin,
+                "this page's origin may not connect here: see --allow-origin",
+            ));
+        }
+        Some(Err(refusal)) => return Answer::Respond(refusal),
+        Some(Ok(asked)) => asked,
+    };
+    let pass = options.access.as_ref().map(|access| access.admit(request, &asked, now));
+    match pass.transpose() {
+        Err(denial) => deny(request, denial),
+        Ok(pass) => Answer::Upgrade {
             subprotocol: subprotocol(request),
             extensions: Extensions { deflate: options.compression },
-            admission,
+            admission: Admission { asked, pass },
         },
     }
 }
 
+/// A browser shows its page no status, so it is told by a Close frame.
+fn deny(request: &Request, denial: Denial) -> Answer<Admission> {
+    let Denial { reason, text } = denial;
+    if request.headers().contains_key(ORIGIN) {
+        let close = match reason {
+            RefusalReason::TokenExpired => CloseReason::TokenExpired,
+            _ => CloseReason::NotAllowed,
+        };
+        return Answer::Dismiss { subprotocol: subprotocol(request), close, refusal: reason };
+    }
+    let mut response = refuse(reason, text);
+    if response.status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 section 15.5.2.
+        response.headers.push(("WWW-Authenticate", "Bearer"));
+    }
+    Answer::Respond(response)
+}
+
 /// What `/ws`, `/ws/{topic}` and their parameters ask for.
-fn subscribe(options: &Options, path: &str, query: &str) -> Result<Admission, Response> {
+fn subscribe(options: &Options, path: &str, query: &str) -> Result<Asked, Response> {
     let bytes_max = options.topic_bytes_max as usize;
     let topics_max = options.topics_per_connection_max as usize;
     let mut topics: Vec<Box<str>> = Vec::new();
@@ -98,7 +139,7 @@ fn subscribe(options: &Options, path: &str, query: &str) -> Result<Admission, Re
     if topics.is_empty() {
         return Err(bad_topic(BadTopic::Empty));
     }
-    Ok(Admission::Subscribe { topics, own })
+    Ok(Asked::Subscribe { topics, own })
 }
 
 fn parse_own(value: &str) -> Result<bool, Response> {
@@ -177,6 +218,7 @@ mod tests {
             echo: true,
             compression: false,
             origins: OriginRule::SameHost,
+            access: None,
             topics_per_connection_max: 64,
             topic_bytes_max: 255,
             held_bytes_max: 0,
@@ -187,7 +229,7 @@ mod tests {
     fn ask_with(options: &Options, line: &str, headers: &str) -> Answer<Admission> {
         let head = format!("{line} HTTP/1.1\r\nHost: example.com\r\n{headers}\r\n");
         let (request, _) = wire::parse_request(head.as_bytes()).unwrap().unwrap();
-        answer(options, &request, Readiness::Ready)
+        answer(options, &request, Readiness::Ready, Time(0))
     }
 
     fn ask(target: &str) -> Answer<Admission> {
@@ -196,9 +238,10 @@ mod tests {
 
     fn topics(target: &str) -> (Vec<Box<str>>, bool) {
         match ask(target) {
-            Answer::Upgrade { admission: Admission::Subscribe { topics, own }, .. } => {
-                (topics, own)
-            }
+            Answer::Upgrade { admission: Admission { asked, pass: None }, .. } => match asked {
+                Asked::Subscribe { topics, own } => (topics, own),
+                Asked::Echo => panic!("{target}"),
+            },
             other => panic!("{target}: {other:?}"),
         }
     }
@@ -331,7 +374,7 @@ mod tests {
         assert!(matches!(
             ask("/echo?x=1"),
             Answer::Upgrade {
-                admission: Admission::Echo,
+                admission: Admission { asked: Asked::Echo, pass: None },
                 subprotocol: None,
                 extensions: Extensions { deflate: false }
             }
@@ -361,7 +404,7 @@ mod tests {
             let head =
                 format!("{line} HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.example\r\n\r\n");
             let (request, _) = wire::parse_request(head.as_bytes()).unwrap().unwrap();
-            let response = refusal(answer(&options(), &request, readiness));
+            let response = refusal(answer(&options(), &request, readiness, Time(0)));
             (response.status.as_u16(), response.text, response.refusal)
         };
         let ok = (200, "ok".to_owned(), None);

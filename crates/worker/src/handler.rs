@@ -9,7 +9,7 @@ use wire::{Extensions, Message, Request, StatusCode};
 
 use crate::{
     actions::Actions,
-    operation::{ConnectionId, Slot},
+    operation::{ConnectionId, Slot, Time},
     slots::SlotSet,
     stats::{CloseReason, RefusalReason},
 };
@@ -30,6 +30,7 @@ pub trait Handler {
         request: &Request,
         peer: SocketAddr,
         readiness: Readiness,
+        now: Time,
     ) -> Answer<Self::Admission>;
 
     /// The connection is open: its 101 goes out before whatever is sent or published from now on.
@@ -75,6 +76,11 @@ pub trait Handler {
     /// exactly when something is still held back, so that the worker looks again soon.
     fn poll_held(&mut self, actions: &mut Actions<'_, Self::Letter>) -> bool;
 
+    /// From when on `poll_held` has something to do though nothing arrives.
+    fn deadline(&self) -> Time {
+        Time::NEVER
+    }
+
     /// The members of `audience` from slot `from` on, in slot order, at most
     /// [`Chunk::room`] of them: those in `busy` into `chunk.busy`, the others into
     /// `chunk.targets`. Returns the slot to go on from, `None` when there are no more. An audience
@@ -113,6 +119,16 @@ pub enum Answer<A> {
     },
     /// Send this response and close.
     Respond(Response),
+    /// Complete the upgrade and close at once: a browser shows its page no response but a 101.
+    /// Nothing is opened, so the handler hears no more of it.
+    Dismiss {
+        /// The subprotocol to name in the 101, if any.
+        subprotocol: Option<&'static str>,
+        /// What the Close frame says; one that has a Close frame.
+        close: CloseReason,
+        /// How it is counted.
+        refusal: RefusalReason,
+    },
 }
 
 /// A response to a plain request: one line of text.

@@ -194,11 +194,23 @@ pub enum RefusalReason {
     AddressConnections,
     /// Its address begins handshakes faster than it may.
     AddressRate,
+    /// It brought no token, and one is needed.
+    TokenMissing,
+    /// Its token cannot be read, or has no expiry.
+    TokenMalformed,
+    /// No key of ours has signed its token.
+    TokenSignature,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenIssuer,
+    TokenAudience,
+    /// Its token is valid, and not for this.
+    NotAllowed,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::BadTopic,
         Self::Origin,
@@ -213,6 +225,14 @@ impl RefusalReason {
         Self::Gone,
         Self::AddressConnections,
         Self::AddressRate,
+        Self::TokenMissing,
+        Self::TokenMalformed,
+        Self::TokenSignature,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenIssuer,
+        Self::TokenAudience,
+        Self::NotAllowed,
     ];
 
     /// The metric label.
@@ -233,6 +253,14 @@ impl RefusalReason {
             Self::Gone => "gone",
             Self::AddressConnections => "address_connections",
             Self::AddressRate => "address_rate",
+            Self::TokenMissing => "token_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenSignature => "token_signature",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::NotAllowed => "not_allowed",
         }
     }
 
@@ -241,7 +269,14 @@ impl RefusalReason {
     pub fn status(self) -> StatusCode {
         let code = match self {
             Self::Malformed | Self::BadTopic => 400,
-            Self::Origin => 403,
+            Self::TokenMissing
+            | Self::TokenMalformed
+            | Self::TokenSignature
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenIssuer
+            | Self::TokenAudience => 401,
+            Self::Origin | Self::NotAllowed => 403,
             Self::NotFound => 404,
             Self::Method => 405,
             Self::Timeout => 408,

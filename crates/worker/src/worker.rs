@@ -164,6 +164,7 @@ impl<H: Handler> Worker<H> {
         if let Some(due) = core.rates.as_ref().and_then(crate::rates::Rates::deadline) {
             deadline = deadline.min(due);
         }
+        deadline = deadline.min(self.handler.deadline());
         if self.is_holding {
             deadline = deadline.min(Time(now.0 + HELD_PERIOD_NS));
         }

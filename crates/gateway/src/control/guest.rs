@@ -21,6 +21,7 @@ use worker::{CloseReason, Publication, Report, Stage, Time, Waker};
 
 use super::{
     Control, Exit, Level,
+    client_tokens::ClientTokens,
     outstanding::{Answer, Outstanding, Subscribers},
     signals::Asked,
 };
@@ -99,6 +100,7 @@ pub(super) struct Guest {
     wake_fd: AsyncFd<OwnedFd>,
     outstanding: Outstanding,
     workers: Vec<WorkerState>,
+    tokens: Option<ClientTokens>,
     phase: Phase,
     /// Why the process fails once the other workers have drained.
     failure: Option<String>,
@@ -127,6 +129,7 @@ impl Guest {
         endpoint: Endpoint<Letter>,
         wakers: Vec<Arc<dyn Waker>>,
         wake_fd: OwnedFd,
+        tokens: Option<ClientTokens>,
     ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&wake_fd, true)?;
         #[expect(
@@ -154,6 +157,7 @@ impl Guest {
             wake_fd,
             outstanding: Outstanding::new(answers_max.min(OUTSTANDING_MAX)),
             workers,
+            tokens,
             phase: Phase::Serving,
             failure: None,
         })
@@ -171,6 +175,7 @@ impl Guest {
         loop {
             self.take_letters();
             self.post_drain();
+            self.post_access();
             self.wake_workers();
             if !self.endpoint.park() {
                 self.endpoint.unpark();
@@ -304,7 +309,11 @@ impl Guest {
                 Letter::Tell(reply) => self.outstanding.handle_reply(worker, *reply),
                 Letter::Report(report) => self.handle_report(worker, report),
                 // For workers only: a guest has no subscribers and is asked nothing.
-                Letter::Publication(_) | Letter::Batch(_) | Letter::Ask(_) | Letter::Drain(_) => {}
+                Letter::Publication(_)
+                | Letter::Batch(_)
+                | Letter::Ask(_)
+                | Letter::Drain(_)
+                | Letter::Access(_) => {}
             }
         }
     }
@@ -360,6 +369,9 @@ impl Guest {
                 assert!(posted.is_ok(), "a queue with room takes a letter");
             }
         }
+        if let Some(tokens) = &mut self.tokens {
+            tokens.check_clock(Time(stamp), &self.control.journal);
+        }
         let ended = self.control.record().intervals.poll_end(Instant::now());
         if let Err(error) = ended {
             self.control.journal.line(
@@ -376,9 +388,22 @@ impl Guest {
         }
     }
 
+    /// Tells the workers what to verify tokens with, if that has changed.
+    fn post_access(&mut self) {
+        let Self { tokens: Some(tokens), workers, endpoint, .. } = self else { return };
+        let stamp = now().0;
+        tokens.tell(|worker, letter| {
+            let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
+            !workers[worker].alive || endpoint.post(member, letter, stamp).is_ok()
+        });
+    }
+
     // The end of the process.
 
-    fn reload(&self) {
+    fn reload(&mut self) {
+        if let Some(tokens) = &mut self.tokens {
+            tokens.reload(now(), &self.control.journal);
+        }
         let journal = &self.control.journal;
         match self.control.access.reload() {
             Ok(()) => journal.line(Level::Info, "tokens reloaded", Vec::new()),
@@ -458,7 +483,7 @@ fn members(workers: usize) -> impl Iterator<Item = Member> {
 }
 
 /// The clock that the engines read, so that a publication's way is timed from its beginning here.
-pub(super) fn now() -> Time {
+pub(crate) fn now() -> Time {
     let now = clock_gettime(ClockId::Monotonic);
     let whole_ns = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
     Time(whole_ns.saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0)))

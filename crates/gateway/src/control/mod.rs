@@ -6,6 +6,7 @@
 mod access;
 mod batch;
 mod body;
+mod client_tokens;
 mod error;
 mod guest;
 mod health;
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use hub::Letter;
+use hub::{Access as ClientAccess, Letter};
 use mesh::Endpoint;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -40,13 +41,17 @@ use tokio::{
 };
 use worker::Waker;
 
-pub(crate) use self::access::Access;
+pub(crate) use self::{access::Access, guest::now};
 use self::{
+    client_tokens::ClientTokens,
     guest::{Guest, Request},
     intervals::Intervals,
     totals::Totals,
 };
-use crate::facts::{Facts, WorkerEnd};
+use crate::{
+    facts::{Facts, WorkerEnd},
+    token_files::TokenFiles,
+};
 
 /// Requests of handlers that wait for the task that owns the endpoint; over it they get 503.
 const REQUESTS_MAX: usize = 256;
@@ -76,6 +81,8 @@ pub(crate) struct Options {
     pub(crate) metrics: Option<TcpListener>,
     /// Who may use `--admin`.
     pub(crate) access: Access,
+    /// Where the keys of clients' tokens are read from, and what the workers were started with.
+    pub(crate) client_tokens: Option<(TokenFiles, Arc<ClientAccess>)>,
     /// Where lines for the operator go.
     pub(crate) journal: Journal,
 }
@@ -174,7 +181,10 @@ pub(crate) fn run(options: Options) -> io::Result<Exit> {
         if let Some(listener) = options.metrics {
             server::spawn(listener, routes::metrics_only(&control), &control.journal)?;
         }
-        let guest = Guest::new(control, options.endpoint, options.wakers, options.wake_fd)?;
+        let workers = options.wakers.len();
+        let tokens =
+            options.client_tokens.map(|(files, access)| ClientTokens::new(files, access, workers));
+        let guest = Guest::new(control, options.endpoint, options.wakers, options.wake_fd, tokens)?;
         let exit = guest.run(requests, options.worker_ends, signals).await;
         if exit == Exit::Drained {
             sleep(LAST_ANSWERS).await;
@@ -262,6 +272,7 @@ mod tests {
             admin: Some(admin),
             metrics: Some(metrics),
             access: Access::open(None).unwrap(),
+            client_tokens: None,
             journal: Journal::new(|_| {}),
         };
         let running = std::thread::spawn(|| run(options));

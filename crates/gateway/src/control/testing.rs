@@ -129,7 +129,8 @@ impl Plane {
         let (control, requests): (_, mpsc::Receiver<Request>) =
             Control::new(facts, access, journal);
         let (signals, asked) = mpsc::channel(4);
-        let guest = Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd).unwrap();
+        let guest =
+            Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd, None).unwrap();
         let guest = tokio::spawn(guest.run(requests, worker_ends, asked));
         let service = TowerToHyperService::new(routes::admin(&control));
         Self { control, guest, workers, signals, lines, service }

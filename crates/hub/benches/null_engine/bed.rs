@@ -169,6 +169,7 @@ impl Bed {
             echo: true,
             compression: false,
             origins: OriginRule::Any,
+            access: None,
             topics_per_connection_max: options.limits.topics_per_connection_max,
             topic_bytes_max: options.limits.topic_bytes_max,
             held_bytes_max: 1 << 20,

@@ -9,3 +9,4 @@ mod control;
 mod model;
 mod publishing;
 mod rig;
+mod tokens_of_clients;

@@ -1,6 +1,6 @@
 //! Messages of clients.
 
-use ringway_hub::Admission;
+use ringway_hub::{Admission, Asked};
 use worker::{CloseReason, Handler};
 
 use crate::rig::{Rig, Setting};
@@ -206,13 +206,13 @@ fn a_connection_can_be_told_by_its_admission_and_its_purpose() {
     let several = rig.connect(0, 1, "/ws/b?topic=a&topic=c%2Fd").connection;
     let echo = rig.connect(0, 2, "/echo").connection;
     let hub = rig.hub(0);
-    let subscribe = |topics: &[&str], own| Admission::Subscribe {
-        topics: topics.iter().map(|topic| (*topic).into()).collect(),
-        own,
+    let subscribe = |topics: &[&str], own| Admission {
+        asked: Asked::Subscribe { topics: topics.iter().map(|it| (*it).into()).collect(), own },
+        pass: None,
     };
     assert_eq!(hub.admission(single), subscribe(&["a"], false));
     assert_eq!(hub.admission(several), subscribe(&["b", "a", "c/d"], true));
-    assert_eq!(hub.admission(echo), Admission::Echo);
+    assert_eq!(hub.admission(echo), Admission { asked: Asked::Echo, pass: None });
     assert_eq!(hub.purpose(single), "a");
     assert_eq!(hub.purpose(several), "b, a, c/d");
     assert_eq!(hub.purpose(echo), "/echo");

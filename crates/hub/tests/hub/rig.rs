@@ -9,7 +9,8 @@ use std::{
 };
 
 use mesh::{Delivery, Endpoint, Member};
-use ringway_hub::{Hub, Letter, OriginRule};
+use ringway_hub::{Access, Hub, Letter, OriginRule};
+use tokens::{Keys, Rules, Verifier};
 use worker::{
     Completion, ConnectionId, Engine, EngineCounts, Failure, Limits, ListenerId, Operation,
     Reception, Report, Slot, SlowConsumer, Taken, Time, Waker, Worker,
@@ -45,6 +46,8 @@ pub(crate) struct Setting {
     pub(crate) fanout_publications_max: u32,
     /// Messages from so many bytes on are compressed where connections agree; `None`: none is.
     pub(crate) compression_bytes_min: Option<u32>,
+    /// What tokens are signed with; `None`: nobody needs one.
+    pub(crate) secret: Option<&'static str>,
 }
 
 impl Setting {
@@ -56,6 +59,7 @@ impl Setting {
         held_bytes_max: 1 << 20,
         fanout_publications_max: 4096,
         compression_bytes_min: None,
+        secret: None,
     };
 }
 
@@ -203,6 +207,13 @@ impl Rig {
         texts
     }
 
+    /// So much time passes for all workers.
+    pub(crate) fn pass(&mut self, span: Duration) {
+        for place in &mut self.workers {
+            place.engine.passed += span;
+        }
+    }
+
     /// Whether the worker reads what the client sends.
     pub(crate) fn is_read_from(&mut self, client: Client) -> bool {
         self.engine(client).receiving.contains(&client.connection)
@@ -275,11 +286,20 @@ fn hub_options(setting: Setting) -> ringway_hub::Options {
         echo: true,
         compression: setting.compression_bytes_min.is_some(),
         origins: OriginRule::Any,
+        access: setting.secret.map(access),
         topics_per_connection_max: 64,
         topic_bytes_max: 255,
         held_bytes_max: setting.held_bytes_max,
         seed: 1,
     }
+}
+
+/// The access of whoever has a token signed with this secret; the wall clock began with the
+/// workers'.
+pub(crate) fn access(secret: &str) -> Arc<Access> {
+    let rules = Rules { issuer: None, audiences: Vec::new(), expiry_required: true };
+    let keys = Keys::from_key_file(secret.as_bytes()).unwrap();
+    Arc::new(Access { verifier: Arc::new(Verifier::new(keys, rules)), unix_at_zero_ms: 0 })
 }
 
 /// What was compressed by itself.
@@ -310,13 +330,15 @@ struct ListEngine {
     /// The last one of each slot.
     generations: BTreeMap<Slot, u32>,
     receiving: BTreeSet<ConnectionId>,
+    /// What has passed since the first moment.
+    passed: Duration,
     /// Whether the last wait had nothing to deliver and would have been long.
     was_quiet: bool,
 }
 
 impl Engine for ListEngine {
     fn now(&self) -> Time {
-        Time(1)
+        Time(1) + self.passed
     }
 
     fn submit(&mut self, operation: Operation<'_>) {
@@ -353,11 +375,12 @@ impl Engine for ListEngine {
     ) -> Result<(), io::Error> {
         let mut unread = VecDeque::new();
         self.was_quiet = true;
+        let now = self.now();
         let was_quiet = &mut self.was_quiet;
         for input in mem::take(&mut self.input) {
             let mut deliver = |completion| {
                 *was_quiet = false;
-                on_completion(Time(1), completion);
+                on_completion(now, completion);
             };
             match input {
                 Input::Accepted(connection) => deliver(Completion::Accepted {

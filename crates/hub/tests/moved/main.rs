@@ -14,3 +14,5 @@ mod model;
 mod publishing;
 #[path = "../hub/rig.rs"]
 mod rig;
+#[path = "../hub/tokens_of_clients.rs"]
+mod tokens_of_clients;

@@ -2,7 +2,7 @@
 //! in through one function, and the table only when the engine has said `Closed`.
 
 use bytes::{Bytes, BytesMut};
-use wire::CloseFrame;
+use wire::{CloseFrame, Upgrade};
 
 use super::{Core, Outgoing};
 use crate::{
@@ -14,9 +14,8 @@ use crate::{
 impl Core {
     /// Closes an open connection with a reason that has a Close frame.
     pub(crate) fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
-        let (code, text) = reason.close().unwrap_or((wire::CloseCode::INTERNAL_ERROR, ""));
         let mut words = Vec::new();
-        wire::encode_close(Some(CloseFrame { code, reason: text }), &mut words);
+        encode_close(reason, &mut words);
         self.begin_closing(connection, reason, Farewell::AwaitClose, words.into());
     }
 
@@ -65,6 +64,21 @@ impl Core {
             self.report.refused[refusal as usize] += 1;
         }
         self.say_last_words(connection, Farewell::Linger, response);
+    }
+
+    /// Refuses a handshake in the words of an upgrade: the 101 and, behind it, a Close frame.
+    pub(crate) fn dismiss(
+        &mut self,
+        connection: ConnectionId,
+        upgrade: &Upgrade,
+        close: CloseReason,
+        refusal: RefusalReason,
+    ) {
+        self.leave_handshake(connection);
+        self.report.refused[refusal as usize] += 1;
+        let mut words = upgrade.response.to_vec();
+        encode_close(close, &mut words);
+        self.say_last_words(connection, Farewell::AwaitClose, words.into());
     }
 
     /// Refuses a handshake without a word.
@@ -252,4 +266,10 @@ impl Core {
         let peer = self.connections.identity(connection.slot).peer();
         self.report.closes.push(ClosedConnection { connection, peer, purpose: purpose(), reason });
     }
+}
+
+/// The Close frame of a reason that has one.
+fn encode_close(reason: CloseReason, words: &mut Vec<u8>) {
+    let (code, text) = reason.close().unwrap_or((wire::CloseCode::INTERNAL_ERROR, ""));
+    wire::encode_close(Some(CloseFrame { code, reason: text }), words);
 }

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use mesh::Endpoint;
-use wire::{BadRequest, NoUpgrade, Request};
+use wire::{BadRequest, Extensions, NoUpgrade, Request};
 
 use super::Worker;
 use crate::{
     actions::Actions,
     handler::{Answer, Handler, Readiness},
     operation::ConnectionId,
-    stats::RefusalReason,
+    stats::{CloseReason, RefusalReason},
 };
 
 impl<H: Handler> Worker<H> {
@@ -103,11 +103,14 @@ impl<H: Handler> Worker<H> {
         }
         let peer: SocketAddr = self.core.connections.identity(connection.slot).peer();
         let readiness = self.core.readiness();
-        match self.handler.on_request(request, peer, readiness) {
+        match self.handler.on_request(request, peer, readiness, self.core.now()) {
             Answer::Respond(response) => {
                 let bytes =
                     wire::encode_response(response.status, &response.headers, &response.text);
                 self.respond(connection, request, response.refusal, bytes);
+            }
+            Answer::Dismiss { subprotocol, close, refusal } => {
+                self.dismiss(endpoint, connection, request, subprotocol, (close, refusal), rest);
             }
             Answer::Upgrade { subprotocol, extensions, admission } => {
                 match wire::encode_upgrade(request, subprotocol, extensions) {
@@ -126,6 +129,27 @@ impl<H: Handler> Worker<H> {
                             self.handle_bytes(endpoint, connection, rest);
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Completes an upgrade and closes it at once.
+    fn dismiss(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        request: &Request,
+        subprotocol: Option<&str>,
+        (close, refusal): (CloseReason, RefusalReason),
+        rest: &mut [u8],
+    ) {
+        match wire::encode_upgrade(request, subprotocol, Extensions { deflate: false }) {
+            Err(no_upgrade) => self.refuse_upgrade(connection, request, no_upgrade),
+            Ok(upgrade) => {
+                self.core.dismiss(connection, &upgrade, close, refusal);
+                if !rest.is_empty() {
+                    self.handle_bytes(endpoint, connection, rest);
                 }
             }
         }

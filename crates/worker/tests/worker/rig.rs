@@ -48,7 +48,7 @@ impl Handler for Everyone {
     type Letter = Letter;
     type Admission = ();
 
-    fn on_request(&mut self, _: &Request, _: SocketAddr, _: Readiness) -> Answer<()> {
+    fn on_request(&mut self, _: &Request, _: SocketAddr, _: Readiness, _: Time) -> Answer<()> {
         Answer::Upgrade {
             subprotocol: None,
             extensions: Extensions { deflate: true },
