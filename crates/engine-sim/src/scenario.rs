@@ -172,6 +172,7 @@ impl Scenario {
             pong_timeout: self.pong_timeout,
             coalesce_delay: self.coalesce_delay,
             addresses: (self.network.hosts > 0).then(|| Arc::clone(addresses)),
+            proxies: worker::Proxies::default(),
             publish_rate_max: self.publish_rate_max,
             connection_age_max: self.connection_age_max,
             slow_consumer: self.slow_consumer,

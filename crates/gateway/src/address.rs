@@ -3,9 +3,11 @@
 
 use std::{
     fmt, io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     str::FromStr,
 };
+
+use ipnet::IpNet;
 
 /// `host:port` or `[v6]:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +77,26 @@ impl FromStr for AddressOrOff {
 
 /// `ADDR[,OPTION…]` of `--listen`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listen(pub(crate) HostPort);
+pub(crate) struct Listen {
+    /// Where.
+    pub(crate) address: HostPort,
+    /// Whether every connection begins with a PROXY header.
+    pub(crate) proxy: bool,
+}
+
+/// Addresses of proxies: `10.0.0.0/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network(pub(crate) IpNet);
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let one = || text.parse::<IpAddr>().map(IpNet::from).ok();
+        let network = text.parse().ok().or_else(one);
+        network.map(Self).ok_or("a network is an address or address/bits, as 10.0.0.0/8")
+    }
+}
 
 impl FromStr for Listen {
     type Err = String;
@@ -86,13 +107,15 @@ impl FromStr for Listen {
         }
         let mut parts = text.split(',');
         let address = parts.next().unwrap_or_default().parse()?;
-        match parts.next() {
-            None => Ok(Self(address)),
-            Some(option @ ("proxy" | "tls")) => {
-                Err(format!("the option {option} is not available in this build"))
+        let mut listen = Self { address, proxy: false };
+        for option in parts {
+            match option {
+                "proxy" => listen.proxy = true,
+                "tls" => return Err("the option tls is not available in this build".to_owned()),
+                _ => return Err(format!("a listener has no option {option:?}")),
             }
-            Some(option) => Err(format!("a listener has no option {option:?}")),
         }
+        Ok(listen)
     }
 }
 
@@ -128,10 +151,26 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_an_address_or_several() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("127.0.0.1", "127.0.0.1/32"),
+            ("::1", "::1/128"),
+            ("2001:db8::/32", "2001:db8::/32"),
+        ] {
+            assert_eq!(text.parse::<Network>().unwrap().0.to_string(), network);
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0.0/", "localhost", "10.0.0.1:80"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_listener_takes_no_option_that_this_build_lacks() {
         let error = |text: &str| text.parse::<Listen>().unwrap_err();
-        assert!("0.0.0.0:9000".parse::<Listen>().is_ok());
-        assert_eq!(error("0.0.0.0:9000,proxy"), "the option proxy is not available in this build");
+        assert!(!"0.0.0.0:9000".parse::<Listen>().unwrap().proxy);
+        assert!("0.0.0.0:9000,proxy".parse::<Listen>().unwrap().proxy);
+        assert_eq!(error("0.0.0.0:9000,proxy,fast"), "a listener has no option \"fast\"");
         assert_eq!(error("0.0.0.0:9000,tls"), "the option tls is not available in this build");
         assert_eq!(error("unix:/run/ringway"), "unix: is not available in this build");
         assert_eq!(error("0.0.0.0:9000,fast"), "a listener has no option \"fast\"");

@@ -9,7 +9,7 @@ use clap::{
 };
 
 use crate::{
-    address::{AddressOrOff, Listen},
+    address::{AddressOrOff, Listen, Network},
     cores::CoreList,
     log::{Format, Level},
     quantity::{ByteCount, Span},
@@ -91,7 +91,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Data plane: host:port or [v6]:port; [::] takes IPv4 too. Repeatable.
+    /// Data plane: host:port or [v6]:port; [::] takes IPv4 too. With ,proxy every connection begins
+    /// with a PROXY header, version 2. Repeatable.
     #[arg(long, value_name = "ADDR[,OPTION]", value_delimiter = ' ')]
     #[arg(default_value = "127.0.0.1:9000")]
     pub(crate) listen: Vec<Listen>,
@@ -255,9 +256,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value = "required")]
     pub(crate) token_expiry: TokenExpiry,
 
-    /// Proxies whose word on the client's address counts.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) trusted_proxy: Option<Unavailable>,
+    /// Proxies whose X-Forwarded-For names the client: an address, or a network as 10.0.0.0/8.
+    /// Repeatable.
+    #[arg(long, value_name = "NETWORK", value_delimiter = ' ')]
+    pub(crate) trusted_proxy: Vec<Network>,
 }
 
 /// On, off, or as the circumstances are: then the start says which and why.
@@ -306,20 +308,8 @@ pub(crate) enum Switch {
     Off,
 }
 
-/// The value of a flag whose feature this build lacks: there is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unavailable {}
-
-/// What is said of values and flags whose feature this build lacks.
+/// What is said of values whose feature this build lacks.
 const UNAVAILABLE: &str = "not available in this build";
-
-impl std::str::FromStr for Unavailable {
-    type Err = &'static str;
-
-    fn from_str(_: &str) -> Result<Self, Self::Err> {
-        Err(UNAVAILABLE)
-    }
-}
 
 fn engine() -> impl TypedValueParser<Value = Engine> {
     PossibleValuesParser::new(["auto", "ring", "tokio-uring", "epoll"]).try_map(|name| {

@@ -431,7 +431,7 @@ mod tests {
     fn without_anything_the_defaults_of_the_interface_apply() {
         let Configuration { serve, limits, limits_asked, .. } = configure("", &[]).unwrap();
         assert_eq!(serve.listen.len(), 1);
-        assert_eq!(serve.listen[0].0.to_string(), "127.0.0.1:9000");
+        assert_eq!(serve.listen[0].address.to_string(), "127.0.0.1:9000");
         assert_eq!(serve.admin.0.unwrap().to_string(), "127.0.0.1:9001");
         assert_eq!(serve.metrics.0, None);
         assert_eq!(serve.drain.0, Duration::from_secs(25));

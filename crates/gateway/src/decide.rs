@@ -9,7 +9,7 @@ use std::{
 
 use hub::{Access, Letter, OriginRule};
 use mesh::Endpoint;
-use worker::{AddressLimits, Addresses, Limits};
+use worker::{AddressLimits, Addresses, Limits, Proxies};
 
 use crate::{
     capacity::{Capacity, Descriptors, Layout, limits_of_worker},
@@ -110,11 +110,13 @@ impl Decisions {
     }
 
     /// What each worker is started with. Listeners and endpoints are by worker; `access` is what
-    /// tokens are verified with, where they are needed.
+    /// tokens are verified with, where they are needed; `announcing` is, by listener, whether
+    /// connections begin with a PROXY header.
     pub(crate) fn plans(
         &self,
         serve: &ServeArgs,
         access: Option<&Arc<Access>>,
+        announcing: &Arc<[bool]>,
         listeners: Vec<Vec<TcpListener>>,
         endpoints: Vec<Endpoint<Letter>>,
     ) -> Vec<Plan> {
@@ -125,7 +127,7 @@ impl Decisions {
                 worker,
                 pin: self.pin.value.then(|| self.layout.core(worker)),
                 sizes: self.sizes(limits),
-                options: self.worker_options(serve, limits, listeners.len()),
+                options: self.worker_options(serve, announcing, limits, listeners.len()),
                 hub: self.hub_options(serve, access, limits),
                 listeners,
                 endpoint,
@@ -147,6 +149,7 @@ impl Decisions {
     fn worker_options(
         &self,
         serve: &ServeArgs,
+        announcing: &Arc<[bool]>,
         limits: &Limits,
         listeners: usize,
     ) -> worker::Options {
@@ -161,6 +164,10 @@ impl Decisions {
             coalesce_delay: serve.coalesce_delay.0,
             connection_age_max: serve.connection_age_max.map(|span| span.0),
             addresses: self.addresses.clone(),
+            proxies: Proxies {
+                announcing: Arc::clone(announcing),
+                trusted: serve.trusted_proxy.iter().map(|network| network.0).collect(),
+            },
             publish_rate_max: serve.client_publish_rate_max,
             slow_consumer: match serve.slow_consumer {
                 SlowConsumer::Close => worker::SlowConsumer::Close,
@@ -337,7 +344,7 @@ mod tests {
             .iter()
             .flat_map(|limits| {
                 let serve = &configuration.serve;
-                let worker = decisions.worker_options(serve, limits, 1).seed;
+                let worker = decisions.worker_options(serve, &Arc::default(), limits, 1).seed;
                 [worker, decisions.hub_options(serve, None, limits).seed]
             })
             .collect();

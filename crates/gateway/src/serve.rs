@@ -59,7 +59,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let log = Log { level: serve.log_level, format: serve.log };
     report_panics(log);
     let started_at = Instant::now();
-    let addresses = resolve_all(serve)?;
+    let (addresses, announcing) = resolve_all(serve)?;
     let admin = resolve_one(serve.admin.0.as_ref())?;
     let access = access(serve, admin)?;
     let token_files = TokenFiles::new(serve).map_err(Failure::Usage)?;
@@ -79,7 +79,13 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         .map_err(|error| Failure::Runtime(format!("cannot duplicate an eventfd: {error}")))?;
     let (ends, worker_ends) = mpsc::channel(usize::from(decisions.layout.workers));
     let client_access = verifier.map(|it| token_files::access(it, control::now()));
-    let plans = decisions.plans(serve, client_access.as_ref(), sockets.data.of_workers, endpoints);
+    let plans = decisions.plans(
+        serve,
+        client_access.as_ref(),
+        &announcing.into(),
+        sockets.data.of_workers,
+        endpoints,
+    );
     let started = workers::start(engine.kind, plans, Arc::new(workers_wake_fd), &ends)
         .map_err(Failure::Runtime)?;
     // The threads hold the other ones: with the last thread the channel ends.
@@ -129,14 +135,15 @@ fn report_panics(log: Log) {
     }));
 }
 
-/// The addresses of the data plane.
-fn resolve_all(serve: &ServeArgs) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses of the data plane, and at which of them connections begin with a PROXY header.
+fn resolve_all(serve: &ServeArgs) -> Result<(Vec<SocketAddr>, Vec<bool>), Failure> {
     let mut addresses = Vec::new();
+    let mut announcing = Vec::new();
     for listen in &serve.listen {
-        let resolved = resolve(&listen.0)?;
-        addresses.extend(resolved);
+        addresses.extend(resolve(&listen.address)?);
+        announcing.resize(addresses.len(), listen.proxy);
     }
-    Ok(addresses)
+    Ok((addresses, announcing))
 }
 
 /// The first address of a name; the control plane listens on one only.

@@ -253,7 +253,7 @@ mod tests {
         let mut endpoints = mesh::join(3, |_, _| 8);
         let guest = endpoints.pop().unwrap();
         let listeners = vec![Vec::new(), Vec::new()];
-        (decisions.plans(&configuration.serve, None, listeners, endpoints), guest)
+        (decisions.plans(&configuration.serve, None, &Arc::default(), listeners, endpoints), guest)
     }
 
     fn event() -> Arc<OwnedFd> {

@@ -85,11 +85,9 @@ fn a_bad_value_is_wrong_usage_and_says_how_it_must_look() {
 #[test]
 fn what_this_build_lacks_is_refused_by_name() {
     for (flag, value) in [
-        ("--listen", "127.0.0.1:0,proxy"),
         ("--listen", "127.0.0.1:0,tls"),
         ("--listen", "unix:/run/ringway"),
         ("--engine", "tokio-uring"),
-        ("--trusted-proxy", "10.0.0.0/8"),
     ] {
         refused(&[flag, value], "not available in this build");
     }

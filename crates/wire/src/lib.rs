@@ -15,6 +15,7 @@ mod handshake;
 mod head;
 mod mask;
 mod partial;
+mod proxy;
 
 pub use boundary::{has_control_frame, message_boundary, messages_within};
 pub use close::{CloseCode, CloseFrame};
@@ -29,3 +30,4 @@ pub use handshake::{
     parse_request, without_content,
 };
 pub use mask::unmask;
+pub use proxy::{BadProxyHeader, ProxyHeader, parse_proxy_header};

@@ -3,7 +3,7 @@
 //! sized for a million costs nothing until they come.
 //!
 //! ```text
-//!  Accepted ──▶ Handshaking ──101──▶ Open ──Close to be sent──▶ Closing ──▶ Terminating ──Closed──▶ Free
+//!  Accepted ─▶ (Announced ─▶) Handshaking ──101──▶ Open ──Close to be sent──▶ Closing ──▶ Terminating ──Closed──▶ Free
 //!                    │                 │                                        ▲
 //!                    ├──refused: response to be sent──▶ Closing                 │
 //!                    └──gone, cut───────┴───────────────────────────────────────┘
@@ -39,6 +39,8 @@ struct Backlog {
 pub(crate) enum State {
     /// The slot is nobody's.
     Free,
+    /// Its PROXY header is not complete: who its client is, is not known.
+    Announced,
     /// Its request head is not complete.
     Handshaking,
     /// The handler knows it.
@@ -115,6 +117,8 @@ pub(crate) struct Identity {
     pub(crate) accepted: Tick,
     /// Bytes read and thrown away since the connection began to close.
     pub(crate) discarded: u32,
+    /// True exactly when it is on its address's account.
+    pub(crate) counted: bool,
 }
 
 const _: () = assert!(size_of::<Identity>() <= 28, "there may be a million");
@@ -229,7 +233,13 @@ impl Identity {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
-        Self { address, port: peer.port(), accepted, discarded: 0 }
+        Self { address, port: peer.port(), accepted, discarded: 0, counted: false }
+    }
+
+    /// Its client is another than the address it was accepted from.
+    pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
+        let Self { address, port, .. } = Self::new(peer, self.accepted);
+        (self.address, self.port) = (address, port);
     }
 
     pub(crate) fn peer(&self) -> SocketAddr {

@@ -178,7 +178,12 @@ impl Core {
 
     // Beginning.
 
-    pub(crate) fn accept(&mut self, connection: ConnectionId, peer: SocketAddr) {
+    pub(crate) fn accept(
+        &mut self,
+        connection: ConnectionId,
+        listener: ListenerId,
+        peer: SocketAddr,
+    ) {
         let (tick, now_us) = (self.tick(), self.now_us());
         self.connections.insert(connection, Identity::new(peer, tick), tick).timed_us = now_us;
         self.handshakes += 1;
@@ -187,15 +192,40 @@ impl Core {
         if let Some(rates) = &mut self.rates {
             rates.begin(connection.slot);
         }
-        let Some(addresses) = &self.options.addresses else { return };
-        match addresses.enter(peer.ip(), self.now) {
-            Verdict::Welcome => {}
+        let announcing = &self.options.proxies.announcing;
+        if announcing.get(usize::from(listener.0)) == Some(&true) {
+            if let Some(record) = self.connections.get_mut(connection) {
+                record.state = State::Announced;
+            }
+        } else {
+            self.meet(connection, peer);
+        }
+    }
+
+    /// The connection is seen to come from `peer`. `false`: from there no more may come. Whom a
+    /// trusted proxy speaks for, it says in the request: it has no account itself.
+    pub(crate) fn meet(&mut self, connection: ConnectionId, peer: SocketAddr) -> bool {
+        self.connections.identity_mut(connection.slot).set_peer(peer);
+        self.options.proxies.trust(peer.ip()) || self.enter(connection)
+    }
+
+    /// The connection's client is known: it goes on its address's account. `false`: there is no
+    /// room on it.
+    pub(crate) fn enter(&mut self, connection: ConnectionId) -> bool {
+        let identity = self.connections.identity_mut(connection.slot);
+        let Some(addresses) = self.options.addresses.as_ref().filter(|_| !identity.counted) else {
+            return true;
+        };
+        identity.counted = true;
+        match addresses.enter(identity.peer().ip(), self.now) {
+            Verdict::Welcome => return true,
             Verdict::Refuse(reason) => {
                 let text = "too many connections or handshakes from this address: try again later";
                 self.refuse_with(connection, reason, &[("Retry-After", "5")], text);
             }
             Verdict::Reset(reason) => self.reset_handshake(connection, reason),
         }
+        false
     }
 
     /// The kernel holds nothing of the connection any more.
@@ -203,8 +233,9 @@ impl Core {
         if self.connections.get(connection).is_none() {
             return;
         }
-        if let Some(addresses) = &self.options.addresses {
-            addresses.leave(self.connections.identity(connection.slot).peer().ip());
+        let identity = self.connections.identity(connection.slot);
+        if let Some(addresses) = self.options.addresses.as_ref().filter(|_| identity.counted) {
+            addresses.leave(identity.peer().ip());
         }
         self.connections.remove(connection);
     }
@@ -276,6 +307,7 @@ impl Core {
         }
         record.flags.remove(Flags::DEADLINE);
         match record.state {
+            State::Announced => self.reset_handshake(connection, RefusalReason::Timeout),
             State::Handshaking => self.refuse_with(
                 connection,
                 RefusalReason::Timeout,

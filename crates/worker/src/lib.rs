@@ -26,6 +26,7 @@ mod heartbeat;
 mod limits;
 mod operation;
 mod options;
+mod proxies;
 mod publication;
 mod rates;
 mod record;
@@ -47,6 +48,7 @@ pub use crate::{
         OFFER_TARGETS_MAX, Operation, Reception, Slot, Taken, Time, Waker,
     },
     options::{Options, SlowConsumer},
+    proxies::Proxies,
     publication::Publication,
     record::Record,
     slots::SlotSet,

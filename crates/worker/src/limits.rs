@@ -25,6 +25,8 @@ pub struct Limits {
     pub surplus_connections_max: u32,
     /// Bytes of a request head.
     pub handshake_bytes_max: u32,
+    /// Bytes of a PROXY header; at least 28, one for IPv4.
+    pub proxy_header_bytes_max: u32,
     /// Bytes of all incomplete request heads of a worker.
     pub handshake_total_bytes_max: u64,
     /// Bytes of a message.
@@ -89,6 +91,8 @@ const DEFAULT: Limits = Limits {
     listen_backlog: 4096,
     surplus_connections_max: 64,
     handshake_bytes_max: 16 * KIB,
+    // What fits a segment of the smallest kind (section 2.2 of the PROXY protocol).
+    proxy_header_bytes_max: 536,
     handshake_total_bytes_max: 4 * MIB as u64,
     message_bytes_max: 64 * KIB,
     receive_frames_max: 64,
@@ -196,6 +200,7 @@ impl Limits {
         at_least("accepts_armed_max", self.accepts_armed_max.into(), 1)?;
         at_least("listen_backlog", self.listen_backlog.into(), 1)?;
         at_least("handshake_bytes_max", self.handshake_bytes_max.into(), 128)?;
+        at_least("proxy_header_bytes_max", self.proxy_header_bytes_max.into(), 28)?;
         at_least(
             "handshake_total_bytes_max",
             self.handshake_total_bytes_max,

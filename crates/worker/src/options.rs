@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use crate::{addresses::Addresses, limits::Limits};
+use crate::{addresses::Addresses, limits::Limits, proxies::Proxies};
 
 /// What becomes of a subscriber that does not keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Options {
     pub connection_age_max: Option<Duration>,
     /// What one address may take of the process; shared by all its workers.
     pub addresses: Option<Arc<Addresses>>,
+    /// Through whom clients come whose address is not the one that is seen.
+    pub proxies: Proxies,
     /// Messages a second that a client may send.
     pub publish_rate_max: Option<NonZeroU32>,
     /// What becomes of a subscriber that does not keep up.

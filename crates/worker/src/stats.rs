@@ -194,6 +194,8 @@ pub enum RefusalReason {
     AddressConnections,
     /// Its address begins handshakes faster than it may.
     AddressRate,
+    /// It did not begin with a PROXY header where one is required.
+    ProxyHeader,
     /// It brought no token, and one is needed.
     TokenMissing,
     /// Its token cannot be read, or has no expiry.
@@ -210,7 +212,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Malformed,
         Self::BadTopic,
         Self::Origin,
@@ -225,6 +227,7 @@ impl RefusalReason {
         Self::Gone,
         Self::AddressConnections,
         Self::AddressRate,
+        Self::ProxyHeader,
         Self::TokenMissing,
         Self::TokenMalformed,
         Self::TokenSignature,
@@ -253,6 +256,7 @@ impl RefusalReason {
             Self::Gone => "gone",
             Self::AddressConnections => "address_connections",
             Self::AddressRate => "address_rate",
+            Self::ProxyHeader => "proxy_header",
             Self::TokenMissing => "token_missing",
             Self::TokenMalformed => "token_malformed",
             Self::TokenSignature => "token_signature",
@@ -268,7 +272,7 @@ impl RefusalReason {
     #[must_use]
     pub fn status(self) -> StatusCode {
         let code = match self {
-            Self::Malformed | Self::BadTopic => 400,
+            Self::Malformed | Self::BadTopic | Self::ProxyHeader => 400,
             Self::TokenMissing
             | Self::TokenMalformed
             | Self::TokenSignature

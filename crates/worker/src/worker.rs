@@ -179,8 +179,8 @@ impl<H: Handler> Worker<H> {
 
     fn handle(&mut self, endpoint: &mut Endpoint<H::Letter>, completion: Completion<'_>) {
         match completion {
-            Completion::Accepted { connection, peer, .. } => {
-                self.core.accept(connection, peer);
+            Completion::Accepted { connection, listener, peer } => {
+                self.core.accept(connection, listener, peer);
             }
             Completion::StoppedAccepting { .. } => self.core.listeners_open -= 1,
             Completion::Received { connection, outcome } => {
@@ -234,6 +234,7 @@ impl<H: Handler> Worker<H> {
     ) {
         let Some(record) = self.core.connections.get(connection) else { return };
         match (record.state, record.farewell) {
+            (State::Announced, _) => self.handle_announcement(endpoint, connection, bytes),
             (State::Handshaking, _) => self.handle_head(endpoint, connection, bytes),
             (State::Open, _) if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {
                 self.hold(connection, bytes);

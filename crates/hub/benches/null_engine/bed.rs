@@ -157,6 +157,7 @@ impl Bed {
             coalesce_delay: Duration::ZERO,
             connection_age_max: None,
             addresses: None,
+            proxies: worker::Proxies::default(),
             publish_rate_max: None,
             slow_consumer: SlowConsumer::Close,
             limits: Limits::default(),

@@ -268,6 +268,7 @@ fn worker_options(setting: Setting) -> worker::Options {
         coalesce_delay: Duration::ZERO,
         connection_age_max: None,
         addresses: None,
+        proxies: worker::Proxies::default(),
         publish_rate_max: None,
         slow_consumer: SlowConsumer::Close,
         limits: Limits {

@@ -82,7 +82,7 @@ impl Core {
     }
 
     /// Refuses a handshake without a word.
-    pub(super) fn reset_handshake(&mut self, connection: ConnectionId, refusal: RefusalReason) {
+    pub(crate) fn reset_handshake(&mut self, connection: ConnectionId, refusal: RefusalReason) {
         self.leave_handshake(connection);
         self.report.refused[refusal as usize] += 1;
         self.terminate(connection, Closing::Abort);
@@ -141,7 +141,7 @@ impl Core {
     pub(crate) fn handle_finished(&mut self, connection: ConnectionId) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         match record.state {
-            State::Handshaking => {
+            State::Announced | State::Handshaking => {
                 self.leave_handshake(connection);
                 self.report.refused[RefusalReason::Gone as usize] += 1;
                 self.terminate(connection, Closing::Finish);
@@ -177,7 +177,7 @@ impl Core {
     pub(crate) fn cut(&mut self, connection: ConnectionId, reason: CloseReason) {
         match self.connections.get(connection).map(|it| it.state) {
             Some(State::Open) => self.leave_open(connection, reason),
-            Some(State::Handshaking) => {
+            Some(State::Announced | State::Handshaking) => {
                 self.leave_handshake(connection);
                 self.report.refused[RefusalReason::Gone as usize] += 1;
             }

@@ -54,7 +54,7 @@ impl Core {
         self.partial_bytes += record.decoder.buffered_bytes();
         self.send_queue_bytes += record.queue().map_or(0, SendQueue::bytes);
         match state {
-            State::Handshaking => {
+            State::Announced | State::Handshaking => {
                 self.handshakes += 1;
                 self.head_bytes += held;
             }

@@ -223,7 +223,7 @@ impl Core {
                     self.handle_last_words_sent(connection);
                 }
             }
-            State::Free | State::Handshaking | State::Terminating => {}
+            State::Free | State::Announced | State::Handshaking | State::Terminating => {}
         }
     }
 

@@ -2,19 +2,50 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mesh::Endpoint;
-use wire::{BadRequest, Extensions, NoUpgrade, Request};
+use wire::{BadProxyHeader, BadRequest, Extensions, NoUpgrade, Request};
 
 use super::Worker;
 use crate::{
     actions::Actions,
+    connections::State,
     handler::{Answer, Handler, Readiness},
     operation::ConnectionId,
     stats::{CloseReason, RefusalReason},
 };
 
 impl<H: Handler> Worker<H> {
+    /// Bytes of a connection that begins with a PROXY header.
+    pub(super) fn handle_announcement(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        bytes: &[u8],
+    ) {
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        let mut held = record.take_held().unwrap_or_default();
+        self.core.head_bytes -= held.len();
+        held.extend_from_slice(bytes);
+        let bytes_max = self.core.options.limits.proxy_header_bytes_max as usize;
+        let header = match wire::parse_proxy_header(&held, bytes_max) {
+            Ok(Some(header)) => header,
+            Ok(None) => return self.hold_head(connection, &held),
+            Err(BadProxyHeader) => {
+                return self.core.reset_handshake(connection, RefusalReason::ProxyHeader);
+            }
+        };
+        if let Some(record) = self.core.connections.get_mut(connection) {
+            record.state = State::Handshaking;
+        }
+        let peer = self.core.connections.identity(connection.slot).peer();
+        let is_welcome = self.core.meet(connection, header.client.unwrap_or(peer));
+        let mut rest: BytesMut = held.split_off(header.length);
+        if is_welcome && !rest.is_empty() {
+            self.handle_bytes(endpoint, connection, &mut rest);
+        }
+    }
+
     pub(super) fn handle_head(
         &mut self,
         endpoint: &mut Endpoint<H::Letter>,
@@ -101,7 +132,7 @@ impl<H: Handler> Worker<H> {
         if head_bytes > self.core.options.limits.handshake_bytes_max as usize {
             return self.refuse_large_head(connection);
         }
-        let peer: SocketAddr = self.core.connections.identity(connection.slot).peer();
+        let Some(peer) = self.find_client(connection, request) else { return };
         let readiness = self.core.readiness();
         match self.handler.on_request(request, peer, readiness, self.core.now()) {
             Answer::Respond(response) => {
@@ -132,6 +163,17 @@ impl<H: Handler> Worker<H> {
                 }
             }
         }
+    }
+
+    /// Whom a request comes from; `None`: from there no more may come, and it has been told.
+    fn find_client(&mut self, connection: ConnectionId, request: &Request) -> Option<SocketAddr> {
+        let peer = self.core.connections.identity(connection.slot).peer();
+        if !self.core.options.proxies.trust(peer.ip()) {
+            return Some(peer);
+        }
+        let client = self.core.options.proxies.client(request, peer);
+        self.core.connections.identity_mut(connection.slot).set_peer(client);
+        self.core.enter(connection).then_some(client)
     }
 
     /// Completes an upgrade and closes it at once.

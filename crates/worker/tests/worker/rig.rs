@@ -316,6 +316,7 @@ impl Rig {
             coalesce_delay: Duration::ZERO,
             connection_age_max: None,
             addresses: None,
+            proxies: ringway_worker::Proxies::default(),
             publish_rate_max: None,
             slow_consumer: SlowConsumer::Close,
             limits: Limits::default(),
