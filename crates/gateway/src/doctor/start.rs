@@ -27,7 +27,8 @@ pub(crate) fn try_all(
         .map_err(|error| format!("cannot make an eventfd: {error}"))?;
     let (ends, mut worker_ends) = mpsc::channel(workers);
     let listeners = (0..workers).map(|_| Vec::new()).collect();
-    let plans = decisions.plans(&configuration.serve, listeners, endpoints);
+    let announcing = Arc::from([]);
+    let plans = decisions.plans(&configuration.serve, None, &announcing, listeners, endpoints);
     let started = workers::start(kind, plans, Arc::new(wake_fd), &ends)?;
     // The threads hold the other ones: with the last thread the channel ends.
     drop(ends);
