@@ -78,7 +78,7 @@ impl Subject {
             value: value.map_or(UNTOLD.to_owned(), |value| value.to_string()),
             wanted: format!("at least {least}"),
             why: why.to_owned(),
-            how: format!("sysctl -w {key}={least}"),
+            how: format!("sysctl -w {key}={least}; kernel-tuning/tune sets what 100,000 need"),
         }
     }
 }

@@ -1,0 +1,294 @@
+"""What a setting is worth on this machine: runs a gateway with it and without it, in turn.
+
+    python3 kernel-tuning/measure.py somaxconn --pairs 5 --bin target/bench-fast
+
+Each run is in network namespaces of its own, and nothing outside of them is set. Of each figure the
+median, the least and the most are printed for each side, and whether the sides overlap: where they
+do, no effect was seen. Needs root, iproute2, `ringway` and `ringway-bench`, built as bench/README.md
+says. Nothing else may run.
+"""
+
+import argparse
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+PORT, ADMIN = 9300, 9301
+REQUEST = (
+    "GET /ws/room HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+).encode()
+
+
+class Server:
+    """A gateway, until the end of a `with`."""
+
+    def __init__(self, arguments, flags, group=None):
+        def enter():
+            if group:
+                with open(f"{group}/cgroup.procs", "w", encoding="ascii") as procs:
+                    procs.write(str(os.getpid()))
+
+        command = [f"{arguments.bin}/ringway", "serve", "--listen", f"127.0.0.1:{PORT}"]
+        command += ["--admin", f"127.0.0.1:{ADMIN}", *flags]
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, stderr=self.log, preexec_fn=enter)
+        until = time.monotonic() + 10
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/readyz", timeout=5).close()
+                return
+            except OSError:
+                if time.monotonic() > until or self.process.poll() is not None:
+                    self.log.seek(0)
+                    sys.exit(self.log.read().decode())
+                time.sleep(0.02)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def publish(payload):
+    """Publishes to the room, once every worker has room for it."""
+    request = urllib.request.Request(f"http://127.0.0.1:{ADMIN}/publish/room", payload)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)["receivers"]
+
+
+def connect_all(count, on_begun=lambda: None):
+    """So many clients at once; when each had its 101, in seconds from the end of `on_begun`."""
+    poller = selectors.DefaultSelector()
+    clients = []
+    for _ in range(count):
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", PORT))
+        poller.register(client, selectors.EVENT_WRITE)
+        clients.append(client)
+    on_begun()
+    begun, times = time.monotonic(), []
+    while len(times) < count:
+        events = poller.select(timeout=30)
+        if not events:
+            sys.exit(f"{count - len(times)} clients hear nothing")
+        for key, event in events:
+            if event & selectors.EVENT_WRITE:
+                key.fileobj.send(REQUEST)
+                poller.modify(key.fileobj, selectors.EVENT_READ)
+            else:
+                answer = key.fileobj.recv(4096)
+                if not answer.startswith(b"HTTP/1.1 101"):
+                    sys.exit(f"a client was answered {answer[:40]}")
+                poller.unregister(key.fileobj)
+                times.append(time.monotonic() - begun)
+    return clients, times
+
+
+def storm(arguments, flags):
+    """Clients that come while the process does not accept."""
+    with Server(arguments, ["--workers", "1", "--connections-max", "8000", *flags]) as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+
+        def go_on():
+            time.sleep(0.3)
+            os.kill(server.process.pid, signal.SIGCONT)
+
+        _, times = connect_all(4000, go_on)
+    late = sum(time > 0.9 for time in times)
+    return {"last of 4,000 clients, s": max(times), "clients that waited over 0.9 s": late}
+
+
+def sockets(which):
+    """Bytes that the kernel holds for the sockets of one side, and how many sockets."""
+    command = ["ss", "-tmnH", "state", "established", which, "=", f":{PORT}"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.findall(r"skmem:\(r(\d+),rb\d+,t(\d+),tb\d+,f(\d+),w(\d+)", text)
+    return sum(int(r) + int(t) + int(f) + int(w) for r, t, f, w in found), len(found)
+
+
+def stalled(arguments, flags):
+    """Subscribers that never read, while more is published than any buffer takes."""
+    flags = ["--workers", "1", "--write-timeout", "60s", "--slow-consumer", "drop-oldest", *flags]
+    with Server(arguments, flags):
+        clients, _ = connect_all(500)
+        for _ in range(600):
+            publish(b"x" * 16384)
+        held, count = sockets("sport")
+        of_clients, _ = sockets("dport")
+    del clients
+    return {
+        "kernel bytes held for a stalled reader": held / count,
+        "bytes in the reader's own socket": of_clients / count,
+    }
+
+
+def unread(arguments, flags):
+    """A frame that nobody has read yet."""
+
+    def pages():
+        with open("/proc/net/sockstat", encoding="ascii") as stat:
+            return int(re.search(r"TCP:.* mem (\d+)", stat.read())[1])
+
+    with Server(arguments, ["--workers", "1", *flags]):
+        clients, _ = connect_all(10000)
+        before = pages()
+        publish(b"x" * 100)
+        time.sleep(1)
+        after = pages()
+    return {"pages of tcp_mem for each who has not read it": (after - before) / len(clients)}
+
+
+def load(arguments, server, scenario, *flags):
+    """The report of ringway-bench."""
+    with tempfile.NamedTemporaryFile() as file:
+        command = [f"{arguments.bin}/ringway-bench", "load", "--scenario", scenario]
+        command += ["--url", f"ws://127.0.0.1:{PORT}/ws/room", "--pid", str(server.process.pid)]
+        command += ["--json", file.name, *flags]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(done.stdout + done.stderr)
+        return json.load(file)
+
+
+def fan_out(arguments, flags):
+    """One message to 5,000, the load on another core."""
+    with Server(arguments, ["--workers", "1", "--cores", "0", *flags]) as server:
+        report = load(arguments, server, "fanout", "--core", "1", "--duration", "4s")
+    return {"CPU per delivery, us": report["traffic"]["server_us_per_delivery"]}
+
+
+def crowd(arguments, flags):
+    """One message to 100,000."""
+    flags = ["--workers", "6", "--cores", "0", "--connections-max", "100000", *flags]
+    count = ["--connections", "100000", "--duration", "8s"]
+    with Server(arguments, flags) as server:
+        report = load(arguments, server, "fanout", "--core", "1", *count)
+    return {"CPU per delivery, us": report["traffic"]["server_us_per_delivery"]}
+
+
+def grouped(arguments, flags):
+    """15,000 idle connections, in a control group that counts memory or in the root's."""
+    group = None
+    if "--group" in flags:
+        group = f"/sys/fs/cgroup/memory/ringway-measure-{os.getpid()}"
+        os.mkdir(group)
+    try:
+        with Server(arguments, ["--workers", "1", "--connections-max", "19000"], group) as server:
+
+            def charged():
+                with open(f"{group}/memory.kmem.usage_in_bytes", encoding="ascii") as usage:
+                    return int(usage.read())
+
+            before = charged() if group else 0
+            clients, _ = connect_all(4000)
+            figures = {}
+            if group:
+                figures["kernel bytes charged a connection"] = (charged() - before) / len(clients)
+            for client in clients:
+                client.close()
+            report = load(arguments, server, "open", "--connections", "12000", "--core", "1")
+        figures["CPU per handshake, us"] = report["connecting"]["server_us_per_handshake"]
+        return figures
+    finally:
+        if group:
+            os.rmdir(group)
+
+
+def both(key, one, other):
+    """The two sides of a setting."""
+    return [({key: one}, []), ({key: other}, [])]
+
+
+# By name: the run, and its sides, each the settings and the flags of `serve`.
+KNOBS = {
+    "somaxconn": (storm, both("net.core.somaxconn", 128, 4096)),
+    "syncookies": (storm, both("net.ipv4.tcp_syncookies", 0, 1)),
+    "ehash": (crowd, both("net.ipv4.tcp_child_ehash_entries", 32768, 262144)),
+    "tcp-mem": (unread, [({}, [])]),
+    "notsent-lowat": (stalled, both("net.ipv4.tcp_notsent_lowat", 4294967295, 16384)),
+    "congestion": (fan_out, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
+    "group": (grouped, [({}, []), ({}, ["--group"])]),
+}
+
+
+def name_of(side):
+    """A side in words."""
+    settings, flags = side
+    return " ".join([f"{key}={value}" for key, value in settings.items()] + flags) or "as it is"
+
+
+def run_once(arguments, number):
+    """In namespaces of its own: one inside the other, since some settings are the inner one's."""
+    settings = KNOBS[arguments.knob][1][number][0]
+    outer = [f"{key}={value}" for key, value in settings.items() if "child" in key]
+    again = [sys.executable, os.path.abspath(__file__), arguments.knob, "--side", str(number)]
+    again += ["--bin", arguments.bin]
+    script = 'for s in $0; do sysctl -qw "$s"; done; exec unshare -n "$@"'
+    command = ["unshare", "-n", "sh", "-c", script, " ".join(outer), *again]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout)
+
+
+def run_side(arguments):
+    """What a run in its namespace does."""
+    run, sides = KNOBS[arguments.knob]
+    settings, flags = sides[arguments.side]
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    inner = [f"{key}={value}" for key, value in settings.items() if "child" not in key]
+    if inner:
+        subprocess.run(["sysctl", "-qw", *inner], check=True)
+    print(json.dumps(run(arguments, flags)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("knob", choices=KNOBS)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--bin", default="target/bench-fast")
+    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side is not None:
+        return run_side(arguments)
+    for tool in ("unshare", "ip", "ss", "sysctl"):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is needed")
+    print("load average", *os.getloadavg())
+    sides = KNOBS[arguments.knob][1]
+    seen = [{} for _ in sides]
+    for _ in range(arguments.pairs):
+        for number, figures in enumerate(seen):
+            for figure, value in run_once(arguments, number).items():
+                figures.setdefault(figure, []).append(value)
+    for figure in dict.fromkeys(figure for figures in seen for figure in figures):
+        print(figure)
+        ranges = []
+        for side, figures in zip(sides, seen):
+            values = figures.get(figure)
+            if values:
+                ranges.append((min(values), max(values)))
+                print(
+                    f"    {statistics.median(values):12.6g} ({min(values):.6g} - "
+                    f"{max(values):.6g})  {name_of(side)}"
+                )
+        if len(ranges) == 2 and ranges[0][0] <= ranges[1][1] and ranges[1][0] <= ranges[0][1]:
+            print("    overlap: no effect seen")
+
+
+if __name__ == "__main__":
+    main()
