@@ -90,6 +90,11 @@ pub(crate) fn runtime(submissions: u32, completions: u32) -> Result<Runtime, Sta
     if version(&release).is_none_or(|version| version < KERNEL_MIN) {
         return Err(StartError::KernelTooOld { release });
     }
+    // tokio-uring ignores where it may not enter its ring, and panics when such a one is dropped.
+    let probe = tokio_uring::uring_builder().build(8);
+    if let Err(error) = probe.and_then(|probe| probe.submit()) {
+        return Err(explain(release, error));
+    }
     let mut ring = tokio_uring::uring_builder();
     // Fewer completions than there are to submit would be invalid.
     ring.setup_clamp().setup_cqsize(completions.max(submissions));

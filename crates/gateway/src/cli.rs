@@ -3,10 +3,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf};
 
-use clap::{
-    Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     address::{AddressOrOff, Listen, Network},
@@ -127,7 +124,7 @@ pub(crate) struct ServeArgs {
     pub(crate) connections_max: Option<u32>,
 
     /// auto takes the first that this kernel allows.
-    #[arg(long, default_value = "auto", value_parser = engine())]
+    #[arg(long, default_value = "auto", value_enum)]
     pub(crate) engine: Engine,
 
     /// Whether clients may publish; auto: while every listener is on loopback.
@@ -271,12 +268,14 @@ pub(crate) enum Toggle {
 }
 
 /// The engines of this build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
-    /// The best that the kernel allows.
+    /// The first of the others that the kernel allows.
     Auto,
-    /// Raw io_uring.
+    /// Raw io_uring, from Linux 6.13.
     Ring,
+    /// io_uring by tokio-uring, from Linux 5.11.
+    TokioUring,
     /// epoll.
     Epoll,
 }
@@ -306,18 +305,4 @@ pub(crate) enum TokenExpiry {
 pub(crate) enum Switch {
     On,
     Off,
-}
-
-/// What is said of values whose feature this build lacks.
-const UNAVAILABLE: &str = "not available in this build";
-
-fn engine() -> impl TypedValueParser<Value = Engine> {
-    PossibleValuesParser::new(["auto", "ring", "tokio-uring", "epoll"]).try_map(|name| {
-        match name.as_str() {
-            "auto" => Ok(Engine::Auto),
-            "ring" => Ok(Engine::Ring),
-            "epoll" => Ok(Engine::Epoll),
-            _ => Err(UNAVAILABLE),
-        }
-    })
 }

@@ -6,6 +6,7 @@ use std::{fmt, net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use engine_epoll::{EpollEngine, EpollOptions};
 use engine_ring::{RingEngine, RingOptions, WakeTarget};
+use engine_tokio_uring::{TokioUringEngine, TokioUringOptions};
 use mesh::Member;
 use sockets::EventWaker;
 use worker::{Engine, Limits};
@@ -20,6 +21,8 @@ const RECEIVE_BYTES_MAX: u32 = 16 << 10;
 pub(crate) enum Kind {
     /// Raw io_uring.
     Ring,
+    /// io_uring by tokio-uring, for kernels without the ring engine's operations.
+    TokioUring,
     /// epoll, which every kernel has.
     Epoll,
 }
@@ -71,12 +74,13 @@ pub(crate) trait Start: Engine + Sized {
 
 impl Kind {
     /// What `auto` tries, in turn.
-    const BEST_FIRST: [Self; 2] = [Self::Ring, Self::Epoll];
+    const BEST_FIRST: [Self; 3] = [Self::Ring, Self::TokioUring, Self::Epoll];
 
     /// As the flag writes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
+            Self::TokioUring => "tokio-uring",
             Self::Epoll => "epoll",
         }
     }
@@ -85,7 +89,7 @@ impl Kind {
     pub(crate) fn descriptors(self, limit: u64) -> Descriptors {
         match self {
             Self::Ring => Descriptors::OfWorker(limit),
-            Self::Epoll => Descriptors::OfProcess(limit),
+            Self::TokioUring | Self::Epoll => Descriptors::OfProcess(limit),
         }
     }
 
@@ -93,6 +97,7 @@ impl Kind {
     fn refusal(self) -> Option<String> {
         match self {
             Self::Ring => RingEngine::start(&Sizes::smallest(), Vec::new()).err(),
+            Self::TokioUring => TokioUringEngine::start(&Sizes::smallest(), Vec::new()).err(),
             Self::Epoll => EpollEngine::start(&Sizes::smallest(), Vec::new()).err(),
         }
     }
@@ -108,6 +113,7 @@ impl Choice {
         match asked {
             cli::Engine::Auto => Self::first(&Kind::BEST_FIRST, Kind::refusal),
             cli::Engine::Ring => asked_for(Kind::Ring),
+            cli::Engine::TokioUring => asked_for(Kind::TokioUring),
             cli::Engine::Epoll => asked_for(Kind::Epoll),
         }
     }
@@ -143,6 +149,12 @@ impl Sizes {
             ..Limits::default()
         };
         Self { connections_max: 1, settle: Duration::ZERO, limits }
+    }
+
+    /// Of the one buffer of an engine that receives into one.
+    fn receive_bytes(&self) -> u32 {
+        let Limits { receive_buffers, receive_buffer_bytes, .. } = self.limits;
+        receive_buffers.saturating_mul(receive_buffer_bytes).min(RECEIVE_BYTES_MAX)
     }
 }
 
@@ -188,15 +200,52 @@ impl Start for RingEngine {
     }
 }
 
+impl Start for TokioUringEngine {
+    type Target = EventWaker;
+
+    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
+        let limits = &sizes.limits;
+        let options = TokioUringOptions {
+            connections_max: sizes.connections_max,
+            submission_entries: limits.submission_entries,
+            completion_entries: limits.completion_entries,
+            receive_bytes: sizes.receive_bytes(),
+            accepts_armed_max: limits.accepts_armed_max,
+            settle: sizes.settle,
+            linger_bytes_max: limits.linger_bytes_max,
+        };
+        Self::new(&options, listeners).map_err(|error| error.to_string())
+    }
+
+    fn target(&self) -> EventWaker {
+        self.wake_target()
+    }
+
+    fn target_of_guest(event: Arc<OwnedFd>) -> EventWaker {
+        EventWaker::from(event)
+    }
+
+    fn connect(&mut self, member: Member, target: EventWaker) {
+        Self::connect(self, member, target);
+    }
+
+    fn fixed_bytes(&self) -> usize {
+        Self::fixed_bytes(self)
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+}
+
 impl Start for EpollEngine {
     type Target = EventWaker;
 
     fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
         let limits = &sizes.limits;
-        let pool_bytes = limits.receive_buffers.saturating_mul(limits.receive_buffer_bytes);
         let options = EpollOptions {
             connections_max: sizes.connections_max,
-            receive_bytes: pool_bytes.min(RECEIVE_BYTES_MAX),
+            receive_bytes: sizes.receive_bytes(),
             accepts_max: limits.accepts_armed_max,
             settle: sizes.settle,
             linger_bytes_max: limits.linger_bytes_max,
@@ -234,12 +283,12 @@ mod tests {
     fn the_first_that_is_allowed_is_taken_and_says_why_not_the_others() {
         let old = |kind| (kind == Kind::Ring).then(|| "this kernel is too old".to_owned());
         let choice = Choice::first(&Kind::BEST_FIRST, old).unwrap();
-        assert_eq!(choice.kind, Kind::Epoll);
+        assert_eq!(choice.kind, Kind::TokioUring);
         assert_eq!(choice.reason, "better ones are refused; ring: this kernel is too old");
         let best = Choice::first(&Kind::BEST_FIRST, |_| None).unwrap();
         assert_eq!(best.kind, Kind::Ring);
         let none = Choice::first(&Kind::BEST_FIRST, |_| Some("no".to_owned())).unwrap_err();
-        assert_eq!(none, "no engine can run here; ring: no; epoll: no");
+        assert_eq!(none, "no engine can run here; ring: no; tokio-uring: no; epoll: no");
     }
 
     #[test]
@@ -249,7 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn epoll_starts_with_the_smallest_sizes() {
+    fn those_that_this_kernel_allows_start_with_the_smallest_sizes() {
+        assert_eq!(Kind::TokioUring.refusal(), None);
         assert_eq!(Kind::Epoll.refusal(), None);
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use core_affinity::CoreId;
 use engine_epoll::EpollEngine;
 use engine_ring::RingEngine;
+use engine_tokio_uring::TokioUringEngine;
 use hub::{Hub, Letter};
 use mesh::{Endpoint, Member};
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -79,6 +80,7 @@ pub(crate) fn start(
 ) -> Result<Vec<Started>, String> {
     match kind {
         Kind::Ring => start_on::<RingEngine>(plans, guest, ends),
+        Kind::TokioUring => start_on::<TokioUringEngine>(plans, guest, ends),
         Kind::Epoll => start_on::<EpollEngine>(plans, guest, ends),
     }
 }

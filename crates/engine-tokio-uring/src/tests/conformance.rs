@@ -1,7 +1,7 @@
 //! The contract that every engine keeps, on engines of two kinds: of ordinary sizes, and with the
 //! smallest.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
 use mesh::Member;
 use sockets::peer::{self, TcpPeer};
@@ -11,6 +11,8 @@ use worker::{
 };
 
 use crate::{TokioUringEngine, TokioUringOptions};
+
+use super::rig::{options, tiny};
 
 struct Engines {
     engines: Vec<TokioUringEngine>,
@@ -54,32 +56,12 @@ impl Bed for Engines {
     }
 }
 
-/// Sizes that no check comes near to.
-fn ordinary() -> TokioUringOptions {
-    TokioUringOptions {
-        connections_max: 0,
-        submission_entries: 256,
-        completion_entries: 2048,
-        receive_bytes: 16 << 10,
-        accepts_armed_max: 32,
-        settle: Duration::ZERO,
-        linger_bytes_max: 0,
-    }
-}
-
 #[test]
 fn an_engine_keeps_the_contract() {
-    conformance::run_all(&|bed| Engines::new(bed, &ordinary()));
+    conformance::run_all(&|bed| Engines::new(bed, &options()));
 }
 
 #[test]
 fn an_engine_with_the_smallest_sizes_keeps_the_contract() {
-    let smallest = TokioUringOptions {
-        submission_entries: 8,
-        completion_entries: 16,
-        receive_bytes: 64,
-        accepts_armed_max: 1,
-        ..ordinary()
-    };
-    conformance::run_all(&|bed| Engines::new(bed, &smallest));
+    conformance::run_all(&|bed| Engines::new(bed, &tiny()));
 }

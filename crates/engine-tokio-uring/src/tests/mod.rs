@@ -3,4 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod churn;
 mod conformance;
+mod rig;
+mod tasks;

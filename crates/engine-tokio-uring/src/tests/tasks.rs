@@ -1,0 +1,110 @@
+//! What waits in the kernel: while its connection ends, while the engine ends, and thousands at once.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use worker::{Closing, ConnectionId, Engine, Time};
+
+use super::rig::{Event, PATIENCE, Rig, options, tiny};
+
+#[test]
+fn a_slot_is_not_used_again_while_a_read_of_its_connection_waits() {
+    let mut rig = Rig::new(&crate::TokioUringOptions { connections_max: 1, ..tiny() });
+    for round in 0..50 {
+        let (connection, mut client) = rig.client();
+        assert_eq!(connection, ConnectionId { slot: 0, generation: 2 * round });
+        rig.receive(connection);
+        rig.turn();
+        // Who comes next waits for the slot, and has written already.
+        let mut next = TcpStream::connect(rig.address).unwrap();
+        next.write_all(b"of the next").unwrap();
+        let how = [Closing::Finish, Closing::Abort][round as usize % 2];
+        rig.close(connection, how);
+        assert_eq!(rig.events.len(), 0);
+        rig.wait(rig.engine.now() + PATIENCE);
+        assert_eq!(rig.events.pop_front(), Some(Event::Closed(connection)));
+        // What the next one has written is its own.
+        let next_one = rig.until(|event| match event {
+            Event::Accepted(connection, ..) => Some(*connection),
+            _ => None,
+        });
+        rig.receive(next_one);
+        assert_eq!(rig.received(next_one, 11), b"of the next");
+        rig.close(next_one, Closing::Finish);
+        rig.expect(&Event::Closed(next_one));
+        let ended = client.read(&mut [0; 8]);
+        assert!(matches!(ended, Ok(0)) == (how == Closing::Finish), "{ended:?}");
+    }
+    rig.assert_clean();
+}
+
+#[test]
+fn an_engine_ends_with_everything_in_flight() {
+    let mut rig = Rig::new(&options());
+    let mut clients: Vec<(ConnectionId, TcpStream)> = (0..200).map(|_| rig.client()).collect();
+    for (connection, _) in &clients {
+        rig.receive(*connection);
+    }
+    let (stalled, mut stalled_client) = rig.slow_client();
+    rig.offer(&vec![b'x'; 16 << 20].into(), &[stalled.slot]);
+    rig.until(|event| matches!(event, Event::Refused(..)).then_some(()));
+    // Reads, accepts and a watch wait now; two more have a completion that nobody has looked at.
+    rig.turn();
+    for (_, client) in &mut clients[..2] {
+        client.write_all(b"unread").unwrap();
+    }
+    drop(rig);
+    for (_, mut client) in clients {
+        // With something unread it is a reset.
+        assert!(matches!(client.read(&mut [0; 8]), Ok(0) | Err(_)));
+    }
+    let mut taken = Vec::new();
+    let _ = stalled_client.read_to_end(&mut taken);
+    assert!(taken.len() < 16 << 20);
+}
+
+#[test]
+fn a_quiet_wait_never_ends_before_its_deadline() {
+    let mut rig = Rig::new(&options());
+    let (connection, _client) = rig.client();
+    rig.receive(connection);
+    rig.turn();
+    for microseconds in [1, 50, 300, 999, 1001, 2500] {
+        let deadline = rig.engine.now() + Duration::from_micros(microseconds);
+        rig.wait(deadline);
+        assert!(rig.engine.now() >= deadline, "{microseconds}");
+    }
+    assert_eq!(rig.events.len(), 0);
+}
+
+#[test]
+fn more_reads_than_the_queues_hold_wait_and_end() {
+    const CLIENTS: usize = 2000;
+    let few =
+        crate::TokioUringOptions { submission_entries: 8, completion_entries: 16, ..options() };
+    let mut rig = Rig::new(&few);
+    let mut clients: Vec<(ConnectionId, TcpStream)> = (0..CLIENTS).map(|_| rig.client()).collect();
+    for (connection, _) in &clients {
+        rig.receive(*connection);
+    }
+    rig.turn();
+    for round in 0..3_u8 {
+        for (_, client) in &mut clients {
+            client.write_all(&[round; 200]).unwrap();
+        }
+        for (connection, _) in &clients {
+            assert_eq!(rig.received(*connection, 200), [round; 200]);
+        }
+    }
+    for (connection, _) in &clients {
+        rig.close(*connection, Closing::Finish);
+    }
+    for (connection, _) in &clients {
+        rig.expect(&Event::Closed(*connection));
+    }
+    rig.wait(Time(0));
+    rig.assert_clean();
+}
