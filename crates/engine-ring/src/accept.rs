@@ -26,6 +26,7 @@ use worker::{Completion, Engine, ListenerId, Slot, Time};
 
 use crate::{
     buffers::Addresses,
+    descriptors::{Descriptors, File, Places},
     engine::RingEngine,
     queue::Entry,
     slots::Phase,
@@ -71,7 +72,10 @@ struct Listener {
     free_cells: Vec<usize>,
     /// When somebody was accepted last.
     accepted_at: Option<Time>,
-    /// The listener once more, beside the table, for what is asked of it by descriptor.
+    /// As entries name it.
+    file: File,
+    /// The listener, or if that stands in the table another name of it, for what is asked of it by
+    /// descriptor.
     socket: Option<OwnedFd>,
 }
 
@@ -94,8 +98,16 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Of listeners that stand in the table already, with at most so many accepts armed on each.
-    pub(crate) fn new(sockets: Vec<OwnedFd>, armed_max: u32, settle: Duration) -> Self {
+    /// Of listeners that stand in the table already, if there is one, with at most so many accepts
+    /// armed on each.
+    pub(crate) fn new(
+        sockets: Vec<OwnedFd>,
+        places: Places,
+        armed_max: u32,
+        settle: Duration,
+    ) -> Self {
+        // Where it is of no use it is only one descriptor more.
+        let keeps_sockets = places.descriptors == Descriptors::Ordinary || !settle.is_zero();
         let cells = armed_max as usize;
         let count = sockets.len();
         let listener = |(index, socket): (usize, OwnedFd)| Listener {
@@ -103,8 +115,8 @@ impl Acceptor {
             armed: 0,
             free_cells: (index * cells..(index + 1) * cells).rev().collect(),
             accepted_at: None,
-            // Where it is of no use it is only one descriptor more.
-            socket: Some(socket).filter(|_| !settle.is_zero()),
+            file: places.file(places.listener(index), &socket),
+            socket: Some(socket).filter(|_| keeps_sockets),
         };
         Self {
             listeners: sockets.into_iter().enumerate().map(listener).collect(),
@@ -268,8 +280,9 @@ impl RingEngine {
         };
         listener.armed += 1;
         self.acceptor.armed[cell] = Some(slot);
-        let place = self.places.listener(index);
-        let entry = self.acceptor.addresses.accept(place, slot, cell, accept_tag(cell, slot));
+        let file = listener.file;
+        let place = (self.places.descriptors == Descriptors::Direct).then_some(slot);
+        let entry = self.acceptor.addresses.accept(file, place, cell, accept_tag(cell, slot));
         self.push(&entry);
         Some(cell)
     }
@@ -305,7 +318,7 @@ impl RingEngine {
         &mut self,
         now: Time,
         tag: Tag,
-        result: i32,
+        outcome: Result<Option<OwnedFd>, i32>,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
         let cell = tag.mark as usize;
@@ -320,15 +333,19 @@ impl RingEngine {
         let listener = &mut self.acceptor.listeners[index];
         listener.armed -= 1;
         listener.free_cells.push(cell);
-        let empty = matches!(-result, libc::ECANCELED | libc::EAGAIN);
+        let empty = matches!(outcome, Err(libc::ECANCELED | libc::EAGAIN));
         if let Stage::Emptying { more } = &mut listener.stage {
             *more |= !empty;
         }
-        if result < 0 {
-            self.slots.put_back(tag.slot);
-            self.on_accept_failed(now, index, -result);
-        } else {
-            self.on_accepted(now, index, tag.slot, peer, on_completion);
+        match outcome {
+            Ok(socket) => {
+                self.slots.hold(tag.slot, socket);
+                self.on_accepted(now, index, tag.slot, peer, on_completion);
+            }
+            Err(errno) => {
+                self.slots.put_back(tag.slot);
+                self.on_accept_failed(now, index, errno);
+            }
         }
         self.go_on_stopping(index);
     }
@@ -384,10 +401,13 @@ impl RingEngine {
             Stage::Stopping => listener.stage = Stage::Emptying { more: true },
             Stage::Emptying { more: false } => {
                 listener.stage = Stage::Closing;
-                // The table's is the last one, so that the kernel closes it by the CLOSE.
-                listener.socket = None;
                 let tag = Tag::of_engine(Kind::ListenerClose, u32::try_from(index).unwrap_or(0));
-                let entry = Entry::close(self.places.listener(index), tag);
+                // The table's is the last one, so that the kernel closes it by the CLOSE.
+                let socket = listener.socket.take();
+                let entry = match (self.places.descriptors, socket) {
+                    (Descriptors::Ordinary, Some(socket)) => Entry::close_file(socket, tag),
+                    _ => Entry::close_place(self.places.listener(index), tag),
+                };
                 self.push(&entry);
             }
             _ => {}

@@ -14,11 +14,12 @@ use std::{
 
 use io_uring::{
     Submitter, opcode,
-    types::{BufRingEntry, DestinationSlot, Fixed},
+    types::{BufRingEntry, DestinationSlot},
 };
 use worker::Slot;
 
 use crate::{
+    descriptors::File,
     queue::{BUFFER_GROUP, Entry},
     tag::Tag,
 };
@@ -181,18 +182,27 @@ impl Addresses {
         self.count * size_of::<Address>()
     }
 
-    /// An accept from the listener in the place `listener` of the descriptor table into the place
-    /// `slot`, whose peer's address goes to `cell`. Only for a cell whose last accept has completed.
-    pub(crate) fn accept(&mut self, listener: Slot, slot: Slot, cell: usize, tag: Tag) -> Entry {
+    /// An accept from `listener` into this place of the table, if there is one, whose peer's address
+    /// goes to `cell`. Only for a cell whose last accept has completed.
+    pub(crate) fn accept(
+        &mut self,
+        listener: File,
+        place: Option<Slot>,
+        cell: usize,
+        tag: Tag,
+    ) -> Entry {
         let cell = self.cell(cell);
         // SAFETY: the cell is allocated, and the kernel's accept into it has completed.
         unsafe { cell.write(Address { length: SOCKADDR_BYTES, ..Address::default() }) };
         // SAFETY: the field lies within the cell; no reference is made.
         let length = unsafe { &raw mut (*cell.as_ptr()).length };
-        // The kernel refuses SOCK_CLOEXEC here: a direct descriptor is not inherited anyway.
-        let entry = opcode::Accept::new(Fixed(listener), cell.as_ptr().cast(), length)
-            .file_index(DestinationSlot::try_from_slot_target(slot).ok())
-            .build();
+        let accept = opcode::Accept::new(listener.number(), cell.as_ptr().cast(), length);
+        let accept = match place {
+            // With SOCK_CLOEXEC the kernel refuses: what stands in a table is not inherited anyway.
+            Some(place) => accept.file_index(DestinationSlot::try_from_slot_target(place).ok()),
+            None => accept.flags(libc::SOCK_CLOEXEC),
+        };
+        let entry = accept.build().flags(listener.flags());
         // SAFETY: the cells are freed after the queue (the order of the engine's fields) and read
         // or written only while no accept is armed with them (`accept.rs` gives a cell to one
         // accept at a time).

@@ -65,9 +65,9 @@ impl RingEngine {
                 continue;
             };
             state.flags.insert(Flags::SHUTDOWN);
-            let tag = state.tag(Kind::Shutdown, slot);
+            let (file, tag) = (state.file(slot), state.tag(Kind::Shutdown, slot));
             self.shutdowns.in_flight += 1;
-            self.push(&Entry::shutdown(slot, tag));
+            self.push(&Entry::shutdown(file, tag));
         }
     }
 
@@ -117,8 +117,8 @@ impl RingEngine {
         state.phase = Phase::Ending;
         state.flags.remove(Flags::WANTED);
         state.flags.insert(Flags::ABORT);
-        let tag = state.tag(Kind::Abort, slot);
-        self.push(&sends::abort(slot, tag));
+        let (file, tag) = (state.file(slot), state.tag(Kind::Abort, slot));
+        self.push(&sends::abort(file, tag));
     }
 
     /// The connection is reset. If it could not be, it is closed like any other.
@@ -143,10 +143,14 @@ impl RingEngine {
         }
         state.phase = Phase::Closing;
         let tag = state.tag(Kind::Close, slot);
-        self.push(&Entry::close(slot, tag));
+        let entry = match state.socket.take() {
+            Some(socket) => Entry::close_file(socket, tag),
+            None => Entry::close_place(slot, tag),
+        };
+        self.push(&entry);
     }
 
-    /// The place in the table is empty, whatever the result: the slot is free.
+    /// The socket is closed, whatever the result: the slot is free.
     pub(crate) fn on_closed(
         &mut self,
         now: Time,

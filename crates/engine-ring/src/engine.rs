@@ -21,12 +21,13 @@ use crate::{
     accept::Acceptor,
     buffers::ReceiveBuffers,
     close::Shutdowns,
+    descriptors::{Descriptors, Places},
     offer::Decided,
-    queue::{Entry, Queue, Stay},
+    queue::{Entry, Queue, Stay, accepted},
     receive::Receptions,
     self_test::{self, Pair},
     sends::Sends,
-    setup::{self, Places, StartError},
+    setup::{self, StartError},
     slots::Slots,
     tag::{Kind, Tag},
     wake::{WakeTarget, Wakes},
@@ -44,6 +45,8 @@ const BACK_OFFS_MAX: u32 = 5000;
 /// Sizes and bounds of one ring; all are resolved for one worker.
 #[derive(Clone, Debug)]
 pub struct RingOptions {
+    /// How the ring's files are named; [`Descriptors::probe`] says what fits this kernel.
+    pub descriptors: Descriptors,
     /// Places for connections, the surplus included.
     pub connections_max: u32,
     /// Entries of the submission queue, at least 8.
@@ -110,7 +113,7 @@ pub struct RingEngine {
     /// True exactly when somebody has called and the worker has not been told.
     pub(crate) woken: bool,
     pub(crate) counts: EngineCounts,
-    waker: EventWaker,
+    pub(crate) waker: EventWaker,
     /// The ring once more, for those that wake it.
     ring: Arc<OwnedFd>,
     notes: Vec<String>,
@@ -138,6 +141,7 @@ impl RingEngine {
         let waker = EventWaker::new().map_err(failed("making an eventfd"))?;
         let listeners: Vec<OwnedFd> = listeners.into_iter().map(OwnedFd::from).collect();
         let places = Places {
+            descriptors: options.descriptors,
             connections: options.connections_max,
             listeners: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
         };
@@ -145,12 +149,12 @@ impl RingEngine {
         let mut files = setup::raw(&listeners);
         files.push(waker.event().as_raw_fd());
         let sender = pair.as_ref().ok().map(|pair| pair.sender.as_raw_fd());
-        let mut notes = Vec::new();
+        let mut notes = vec![note_on_descriptors(options.descriptors).to_owned()];
         // In this order, so that the queue is gone first where the start fails.
         let (buffers, mut queue) =
             setup::open(options, places, &files, sender, start.extra, &mut notes)?;
         let inline = match pair {
-            Ok(pair) => self_test::sends_are_inline(&mut queue, pair)? && start.inline,
+            Ok(pair) => self_test::sends_are_inline(&mut queue, pair, places)? && start.inline,
             Err(error) => {
                 notes.push(format!("no loopback connection for the self-test: {error}"));
                 false
@@ -159,14 +163,10 @@ impl RingEngine {
         notes.push(note_on_sends(inline).to_owned());
         let ring = queue.duplicate().map_err(failed("duplicating the ring's descriptor"))?;
         let slots = Slots::new(options.connections_max);
-        // The table holds the listeners now, and is where they are closed.
         let armed_max = options.accepts_armed_max.max(1);
-        let acceptor = Acceptor::new(listeners, armed_max, options.settle);
-        let fixed_bytes = queue.bytes()
-            + buffers.bytes()
-            + slots.bytes()
-            + acceptor.bytes()
-            + places.count() as usize * size_of::<usize>();
+        let acceptor = Acceptor::new(listeners, places, armed_max, options.settle);
+        let fixed_bytes =
+            queue.bytes() + buffers.bytes() + slots.bytes() + acceptor.bytes() + places.bytes();
         let mut engine = Self {
             queue,
             buffers,
@@ -337,7 +337,7 @@ impl RingEngine {
         self.deliver_decided(now, on_completion);
         let mut completed = std::mem::take(&mut self.completed);
         for completion in completed.drain(..) {
-            self.handle(now, &completion, on_completion);
+            self.handle(now, completion, on_completion);
         }
         // An enter in between has brought new ones: the room of both is kept in turn.
         if self.completed.is_empty() {
@@ -351,7 +351,7 @@ impl RingEngine {
     fn handle(
         &mut self,
         now: Time,
-        completion: &cqueue::Entry,
+        completion: cqueue::Entry,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
         let result = completion.result();
@@ -360,14 +360,17 @@ impl RingEngine {
             return;
         };
         match tag.kind {
-            Kind::Accept => self.on_accept(now, tag, result, on_completion),
+            Kind::Accept => {
+                let outcome = accepted(completion, self.places.descriptors);
+                self.on_accept(now, tag, outcome, on_completion);
+            }
             Kind::ListenerClose => self.on_listener_closed(now, tag, on_completion),
             Kind::WakePoll => self.on_wake_poll(cqueue::more(completion.flags())),
             Kind::Woken => self.woken = true,
             Kind::Wake => self.on_wake_failed(now, tag, result),
             Kind::Poll => self.on_poll(tag, result),
             Kind::Receive | Kind::Multishot => {
-                self.on_received(now, tag, completion, on_completion);
+                self.on_received(now, tag, &completion, on_completion);
             }
             Kind::WritePoll => self.on_write_poll(now, tag, on_completion),
             Kind::Shutdown => self.on_shutdown(tag, result),
@@ -446,6 +449,35 @@ impl Engine for RingEngine {
 
     fn counts(&self) -> EngineCounts {
         self.counts
+    }
+}
+
+impl Drop for RingEngine {
+    /// Closes who was accepted and not told to anybody. A table ends with its ring, and sockets that
+    /// are known to their slots end with those.
+    fn drop(&mut self) {
+        if self.places.descriptors == Descriptors::Direct {
+            return;
+        }
+        self.queue.cancel_all();
+        for _ in 0..ENTERS_MAX {
+            // Whatever it says, what has completed is taken.
+            let _ = self.queue.enter(Stay::Reap);
+            self.drain();
+            if !self.queue.has_deferred_work() && !self.queue.has_overflowed() {
+                break;
+            }
+        }
+        for completion in self.completed.drain(..) {
+            drop(accepted(completion, Descriptors::Ordinary));
+        }
+    }
+}
+
+fn note_on_descriptors(descriptors: Descriptors) -> &'static str {
+    match descriptors {
+        Descriptors::Direct => "sockets are direct descriptors, in a table of the ring's own",
+        Descriptors::Ordinary => "sockets are ordinary descriptors of the process",
     }
 }
 

@@ -1,16 +1,17 @@
 //! The engine boundary on raw io_uring: one ring per worker, created on the worker's thread and
-//! never shared. Accepts into direct descriptors, waits for idle connections with one-shot polls,
+//! never shared. Accepts into direct descriptors where the kernel lets go of them, waits for idle connections with one-shot polls,
 //! receives into buffers that the kernel picks, and sends so that nothing ever waits in the kernel:
 //! a frame offered to many subscribers costs one entry each and no completion where it was taken
 //! whole. It knows sockets and slots; it does not know what the bytes mean.
 //!
 //! Read in this order: `engine.rs` (the turn), `slots.rs` (the life of a connection), `accept.rs`,
-//! `receive.rs`, `offer.rs`, `close.rs`, `wake.rs`, then `setup.rs`. Unsafe code is in three files:
+//! `receive.rs`, `offer.rs`, `close.rs`, `wake.rs`, then `setup.rs` and `descriptors.rs`. Unsafe code is in three files:
 //! `queue.rs`, `buffers.rs` (memory that the kernel writes) and `sends.rs` (memory that it reads).
 
 mod accept;
 mod buffers;
 mod close;
+mod descriptors;
 mod engine;
 mod offer;
 mod queue;
@@ -25,6 +26,7 @@ mod tests;
 mod wake;
 
 pub use crate::{
+    descriptors::Descriptors,
     engine::{RingEngine, RingOptions},
     setup::StartError,
     wake::WakeTarget,

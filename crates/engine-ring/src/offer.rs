@@ -27,15 +27,14 @@ pub(crate) struct Decided {
 
 impl RingEngine {
     pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
-        if self.slots.open_mut(connection).is_none() {
-            return;
-        }
+        let Some(state) = self.slots.open_mut(connection) else { return };
+        let file = state.file(connection.slot);
         self.make_room_for(connection.slot);
         if self.refuse_behind(connection.slot, true, &bytes) {
             return;
         }
         let mark = self.sends.hold(bytes);
-        let entry = self.sends.send(mark, connection.slot);
+        let entry = self.sends.send(mark, connection.slot, file);
         self.push_send(connection.slot, entry);
     }
 
@@ -43,9 +42,9 @@ impl RingEngine {
         let mut held: Option<(u32, FrameMark)> = None;
         for &slot in targets {
             self.offered += 1;
-            if self.slots.slot_mut(slot).is_none_or(|state| state.phase != Phase::Open) {
-                continue;
-            }
+            let state = self.slots.slot_mut(slot).filter(|state| state.phase == Phase::Open);
+            let Some(state) = state else { continue };
+            let file = state.file(slot);
             self.make_room_for(slot);
             if self.refuse_behind(slot, false, frame) {
                 continue;
@@ -56,7 +55,7 @@ impl RingEngine {
                 _ => self.sends.hold(frame.clone()),
             };
             held = Some((self.batch, mark));
-            let entry = self.sends.offer(mark, slot);
+            let entry = self.sends.offer(mark, slot, file);
             self.push_send(slot, entry);
         }
     }
@@ -157,8 +156,8 @@ impl RingEngine {
             return;
         };
         state.flags.insert(Flags::WRITE_POLL);
-        let tag = state.tag(Kind::WritePoll, slot);
-        self.push(&Entry::poll(slot, libc::POLLOUT, tag));
+        let (file, tag) = (state.file(slot), state.tag(Kind::WritePoll, slot));
+        self.push(&Entry::poll(file, libc::POLLOUT, tag));
     }
 
     /// The poll for writability has ended. A failed socket is writable too: the next send says so.

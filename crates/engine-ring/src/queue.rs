@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
     ptr::NonNull,
     time::Duration,
 };
@@ -17,7 +17,10 @@ use io_uring::{
 };
 use worker::Slot;
 
-use crate::tag::{Kind, Tag};
+use crate::{
+    descriptors::{Descriptors, File},
+    tag::{Kind, Tag},
+};
 
 /// The group of the one provided-buffer ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
@@ -38,32 +41,31 @@ impl Entry {
     }
 
     /// Completes once, when one of `events` is true of the file.
-    pub(crate) fn poll(file: Slot, events: i16, tag: Tag) -> Self {
+    pub(crate) fn poll(file: File, events: i16, tag: Tag) -> Self {
         let events = u32::from(events.cast_unsigned());
-        Self(opcode::PollAdd::new(Fixed(file), events).build().user_data(tag.pack()))
+        Self::of_file(opcode::PollAdd::new(file.number(), events).build(), file, tag)
     }
 
     /// Completes each time that the file becomes readable.
-    pub(crate) fn poll_on_and_on(file: Slot, tag: Tag) -> Self {
+    pub(crate) fn poll_on_and_on(file: File, tag: Tag) -> Self {
         let events = u32::from(libc::POLLIN.cast_unsigned());
-        let entry = opcode::PollAdd::new(Fixed(file), events).multi(true).build();
-        Self(entry.user_data(tag.pack()))
+        let entry = opcode::PollAdd::new(file.number(), events).multi(true).build();
+        Self::of_file(entry, file, tag)
     }
 
     /// Receives once what is there now, into a buffer that the kernel picks.
-    pub(crate) fn receive(slot: Slot, tag: Tag) -> Self {
-        let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), 0)
+    pub(crate) fn receive(file: File, tag: Tag) -> Self {
+        let entry = opcode::Recv::new(file.number(), std::ptr::null_mut(), 0)
             .flags(libc::MSG_DONTWAIT)
             .buf_group(BUFFER_GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        Self(entry.user_data(tag.pack()))
+        Self::of_file(entry, file, tag)
     }
 
     /// Receives again and again, each time into a buffer that the kernel picks.
-    pub(crate) fn receive_on_and_on(slot: Slot, tag: Tag) -> Self {
-        let entry = opcode::RecvMulti::new(Fixed(slot), BUFFER_GROUP).build();
-        Self(entry.user_data(tag.pack()))
+    pub(crate) fn receive_on_and_on(file: File, tag: Tag) -> Self {
+        Self::of_file(opcode::RecvMulti::new(file.number(), BUFFER_GROUP).build(), file, tag)
     }
 
     /// Cancels the entry with the tag `cancelled`. By `user_data`: by file the kernel walks
@@ -75,14 +77,23 @@ impl Entry {
     }
 
     /// Sends FIN, on a kernel worker thread.
-    pub(crate) fn shutdown(slot: Slot, tag: Tag) -> Self {
-        let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build();
-        Self(entry.user_data(tag.pack()))
+    pub(crate) fn shutdown(file: File, tag: Tag) -> Self {
+        Self::of_file(opcode::Shutdown::new(file.number(), libc::SHUT_WR).build(), file, tag)
     }
 
     /// Empties a place of the descriptor table.
-    pub(crate) fn close(file: Slot, tag: Tag) -> Self {
-        Self(opcode::Close::new(Fixed(file)).build().user_data(tag.pack()))
+    pub(crate) fn close_place(place: Slot, tag: Tag) -> Self {
+        Self(opcode::Close::new(Fixed(place)).build().user_data(tag.pack()))
+    }
+
+    /// Closes a file of the process. It is the kernel's from now on, whatever the result.
+    pub(crate) fn close_file(file: OwnedFd, tag: Tag) -> Self {
+        Self(opcode::Close::new(Fd(file.into_raw_fd())).build().user_data(tag.pack()))
+    }
+
+    #[inline]
+    fn of_file(entry: squeue::Entry, file: File, tag: Tag) -> Self {
+        Self(entry.flags(file.flags()).user_data(tag.pack()))
     }
 
     /// Posts a [`Kind::Woken`] to another ring. Completes only when that fails.
@@ -90,6 +101,25 @@ impl Entry {
         let woken = Tag::of_engine(Kind::Woken, 0).pack();
         let entry = opcode::MsgRingData::new(Fd(ring), 0, woken, None).build();
         Self(entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(tag.pack()))
+    }
+}
+
+/// What an accept has brought: `None` where the table has it, or else the errno.
+pub(crate) fn accepted(
+    completion: cqueue::Entry,
+    descriptors: Descriptors,
+) -> Result<Option<OwnedFd>, i32> {
+    let result = completion.result();
+    let is_accept = Tag::unpack(completion.user_data()).is_some_and(|tag| tag.kind == Kind::Accept);
+    match descriptors {
+        _ if result < 0 => Err(-result),
+        Descriptors::Ordinary if is_accept => {
+            // SAFETY: the kernel has opened it for this process and tells its number only here; a
+            // completion is taken from the queue once and given up here. An accept into a table
+            // says 0, and is not asked for its number.
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(result) }))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -150,6 +180,12 @@ impl Queue {
     /// For registrations.
     pub(crate) fn submitter(&self) -> &Submitter<'static> {
         &self.submitter
+    }
+
+    /// Cancels all that is armed. Fails where nothing is.
+    pub(crate) fn cancel_all(&self) {
+        let patience = Timespec::new().sec(1);
+        let _ = self.submitter.register_sync_cancel(Some(patience), CancelBuilder::any().all());
     }
 
     /// Queues an entry; gives it back if there is no room.
@@ -231,10 +267,8 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // What is armed may still read and write the memory that the engine frees next. Fails
-        // where nothing is armed.
-        let patience = Timespec::new().sec(1);
-        let _ = self.submitter.register_sync_cancel(Some(patience), CancelBuilder::any().all());
+        // What is armed may still read and write the memory that the engine frees next.
+        self.cancel_all();
         // Else the thread's table of rings would hold this one, and every connection of it, until
         // the thread ends. Fails where the ring was never registered.
         let _ = self.submitter.unregister_ring_fd();

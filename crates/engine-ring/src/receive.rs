@@ -130,8 +130,8 @@ impl RingEngine {
                 self.arm_receive(slot);
             } else {
                 state.armed = Armed::Poll;
-                let tag = state.tag(Kind::Poll, slot);
-                self.push(&Entry::poll(slot, libc::POLLIN | libc::POLLRDHUP, tag));
+                let (file, tag) = (state.file(slot), state.tag(Kind::Poll, slot));
+                self.push(&Entry::poll(file, libc::POLLIN | libc::POLLRDHUP, tag));
             }
         }
         // Arming lists nothing: the room is kept, and no entry is lost.
@@ -143,8 +143,8 @@ impl RingEngine {
         state.armed = Armed::Receive;
         state.flags.remove(Flags::MORE);
         state.receives_in_row += 1;
-        let tag = state.tag(Kind::Receive, slot);
-        self.push(&Entry::receive(slot, tag));
+        let (file, tag) = (state.file(slot), state.tag(Kind::Receive, slot));
+        self.push(&Entry::receive(file, tag));
     }
 
     fn arm_multishot(&mut self, slot: Slot) {
@@ -154,9 +154,9 @@ impl RingEngine {
             state.flags.insert(Flags::MULTISHOT_LISTED);
             self.receptions.multishots.push(slot);
         }
-        let tag = state.tag(Kind::Multishot, slot);
+        let (file, tag) = (state.file(slot), state.tag(Kind::Multishot, slot));
         self.counts.multishots += 1;
-        self.push(&Entry::receive_on_and_on(slot, tag));
+        self.push(&Entry::receive_on_and_on(file, tag));
     }
 
     /// The poll of an idle connection has ended: receive what is there, or learn the errno.

@@ -6,18 +6,18 @@
 use std::{
     io::{self, Read},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
 };
 
-use bytes::Bytes;
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use worker::Slot;
-
 use crate::{
-    queue::{Queue, Stay},
+    descriptors::{Descriptors, File, Places},
+    queue::{Entry, Queue, Stay},
     sends::Sends,
     setup::{SELF_TEST_PLACE, StartError, explain},
     tag::{Kind, Tag},
 };
+use bytes::Bytes;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
 /// The socket buffers asked for: small, so that they are full soon.
 const SOCKET_BUFFER_BYTES: usize = 4096;
@@ -34,7 +34,7 @@ const WHOLE: &[u8] = b"whole";
 /// A connection of this machine with itself.
 pub(crate) struct Pair {
     /// The end that sends.
-    pub(crate) sender: TcpStream,
+    pub(crate) sender: OwnedFd,
     receiver: TcpStream,
 }
 
@@ -45,32 +45,43 @@ impl Pair {
         let sender = TcpStream::connect(listener.local_addr()?)?;
         set_socket_send_buffer_size(&sender, SOCKET_BUFFER_BYTES)?;
         let (receiver, _) = listener.accept()?;
-        Ok(Self { sender, receiver })
+        Ok(Self { sender: sender.into(), receiver })
+    }
+
+    /// The end that receives, alone.
+    pub(crate) fn into_receiver(self) -> TcpStream {
+        self.receiver
     }
 }
 
 /// Whether a whole send may skip its completion. The pair's sender stands in the table's place for
-/// it, which is empty afterwards.
+/// it, if there is a table, which is empty afterwards.
 ///
 /// # Errors
 /// Sends are not even decided when the enter returns.
-pub(crate) fn sends_are_inline(queue: &mut Queue, pair: Pair) -> Result<bool, StartError> {
-    let slot = SELF_TEST_PLACE;
+pub(crate) fn sends_are_inline(
+    queue: &mut Queue,
+    pair: Pair,
+    places: Places,
+) -> Result<bool, StartError> {
+    let file = places.file(SELF_TEST_PLACE, &pair.sender);
     // The first enter is here: a filter may allow all that came before.
     let failed = |error| explain("the self-test", error);
-    let mut test = Test { queue, slot, pair };
+    let mut test = Test { queue, file, pair };
     let inline = test.run(true).map_err(failed)?;
     if !inline && !test.run(false).map_err(failed)? {
         return Err(StartError::SendsWait);
     }
-    let tag = Tag::of_engine(Kind::Close, slot);
-    test.complete(&crate::queue::Entry::close(slot, tag)).map_err(failed)?;
+    if places.descriptors == Descriptors::Direct {
+        let tag = Tag::of_engine(Kind::Close, SELF_TEST_PLACE);
+        test.complete(&Entry::close_place(SELF_TEST_PLACE, tag)).map_err(failed)?;
+    }
     Ok(inline)
 }
 
 struct Test<'a> {
     queue: &'a mut Queue,
-    slot: Slot,
+    file: File,
     pair: Pair,
 }
 
@@ -113,13 +124,15 @@ impl Test<'_> {
     fn send(&mut self, inline: bool, bytes: Bytes) -> io::Result<Vec<i32>> {
         let mut sends = Sends::new(inline);
         let mark = sends.hold(bytes);
-        let Some(entry) = sends.offer(mark, self.slot) else { return Ok(Vec::new()) };
+        let Some(entry) = sends.offer(mark, SELF_TEST_PLACE, self.file) else {
+            return Ok(Vec::new());
+        };
         let posted = self.complete(&entry);
         sends.settle();
         posted
     }
 
-    fn complete(&mut self, entry: &crate::queue::Entry) -> io::Result<Vec<i32>> {
+    fn complete(&mut self, entry: &Entry) -> io::Result<Vec<i32>> {
         self.queue.push(entry);
         self.queue.enter(Stay::Submit)?;
         let mut posted = Vec::new();

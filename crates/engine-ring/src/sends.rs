@@ -6,13 +6,11 @@
 use std::os::fd::RawFd;
 
 use bytes::Bytes;
-use io_uring::{
-    opcode, squeue,
-    types::{Fd, Fixed},
-};
+use io_uring::{opcode, squeue, types::Fd};
 use worker::Slot;
 
 use crate::{
+    descriptors::File,
     queue::Entry,
     tag::{Kind, MARK_MAX, Tag},
 };
@@ -55,32 +53,33 @@ impl Sends {
 
     /// One target of an offer. A whole send completes only where the kernel is not `inline`.
     #[inline]
-    pub(crate) fn offer(&self, mark: FrameMark, slot: Slot) -> Option<Entry> {
+    pub(crate) fn offer(&self, mark: FrameMark, slot: Slot, file: File) -> Option<Entry> {
         let flags = if self.inline { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
-        self.entry(mark, slot, Kind::Offer, flags)
+        self.entry(mark, Kind::Offer, slot, file, flags)
     }
 
     /// A send that completes, whatever becomes of it.
-    pub(crate) fn send(&self, mark: FrameMark, slot: Slot) -> Option<Entry> {
-        self.entry(mark, slot, Kind::Send, squeue::Flags::empty())
+    pub(crate) fn send(&self, mark: FrameMark, slot: Slot, file: File) -> Option<Entry> {
+        self.entry(mark, Kind::Send, slot, file, squeue::Flags::empty())
     }
 
     #[inline]
     fn entry(
         &self,
         mark: FrameMark,
-        slot: Slot,
         kind: Kind,
+        slot: Slot,
+        file: File,
         flags: squeue::Flags,
     ) -> Option<Entry> {
         let bytes = self.frame(mark.0)?;
         // Without MSG_WAITALL a partial send counts as a success and is skipped in silence.
         let wait_all = if self.inline { libc::MSG_WAITALL } else { 0 };
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(Fixed(slot), bytes.as_ptr(), length)
+        let entry = opcode::Send::new(file.number(), bytes.as_ptr(), length)
             .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | wait_all)
             .build()
-            .flags(flags);
+            .flags(flags | file.flags());
         // SAFETY: the bytes are immutable and held in `frames` until `settle`, which the engine
         // calls when an enter has consumed every entry of the batch (`RingEngine::enter`).
         Some(unsafe { Entry::with_memory(entry, Tag { kind, mark: mark.0, slot }) })
@@ -101,10 +100,10 @@ impl Sends {
 }
 
 /// Resets a connection: RST to the peer, and everything queued for it is freed.
-pub(crate) fn abort(slot: Slot, tag: Tag) -> Entry {
-    let entry = opcode::Connect::new(Fixed(slot), NOWHERE.as_ptr().cast(), 16).build();
+pub(crate) fn abort(file: File, tag: Tag) -> Entry {
+    let entry = opcode::Connect::new(file.number(), NOWHERE.as_ptr().cast(), 16).build();
     // SAFETY: the address is a constant as long as a `sockaddr`.
-    unsafe { Entry::with_memory(entry, tag) }
+    unsafe { Entry::with_memory(entry.flags(file.flags()), tag) }
 }
 
 /// Adds one to a guest's eventfd. Completes only when that fails.

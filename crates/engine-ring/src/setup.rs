@@ -15,11 +15,16 @@ use rustix::{
 };
 use worker::Slot;
 
-use crate::{buffers::ReceiveBuffers, engine::RingOptions, queue::Queue};
+use crate::{
+    buffers::ReceiveBuffers,
+    descriptors::{Descriptors, Places},
+    engine::RingOptions,
+    queue::Queue,
+};
 
-/// The first kernel on which a closed direct descriptor is released while older ones are armed.
-/// Before it one idle connection keeps the sockets of all that were closed after it.
-const KERNEL_MIN: (u32, u32) = (6, 13);
+/// The first kernel with all that a ring cannot do without. What is missing is tried, so this is for
+/// the sentence.
+const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// How long memory of rings that have just ended is waited for: the kernel returns it late.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
@@ -72,9 +77,9 @@ pub enum StartError {
         /// RLIMIT_MEMLOCK in bytes; `None` is no limit.
         limit: Option<u64>,
     },
-    /// The descriptor table is larger than the process may have descriptors.
+    /// A ring is to have more descriptors than the process may.
     DescriptorLimit {
-        /// Places of the table.
+        /// Connections and listeners.
         wanted: u32,
         /// RLIMIT_NOFILE; `None` is no limit.
         limit: Option<u64>,
@@ -124,9 +129,9 @@ impl fmt::Display for StartError {
                 let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
                 write!(
                     formatter,
-                    "a table of {wanted} connections and listeners exceeds what the kernel allows \
-                     a ring (RLIMIT_NOFILE = {limit}): raise it (ulimit -n), or take more workers \
-                     or fewer connections"
+                    "a ring of {wanted} connections and listeners exceeds what the kernel allows \
+                     (RLIMIT_NOFILE = {limit}): raise it (ulimit -n), or take more workers or \
+                     fewer connections"
                 )
             }
             Self::SendsWait => formatter.write_str(
@@ -148,37 +153,11 @@ impl std::error::Error for StartError {
     }
 }
 
-/// What the descriptor table holds beside connections, by place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
-    /// Places for connections, from 0; the listeners stand behind them.
-    pub(crate) connections: u32,
-    /// How many listeners there are; the waker's eventfd stands behind them.
-    pub(crate) listeners: u32,
-}
-
-impl Places {
-    /// Where a listener stands.
-    pub(crate) fn listener(self, listener: usize) -> Slot {
-        self.connections + u32::try_from(listener).unwrap_or(u32::MAX)
-    }
-
-    /// Where the waker's eventfd stands.
-    pub(crate) fn waker(self) -> Slot {
-        self.connections + self.listeners
-    }
-
-    /// How many places there are.
-    pub(crate) fn count(self) -> u32 {
-        self.waker() + 1
-    }
-}
-
 /// Where the sender of the self-test stands, until it is over.
 pub(crate) const SELF_TEST_PLACE: Slot = 0;
 
-/// Opens a ring whose table holds `files` behind the connections, and in front the `sender` of the
-/// self-test. `extra` are operations that a test uses beside the engine's own.
+/// Opens a ring whose table, if it has one, holds `files` behind the connections, and in front the
+/// `sender` of the self-test. `extra` are operations that a test uses beside the engine's own.
 ///
 /// # Errors
 /// One sentence that names cause and cure.
@@ -190,13 +169,9 @@ pub(crate) fn open(
     extra: &[u8],
     notes: &mut Vec<String>,
 ) -> Result<(ReceiveBuffers, Queue), StartError> {
-    let release = release();
-    if version(&release).is_none_or(|version| version < KERNEL_MIN) {
-        let missing = "the release of direct descriptors one by one".to_owned();
-        return Err(StartError::KernelTooOld { release, missing });
-    }
+    let noted = notes.len();
     let (opened, refusals) = with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
-        notes.clear();
+        notes.truncate(noted);
         attempt(options, places, files, sender, extra, notes)
     })?;
     if refusals > 0 {
@@ -236,8 +211,7 @@ fn attempt(
     extra: &[u8],
     notes: &mut Vec<String>,
 ) -> Result<(ReceiveBuffers, Queue), StartError> {
-    let (ring, dropped) = with_fewer_flags(|flags| build(options, flags))
-        .map_err(|error| explain("io_uring_setup", error))?;
+    let (ring, dropped) = set_up(options.submission_entries, options.completion_entries)?;
     notes.extend(dropped.iter().map(|flag| format!("the kernel does not take {flag}")));
     if !ring.params().is_feature_no_iowait() {
         notes.push("the kernel counts an idle worker as one that waits for a disk".to_owned());
@@ -249,7 +223,10 @@ fn attempt(
     if let Err(error) = queue.register_with_thread() {
         notes.push(format!("the ring's descriptor is looked up at every enter ({error})"));
     }
-    register_table(&queue, places, files, sender)?;
+    match places.descriptors {
+        Descriptors::Direct => register_table(&queue, places, files, sender)?,
+        Descriptors::Ordinary => check_limit(places)?,
+    }
     let submitter = queue.submitter();
     buffers
         .register(submitter)
@@ -299,20 +276,51 @@ fn with_fewer_flags<R>(
     build(&[]).map(|ring| (ring, dropped))
 }
 
-fn build(options: &RingOptions, optional: &[SetupFlag]) -> io::Result<IoUring> {
+/// A ring that is not enabled yet, and the flags that it does without.
+fn set_up(submissions: u32, completions: u32) -> Result<(IoUring, Vec<&'static str>), StartError> {
+    with_fewer_flags(|flags| build(submissions, completions, flags)).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => {
+                let missing = "rings that defer their work (IORING_SETUP_DEFER_TASKRUN)".to_owned();
+                StartError::KernelTooOld { release: release(), missing }
+            }
+            _ => explain("io_uring_setup", error),
+        }
+    })
+}
+
+/// Opens a small ring with a table of these files and nothing else.
+///
+/// # Errors
+/// One sentence that names cause and cure.
+pub(crate) fn open_probe(files: &[RawFd]) -> Result<Queue, StartError> {
+    let (entries, places) = (8, u32::try_from(files.len()).unwrap_or(u32::MAX));
+    let ((ring, _), _) =
+        with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || set_up(entries, 2 * entries))?;
+    let queue = Queue::new(ring);
+    let submitter = queue.submitter();
+    submitter
+        .register_files_sparse(places)
+        .and_then(|()| submitter.register_files_update(0, files))
+        .and_then(|_| submitter.register_enable_rings())
+        .map_err(|error| explain("trying direct descriptors", error))?;
+    Ok(queue)
+}
+
+fn build(submissions: u32, completions: u32, optional: &[SetupFlag]) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
         // Fewer than there are to submit would be invalid.
-        .setup_cqsize(options.completion_entries.max(options.submission_entries))
+        .setup_cqsize(completions.max(submissions))
         .setup_r_disabled()
         .dontfork();
     for (_, set) in optional {
         set(&mut builder);
     }
-    builder.build(options.submission_entries)
+    builder.build(submissions)
 }
 
 fn check_operations(ring: &IoUring) -> Result<(), StartError> {
@@ -327,6 +335,15 @@ fn check_operations(ring: &IoUring) -> Result<(), StartError> {
         }
         None => Ok(()),
     }
+}
+
+/// A table is bounded when it is registered; descriptors of the process only when they are opened.
+fn check_limit(places: Places) -> Result<(), StartError> {
+    let limit = getrlimit(Resource::Nofile).current;
+    if limit.is_some_and(|limit| u64::from(places.count()) > limit) {
+        return Err(StartError::DescriptorLimit { wanted: places.count(), limit });
+    }
+    Ok(())
 }
 
 fn register_table(
@@ -401,12 +418,6 @@ fn release() -> String {
     uname().release().to_string_lossy().into_owned()
 }
 
-/// The first two numbers of a release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 /// The raw descriptors of files.
 pub(crate) fn raw(files: &[OwnedFd]) -> Vec<RawFd> {
     files.iter().map(AsRawFd::as_raw_fd).collect()
@@ -477,21 +488,12 @@ mod tests {
     }
 
     #[test]
-    fn releases_are_read() {
-        assert_eq!(version("6.18.44-fc-v595"), Some((6, 18)));
-        assert_eq!(version("6.13-rc1"), Some((6, 13)));
-        assert_eq!(version("5.15.0-105-generic"), Some((5, 15)));
-        assert_eq!(version("unknown"), None);
-        assert!((6, 9) < KERNEL_MIN, "numbers, not letters, are compared");
-    }
-
-    #[test]
     fn an_old_kernel_is_named_with_what_it_lacks() {
         let missing = "the operation MSG_RING".to_owned();
         let error = StartError::KernelTooOld { release: "5.15.0".to_owned(), missing };
         assert_eq!(
             error.to_string(),
-            "the ring engine needs Linux 6.13 or later and this is 5.15.0, which lacks the \
+            "the ring engine needs Linux 6.1 or later and this is 5.15.0, which lacks the \
              operation MSG_RING: choose another engine or a newer kernel"
         );
     }

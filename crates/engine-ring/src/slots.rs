@@ -16,11 +16,16 @@
 //! submitted only when nothing of the connection is in flight: as long as something is armed, the
 //! kernel keeps the socket open behind it.
 
+use std::os::fd::OwnedFd;
+
 use bitflags::bitflags;
 use sockets::FreeSlots;
 use worker::{ConnectionId, Slot, Time};
 
-use crate::tag::{Kind, Tag};
+use crate::{
+    descriptors::File,
+    tag::{Kind, Tag},
+};
 
 /// Where a slot is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +102,8 @@ bitflags! {
 pub(crate) struct SlotState {
     /// How many connections have had this slot.
     pub(crate) generation: u32,
+    /// Its socket, unless that stands in the ring's table in the place of the slot.
+    pub(crate) socket: Option<OwnedFd>,
     /// The batch that last sent to it.
     pub(crate) batch: u32,
     /// Bytes thrown away while lingering.
@@ -122,6 +129,12 @@ impl SlotState {
     pub(crate) fn in_flight(&self) -> bool {
         self.armed != Armed::Nothing
             || self.flags.intersects(Flags::WRITE_POLL | Flags::SHUTDOWN | Flags::ABORT)
+    }
+
+    /// Its socket, as entries name it.
+    #[inline]
+    pub(crate) fn file(&self, slot: Slot) -> File {
+        self.socket.as_ref().map_or(File::direct(slot), File::ordinary)
     }
 
     /// The tag of an entry for this connection.
@@ -192,6 +205,11 @@ impl Slots {
         }
         self.states[slot as usize].phase = Phase::Accepting;
         Some(slot)
+    }
+
+    /// Gives a slot the socket that was accepted for it, unless that stands in its place.
+    pub(crate) fn hold(&mut self, slot: Slot, socket: Option<OwnedFd>) {
+        self.states[slot as usize].socket = socket;
     }
 
     /// Puts a slot back whose accept took nothing.
@@ -267,7 +285,7 @@ mod tests {
 
     /// A million of them must fit a small machine.
     #[test]
-    fn a_slot_takes_thirty_two_bytes() {
-        assert!(size_of::<SlotState>() <= 20, "{} bytes", size_of::<SlotState>());
+    fn a_slot_takes_twenty_four_bytes() {
+        assert!(size_of::<SlotState>() <= 24, "{} bytes", size_of::<SlotState>());
     }
 }

@@ -137,7 +137,8 @@ impl RingEngine {
     /// Arms the poll of the waker's eventfd.
     pub(crate) fn poll_wakes(&mut self) {
         let tag = Tag::of_engine(Kind::WakePoll, 0);
-        let entry = Entry::poll_on_and_on(self.places.waker(), tag);
+        let file = self.places.file(self.places.waker(), self.waker.event());
+        let entry = Entry::poll_on_and_on(file, tag);
         self.push(&entry);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use engine_ring::Descriptors as Sockets;
 use worker::Limits;
 
 /// Descriptors of a worker that are not for connections within the share: they answer 503, and hold
@@ -70,6 +71,14 @@ pub(crate) enum Descriptors {
 }
 
 impl Descriptors {
+    /// What RLIMIT_NOFILE means to sockets of this kind.
+    pub(crate) fn of(sockets: Sockets, limit: u64) -> Self {
+        match sockets {
+            Sockets::Direct => Self::OfWorker(limit),
+            Sockets::Ordinary => Self::OfProcess(limit),
+        }
+    }
+
     /// RLIMIT_NOFILE.
     pub(crate) fn limit(self) -> u64 {
         let (Self::OfWorker(limit) | Self::OfProcess(limit)) = self;

@@ -123,6 +123,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections_max: Option<u32>,
 
+    /// Sockets of connections: direct ones stand in a table of each worker's ring, ordinary ones
+    /// count against the process's limit and are seen by ss -p and lsof; auto: direct where the
+    /// kernel lets go of them.
+    #[arg(long, value_name = "KIND", value_enum, default_value = "auto")]
+    pub(crate) descriptors: SocketDescriptors,
+
     /// auto takes the first that this kernel allows.
     #[arg(long, default_value = "auto", value_enum)]
     pub(crate) engine: Engine,
@@ -265,6 +271,17 @@ pub(crate) enum Toggle {
     On,
     Off,
     Auto,
+}
+
+/// What the sockets of connections are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SocketDescriptors {
+    /// Direct where the kernel lets go of them.
+    Auto,
+    /// In a table of each worker's ring.
+    Direct,
+    /// Descriptors of the process.
+    Ordinary,
 }
 
 /// The engines of this build.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use engine_ring::Descriptors as Sockets;
 use hub::{Access, Letter, OriginRule};
 use mesh::Endpoint;
 use worker::{AddressLimits, Addresses, Limits, Proxies};
@@ -28,6 +29,8 @@ pub(crate) struct Machine {
     pub(crate) cpus: Cpus,
     /// What RLIMIT_NOFILE means to the engine.
     pub(crate) descriptors: Descriptors,
+    /// What the sockets of connections are.
+    pub(crate) sockets: Decision<Sockets>,
     /// Whether the kernel moves who waits at a closed listener to another of its address
     /// (`net.ipv4.tcp_migrate_req`).
     pub(crate) migrates_requests: bool,
@@ -48,6 +51,8 @@ pub(crate) struct Decisions {
     pub(crate) pin: Decision<bool>,
     /// What RLIMIT_NOFILE means to the engine.
     pub(crate) descriptors: Descriptors,
+    /// What the sockets of connections are.
+    pub(crate) sockets: Decision<Sockets>,
     pub(crate) capacity: Capacity,
     /// Whether clients may publish.
     pub(crate) client_publish: Decision<bool>,
@@ -99,6 +104,7 @@ impl Decisions {
         Ok(Self {
             pin: pin(serve.pin, &machine.cpus),
             descriptors: machine.descriptors,
+            sockets: machine.sockets,
             capacity,
             client_publish: client_publish(serve.client_publish, is_local),
             origins: origins(origin_rule, is_local),
@@ -141,6 +147,7 @@ impl Decisions {
         Sizes {
             connections_max: self.capacity.connections_max_of_worker
                 + self.capacity.surplus_of_worker,
+            sockets: self.sockets.value,
             settle: self.settle.value,
             limits: limits.clone(),
         }
@@ -284,8 +291,12 @@ mod tests {
 
     fn decide(flags: &[&str], addresses: &[&str]) -> Decisions {
         let cpus = Cpus { allowed: vec![0, 1, 2, 3], is_subset: false, quota: None };
-        let machine =
-            Machine { cpus, descriptors: Descriptors::OfWorker(20_000), migrates_requests: false };
+        let machine = Machine {
+            cpus,
+            descriptors: Descriptors::OfWorker(20_000),
+            sockets: Decision { value: Sockets::Direct, reason: "a test" },
+            migrates_requests: false,
+        };
         let addresses: Vec<SocketAddr> =
             addresses.iter().map(|address| address.parse().unwrap()).collect();
         Decisions::new(&configuration(flags), &machine, &addresses).unwrap()

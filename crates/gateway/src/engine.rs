@@ -5,13 +5,13 @@
 use std::{fmt, net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use engine_epoll::{EpollEngine, EpollOptions};
-use engine_ring::{RingEngine, RingOptions, WakeTarget};
+use engine_ring::{Descriptors as Sockets, RingEngine, RingOptions, WakeTarget};
 use engine_tokio_uring::{TokioUringEngine, TokioUringOptions};
 use mesh::Member;
 use sockets::EventWaker;
 use worker::{Engine, Limits};
 
-use crate::{capacity::Descriptors, cli};
+use crate::{cli, decide::Decision};
 
 /// What one connection can bring in a turn on an engine that receives into one buffer, at most.
 const RECEIVE_BYTES_MAX: u32 = 16 << 10;
@@ -39,6 +39,8 @@ pub(crate) struct Choice {
 pub(crate) struct Sizes {
     /// Places for connections, the surplus included.
     pub(crate) connections_max: u32,
+    /// What their sockets are.
+    pub(crate) sockets: Sockets,
     /// How long a listener settles before it is closed.
     pub(crate) settle: Duration,
     /// The worker's.
@@ -85,11 +87,31 @@ impl Kind {
         }
     }
 
-    /// What RLIMIT_NOFILE means to it.
-    pub(crate) fn descriptors(self, limit: u64) -> Descriptors {
-        match self {
-            Self::Ring => Descriptors::OfWorker(limit),
-            Self::TokioUring | Self::Epoll => Descriptors::OfProcess(limit),
+    /// What the sockets of connections are, and why.
+    ///
+    /// # Errors
+    /// One sentence: a ring cannot be had to find out.
+    pub(crate) fn sockets(
+        self,
+        asked: cli::SocketDescriptors,
+    ) -> Result<Decision<Sockets>, String> {
+        let decide = |value, reason| Ok(Decision { value, reason });
+        match (self, asked) {
+            (Self::TokioUring | Self::Epoll, _) => {
+                decide(Sockets::Ordinary, "this engine has no others")
+            }
+            (Self::Ring, cli::SocketDescriptors::Direct) => decide(Sockets::Direct, "asked for"),
+            (Self::Ring, cli::SocketDescriptors::Ordinary) => {
+                decide(Sockets::Ordinary, "asked for")
+            }
+            (Self::Ring, cli::SocketDescriptors::Auto) => {
+                match Sockets::probe().map_err(|error| error.to_string())? {
+                    found @ Sockets::Direct => decide(found, "this kernel lets go of direct ones"),
+                    found @ Sockets::Ordinary => {
+                        decide(found, "this kernel keeps direct ones while an older one is polled")
+                    }
+                }
+            }
         }
     }
 
@@ -148,7 +170,9 @@ impl Sizes {
             receive_buffer_bytes: 64,
             ..Limits::default()
         };
-        Self { connections_max: 1, settle: Duration::ZERO, limits }
+        // Ordinary ones are had wherever rings are.
+        let sockets = Sockets::Ordinary;
+        Self { connections_max: 1, sockets, settle: Duration::ZERO, limits }
     }
 
     /// Of the one buffer of an engine that receives into one.
@@ -164,6 +188,7 @@ impl Start for RingEngine {
     fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
         let limits = &sizes.limits;
         let options = RingOptions {
+            descriptors: sizes.sockets,
             connections_max: sizes.connections_max,
             submission_entries: limits.submission_entries,
             completion_entries: limits.completion_entries,
@@ -295,6 +320,16 @@ mod tests {
     fn what_is_asked_for_is_not_tried() {
         let choice = Choice::new(cli::Engine::Epoll).unwrap();
         assert_eq!((choice.kind, choice.reason.as_str()), (Kind::Epoll, "asked for"));
+    }
+
+    #[test]
+    fn sockets_are_what_was_asked_for_where_there_is_a_choice() {
+        let kind = |engine: Kind, asked| engine.sockets(asked).map(|decision| decision.value);
+        assert_eq!(kind(Kind::Ring, cli::SocketDescriptors::Direct), Ok(Sockets::Direct));
+        assert_eq!(kind(Kind::Ring, cli::SocketDescriptors::Ordinary), Ok(Sockets::Ordinary));
+        for engine in [Kind::TokioUring, Kind::Epoll] {
+            assert_eq!(kind(engine, cli::SocketDescriptors::Direct), Ok(Sockets::Ordinary));
+        }
     }
 
     #[test]

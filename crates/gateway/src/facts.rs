@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) engine: &'static str,
     /// Why this engine, in a few words.
     pub(crate) engine_reason: String,
+    /// What the sockets of connections are.
+    pub(crate) descriptors: String,
     /// When the process began to serve.
     pub(crate) started_at: Instant,
     /// The data plane's listeners, with the ports that they were given.

@@ -20,12 +20,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     address::HostPort,
+    capacity::Descriptors,
     cli::ServeArgs,
     config::Configuration,
     control::{self, Exit, Journal},
     cores::Cpus,
-    decide::{Decisions, Machine},
-    engine::{Choice, Kind},
+    decide::{Decision, Decisions, Machine},
+    engine::Choice,
     facts::{Facts, WorkerFacts},
     listener::{DataPlane, ListenerOptions, bind_alone},
     log::Log,
@@ -66,7 +67,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let verifier = token_files.as_ref().map(TokenFiles::read).transpose();
     let verifier = verifier.map_err(Failure::Usage)?;
     let engine = Choice::new(serve.engine).map_err(Failure::Runtime)?;
-    let machine = look(engine.kind)?;
+    let sockets = engine.kind.sockets(serve.descriptors).map_err(Failure::Runtime)?;
+    let machine = look(sockets)?;
     let decisions = Decisions::new(configuration, &machine, &addresses)?;
     let sockets = Sockets::bind(configuration, &decisions, &addresses, admin)?;
 
@@ -173,7 +175,7 @@ fn access(serve: &ServeArgs, admin: Option<SocketAddr>) -> Result<control::Acces
 }
 
 /// Raises the soft limit of descriptors to the hard one, and looks at the CPUs.
-pub(crate) fn look(engine: Kind) -> Result<Machine, Failure> {
+pub(crate) fn look(sockets: Decision<engine_ring::Descriptors>) -> Result<Machine, Failure> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Lowering nothing and raising no hard limit, this is always allowed; if it were not, the
@@ -182,8 +184,8 @@ pub(crate) fn look(engine: Kind) -> Result<Machine, Failure> {
     let cpus = Cpus::of_this_process()
         .map_err(|error| Failure::Runtime(format!("cannot read the affinity mask: {error}")))?;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let descriptors = engine.descriptors(limit);
-    Ok(Machine { cpus, descriptors, migrates_requests: migrates_requests() })
+    let descriptors = Descriptors::of(sockets.value, limit);
+    Ok(Machine { cpus, descriptors, sockets, migrates_requests: migrates_requests() })
 }
 
 /// `net.ipv4.tcp_migrate_req`, which stands for IPv6 too; false where it cannot be read.
@@ -249,6 +251,7 @@ fn facts(
         kernel: uname().release().to_string_lossy().into_owned(),
         engine: engine.kind.name(),
         engine_reason: engine.reason,
+        descriptors: decisions.sockets.value.to_string(),
         started_at,
         data_addresses,
         workers: workers.collect(),
@@ -272,6 +275,9 @@ fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
             told.push(note);
         }
     }
+    let sockets = decisions.sockets;
+    let fields = [("kind", text(sockets.value)), ("reason", sockets.reason.into())];
+    log.info("descriptors", &fields);
     let cores: Vec<String> = decisions.layout.cores.iter().map(ToString::to_string).collect();
     let pin = decisions.pin;
     let fields = [

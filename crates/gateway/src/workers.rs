@@ -238,7 +238,7 @@ mod tests {
         capacity::Descriptors,
         config::{self, Request},
         cores::Cpus,
-        decide::{Decisions, Machine},
+        decide::{Decision, Decisions, Machine},
     };
 
     /// Two workers without listeners, and the guest of their mesh.
@@ -250,7 +250,8 @@ mod tests {
         };
         let cpus = Cpus::of_this_process().unwrap();
         let descriptors = Descriptors::OfWorker(1000);
-        let machine = Machine { cpus, descriptors, migrates_requests: false };
+        let sockets = Decision { value: engine_ring::Descriptors::Direct, reason: "a test" };
+        let machine = Machine { cpus, descriptors, sockets, migrates_requests: false };
         let decisions = Decisions::new(&configuration, &machine, &[]).unwrap();
         let mut endpoints = mesh::join(3, |_, _| 8);
         let guest = endpoints.pop().unwrap();

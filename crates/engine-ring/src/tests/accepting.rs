@@ -61,6 +61,14 @@ fn install(rig: &mut Rig, slot: Slot) -> Socket {
     unsafe { OwnedFd::from_raw_fd(descriptor) }.into()
 }
 
+/// The socket of a connection, once more.
+fn accepted(rig: &mut Rig, slot: Slot) -> Socket {
+    match &rig.engine.slots.slot_mut(slot).unwrap().socket {
+        Some(socket) => socket.try_clone().unwrap().into(),
+        None => install(rig, slot),
+    }
+}
+
 #[test]
 fn accepted_connections_inherit_the_options_of_the_listener() {
     let listener = listener(loopback());
@@ -72,7 +80,7 @@ fn accepted_connections_inherit_the_options_of_the_listener() {
     let mut rig = Rig::with(&options(), listener, Start { inline: true, extra });
     let (connection, _client) = rig.client();
     rig.turn();
-    let accepted = install(&mut rig, connection.slot);
+    let accepted = accepted(&mut rig, connection.slot);
     assert!(accepted.tcp_nodelay().unwrap());
     assert_eq!(accepted.tcp_notsent_lowat().unwrap(), 16 * 1024);
     assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
@@ -317,7 +325,8 @@ fn accepting_rests_when_the_kernel_has_no_descriptor() {
     let now = rig.engine.now();
     rig.engine.arm_accepts(now);
     let tag = Tag { kind: Kind::Accept, mark: 0, slot: 0 };
-    rig.engine.on_accept(now, tag, -libc::ENFILE, &mut |_, completion| panic!("{completion:?}"));
+    rig.engine
+        .on_accept(now, tag, Err(libc::ENFILE), &mut |_, completion| panic!("{completion:?}"));
     assert_eq!(rig.engine.counts().accepts_failed, 1);
     assert_eq!(rig.engine.slots.free_count(), 4096);
     rig.engine.arm_accepts(now + Duration::from_millis(99));

@@ -1,5 +1,6 @@
 //! The contract that every engine keeps, on rings of three kinds: as they are, with sends that
-//! complete one by one, and with the smallest queues.
+//! complete one by one, and with the smallest queues; each with direct descriptors where this kernel
+//! lets go of them, and with ordinary ones.
 
 use std::{io, net::SocketAddr};
 
@@ -12,7 +13,7 @@ use worker::{
 
 use crate::{RingEngine, RingOptions, engine::Start};
 
-use super::rig::{listener, loopback, options, tiny};
+use super::rig::{all_descriptors, listener, loopback, options, tiny};
 
 struct Rings {
     engines: Vec<RingEngine>,
@@ -57,17 +58,24 @@ impl Bed for Rings {
     }
 }
 
+fn keeps_the_contract(options: &RingOptions, inline: bool) {
+    for descriptors in all_descriptors() {
+        let options = RingOptions { descriptors, ..options.clone() };
+        conformance::run_all(&|bed| Rings::new(bed, &options, inline));
+    }
+}
+
 #[test]
 fn a_ring_keeps_the_contract() {
-    conformance::run_all(&|bed| Rings::new(bed, &options(), true));
+    keeps_the_contract(&options(), true);
 }
 
 #[test]
 fn a_ring_whose_sends_complete_one_by_one_keeps_the_contract() {
-    conformance::run_all(&|bed| Rings::new(bed, &options(), false));
+    keeps_the_contract(&options(), false);
 }
 
 #[test]
 fn a_ring_with_the_smallest_queues_keeps_the_contract() {
-    conformance::run_all(&|bed| Rings::new(bed, &tiny(), true));
+    keeps_the_contract(&tiny(), true);
 }

@@ -5,6 +5,7 @@ mod accepting;
 mod churn;
 mod closing;
 mod conformance;
+mod descriptors;
 mod receiving;
 mod rig;
 mod sending;

@@ -12,14 +12,31 @@ use worker::{Closing, ConnectionId, Engine, Failure, ListenerId, Operation, Slot
 
 pub(super) use worker::conformance::Event;
 
-use crate::{RingEngine, RingOptions, engine::Start};
+use crate::{Descriptors, RingEngine, RingOptions, engine::Start};
 
 /// Nothing on this machine takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Those that fit this kernel; `RINGWAY_DESCRIPTORS=ordinary` takes the others where both do.
+fn descriptors() -> Descriptors {
+    match std::env::var("RINGWAY_DESCRIPTORS").as_deref() {
+        Ok("ordinary") => Descriptors::Ordinary,
+        Ok("direct") => Descriptors::Direct,
+        _ => Descriptors::probe().unwrap(),
+    }
+}
+
+/// What this kernel has: direct descriptors too, where it lets go of them.
+pub(super) fn all_descriptors() -> Vec<Descriptors> {
+    let mut all = vec![Descriptors::Ordinary];
+    all.extend(Some(Descriptors::probe().unwrap()).filter(|it| *it == Descriptors::Direct));
+    all
+}
+
 /// Sizes that no test comes near to.
 pub(super) fn options() -> RingOptions {
     RingOptions {
+        descriptors: descriptors(),
         connections_max: 4096,
         submission_entries: 256,
         completion_entries: 2048,

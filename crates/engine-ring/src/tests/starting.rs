@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::{RingEngine, RingOptions, StartError, engine::Start};
+use crate::{Descriptors, RingEngine, RingOptions, StartError, engine::Start};
 
 use super::rig::{Rig, listener, loopback, options};
 
@@ -28,10 +28,14 @@ fn filter(call: libc::c_long, errno: i32) {
     assert_eq!(done, 0);
 }
 
-fn refusal(call: libc::c_long, errno: i32) -> StartError {
+fn refusal(
+    call: libc::c_long,
+    errno: i32,
+    start: impl FnOnce() -> Result<(), StartError> + Send + 'static,
+) -> StartError {
     thread::spawn(move || {
         filter(call, errno);
-        RingEngine::new(&options(), Vec::new()).map(drop).unwrap_err()
+        start().unwrap_err()
     })
     .join()
     .unwrap()
@@ -41,20 +45,26 @@ fn refusal(call: libc::c_long, errno: i32) -> StartError {
 fn a_seccomp_filter_is_named() {
     for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register, libc::SYS_io_uring_enter] {
         for errno in [libc::EPERM, libc::ENOSYS] {
-            let refusal = refusal(call, errno);
-            assert!(matches!(refusal, StartError::Filtered { .. }), "{call}: {refusal:?}");
-            let sentence = refusal.to_string();
-            assert!(sentence.contains("seccomp filter") && sentence.contains("io_uring_setup"));
+            let options = options();
+            let start = move || RingEngine::new(&options, Vec::new()).map(drop);
+            let probe = || Descriptors::probe().map(drop);
+            for refusal in [refusal(call, errno, start), refusal(call, errno, probe)] {
+                assert!(matches!(refusal, StartError::Filtered { .. }), "{call}: {refusal:?}");
+                let sentence = refusal.to_string();
+                assert!(sentence.contains("seccomp filter") && sentence.contains("io_uring_setup"));
+            }
         }
     }
 }
 
 #[test]
-fn a_table_beyond_the_descriptor_limit_is_named() {
-    let options = RingOptions { connections_max: 1 << 30, ..options() };
-    let refusal = RingEngine::new(&options, Vec::new()).map(drop).unwrap_err();
-    assert!(matches!(refusal, StartError::DescriptorLimit { .. }), "{refusal:?}");
-    assert!(refusal.to_string().contains("1073741825 connections and listeners"), "{refusal}");
+fn a_ring_beyond_the_descriptor_limit_is_named() {
+    for descriptors in [Descriptors::Direct, Descriptors::Ordinary] {
+        let options = RingOptions { descriptors, connections_max: 1 << 30, ..options() };
+        let refusal = RingEngine::new(&options, Vec::new()).map(drop).unwrap_err();
+        assert!(matches!(refusal, StartError::DescriptorLimit { .. }), "{refusal:?}");
+        assert!(refusal.to_string().contains("1073741825 connections and listeners"), "{refusal}");
+    }
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub(super) fn facts(workers: u16) -> Arc<Facts> {
         kernel: "6.18.0".into(),
         engine: "ring",
         engine_reason: "chosen".into(),
+        descriptors: "direct".into(),
         started_at: Instant::now(),
         data_addresses: Vec::new(),
         connections_max: 100 * workers.len() as u64,

@@ -8,11 +8,13 @@ mod root;
 mod start;
 mod wanted;
 
+use engine_ring::Descriptors as Sockets;
+
 use crate::{
     capacity::Capacity,
     cli::{Engine, WORKERS_MAX},
     config::Configuration,
-    decide::Decisions,
+    decide::{Decision, Decisions},
     engine::Choice,
     serve::{self, Failure},
 };
@@ -45,7 +47,10 @@ pub(crate) fn diagnose(request: Request) -> Result<Report, Failure> {
         configuration.serve.engine = Engine::Ring;
     }
     let engine = Choice::new(configuration.serve.engine).map_err(Failure::Runtime)?;
-    let machine = serve::look(engine.kind)?;
+    let sockets = engine.kind.sockets(configuration.serve.descriptors);
+    // Where no ring can be had, the start of the workers says why.
+    let direct = Decision { value: Sockets::Direct, reason: "a ring would have them" };
+    let machine = serve::look(sockets.unwrap_or(direct))?;
     let cores = machine.cpus.choose(configuration.serve.cores.as_ref()).map_err(Failure::Usage)?;
     let listeners = u16::try_from(configuration.serve.listen.len()).unwrap_or(u16::MAX);
     // A worker that is asked for as many connections as its descriptors allow.
