@@ -117,6 +117,8 @@ pub struct SimEngine {
     has_told: bool,
     accepted: u64,
     closed: u64,
+    sends: u64,
+    sends_decided: u64,
     counts: EngineCounts,
     breaches: Vec<String>,
 }
@@ -159,6 +161,8 @@ impl SimEngine {
             has_told: false,
             accepted: 0,
             closed: 0,
+            sends: 0,
+            sends_decided: 0,
             counts: EngineCounts::default(),
             breaches: Vec::new(),
         }
@@ -192,6 +196,12 @@ impl SimEngine {
     #[must_use]
     pub fn accepted_and_closed(&self) -> (u64, u64) {
         (self.accepted, self.closed)
+    }
+
+    /// Sends that were submitted, one for each target of an offer, and those of them of which the
+    /// worker was told what became, or no longer needs to be.
+    pub(crate) fn sends_and_decided(&self) -> (u64, u64) {
+        (self.sends, self.sends_decided)
     }
 
     /// What became of all messages.
@@ -400,7 +410,9 @@ impl SimEngine {
 
     /// After a close nothing is told of what became of earlier sends.
     fn forget_decided(&mut self, id: ConnectionId) {
-        self.decided.retain(|decided| decided.connection() != Some(id));
+        for forgotten in self.decided.extract_if(.., |decided| decided.connection() == Some(id)) {
+            self.sends_decided += u64::from(matches!(forgotten, Outcome::Sent(..)));
+        }
         for (_, messages) in self.untold.extract_if(.., |(of, _)| *of == id) {
             self.messages.unknown += messages;
         }
@@ -466,6 +478,11 @@ impl Engine for SimEngine {
                 }
             }
         }
+        self.sends += match &operation {
+            Operation::Send { .. } => 1,
+            Operation::Offer { targets, .. } => targets.len() as u64,
+            _ => 0,
+        };
         self.submitted.push(match operation {
             Operation::Accept { listener } => Submitted::Accept(listener),
             Operation::StopAccepting { listener } => Submitted::StopAccepting(listener),

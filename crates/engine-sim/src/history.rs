@@ -20,7 +20,7 @@ use crate::{
     history::{crowd::Crowd, place::Place, verdict::Verdict},
     ledger::Ledger,
     network::Network,
-    reached::Reached,
+    reached::{MANY_OPEN, Reached},
     scenario::Scenario,
     world::World,
 };
@@ -34,6 +34,9 @@ const REST: Duration = Duration::from_secs(100);
 /// How much earlier than the drain somebody comes who has not heard of it.
 const LATECOMERS_FIRST: Duration = Duration::from_millis(100);
 
+/// So many connections that are open at once are many.
+const MANY: usize = 1_000;
+
 /// How likely a worker acts where a visitor could: there are few of them, and many visitors.
 const WORKER_FIRST: f64 = 0.3;
 
@@ -46,6 +49,8 @@ pub struct Summary {
     pub turns: u64,
     /// Connections that became open.
     pub opened: u64,
+    /// The most that were open at once, as visitors know it.
+    pub open_max: usize,
     /// Messages that were published.
     pub published: usize,
     /// Messages that were offered or queued.
@@ -132,8 +137,16 @@ impl History {
         let places = endpoints.into_iter();
         let places = places.map(|it| Place::new(it, &network, &scenario, &addresses)).collect();
         let ledger = Ledger::new(scenario.slow_consumer, scenario.publish_rate_max);
-        let mut world =
-            World { scenario, network, chance, ledger, visits: Vec::new(), visits_begun: 0 };
+        let mut world = World {
+            scenario,
+            network,
+            chance,
+            ledger,
+            visits: Vec::new(),
+            visits_begun: 0,
+            open: 0,
+            open_max: 0,
+        };
         let guest = Guest::new(guest, &mut world);
         let crowd = Crowd::new(&mut world);
         let verdict = Verdict::default();
@@ -209,10 +222,14 @@ impl History {
         self.check_messages()?;
         let mut reached = self.world.network.reached();
         reached.merge(&self.guest.reached);
+        if self.world.open_max >= MANY {
+            reached.count(MANY_OPEN);
+        }
         Ok(Summary {
             lasted: self.now().since(begin),
             turns: self.turns,
             opened: self.guest.opened,
+            open_max: self.world.open_max,
             published: self.world.ledger.publications(),
             delivered: self.guest.delivered.iter().sum(),
             reached,

@@ -39,8 +39,11 @@ pub(crate) const STATUS_503: &str = "503";
 /// A client that did not answer a Close frame was cut.
 pub(crate) const CLOSE_TIMER: &str = "timer: close";
 
+/// A thousand connections were open at once: once a history.
+pub(crate) const MANY_OPEN: &str = "1,000 open at once";
+
 /// The rows that no report counts.
-const ROWS: [&str; 16] = [
+const ROWS: [&str; 17] = [
     MOVED_WORKER,
     SHORT_SEND,
     EAGAIN,
@@ -57,6 +60,7 @@ const ROWS: [&str; 16] = [
     PAUSED_PUBLISHER,
     STATUS_503,
     CLOSE_TIMER,
+    MANY_OPEN,
 ];
 
 /// The other timers, each of which has a reason of its own.

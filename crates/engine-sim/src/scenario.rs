@@ -1,5 +1,5 @@
 //! What a seed makes of a history before it begins: how large it is, which bounds, which network,
-//! and who comes to visit. Nine in ten are small and quick; one in ten has a thousand connections.
+//! and who comes to visit. Nine in ten are small and quick; one in ten has 1,400 visitors.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) struct Scenario {
     /// True exactly when nothing goes wrong that a visitor does not do itself, and no bound is so
     /// small that a visitor that behaves could meet it.
     pub(crate) is_calm: bool,
-    /// True exactly when it has a thousand connections.
+    /// True exactly when it has so many visitors that a thousand are open at once, where there is room.
     pub(crate) is_large: bool,
     pub(crate) workers: u16,
     pub(crate) connections_max: u32,
@@ -85,7 +85,8 @@ impl Scenario {
         // Many bytes in many pieces would take too long.
         let is_wide = is_large || message_bytes > 200;
         let pieces = if is_wide { &[64, 1_024][..] } else { &[7, 64, 1_024] };
-        let hosts = if !is_calm && chance.of(0.3) { *chance.one(&[1, 2, 3, 6]) } else { 0 };
+        let hosts =
+            if !is_calm && !is_large && chance.of(0.3) { *chance.one(&[1, 2, 3, 6]) } else { 0 };
         let limits = limits(is_calm, is_wide, chance);
         let lasts = milliseconds(chance, 300_000..=360_000);
         let seconds = lasts.as_secs();
@@ -98,7 +99,7 @@ impl Scenario {
             workers,
             connections_max: *chance.one(match (is_calm, is_large) {
                 (true, _) => &[2_000][..],
-                (false, true) => &[300, 340, 1_000],
+                (false, true) => &[300, 500, 700, 1_000],
                 (false, false) => &[3, 8, 20, 64],
             }),
             topics: if is_large { chance.number(20..=60) } else { chance.number(1..=4) },
@@ -124,7 +125,7 @@ impl Scenario {
                 .map(|_| (moment(chance), chance.number(0..=usize::from(workers) - 1)))
                 .collect(),
             lasts,
-            visitors: if is_large { 1_000 } else { chance.number(16..=40) },
+            visitors: if is_large { 1_400 } else { chance.number(16..=40) },
             comebacks_max: *chance.one(if is_large { &[0, 1][..] } else { &[0, 1, 3] }),
             storm: chance.of(0.3).then(|| moment(chance)),
             publications_min: 200,

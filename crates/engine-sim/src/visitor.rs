@@ -355,6 +355,7 @@ impl Visitor {
         how(&mut socket);
         self.phase = Phase::Over;
         self.unsent.clear();
+        world.open -= usize::from(self.was_open);
         world.visits.push(Visit {
             visitor: self.number,
             address: socket.address(),
@@ -397,6 +398,7 @@ impl Visitor {
                 Some(101) => {
                     self.phase = Phase::Open;
                     self.was_open = true;
+                    world.count_open();
                     self.subscription.since = world.network.now();
                 }
                 Some(status) => {

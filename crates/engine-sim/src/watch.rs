@@ -120,8 +120,9 @@ impl Watch {
                 // Nobody would hear its pong.
                 return None;
             }
-            // Whoever was paused meanwhile is looked at once more in an interval.
-            let resumed = self.resumed.map_or(pinged, |resumed| resumed + interval);
+            // Whoever was paused meanwhile is looked at once more in an interval, which begins anew
+            // with every excuse: the worker's clock has stood still for as long as it was late.
+            let resumed = self.resumed.map_or(pinged, |resumed| resumed.max(since) + interval);
             let since = pinged.max(self.writable).max(resumed).max(since);
             let is_due = now.since(since) > promises.pong_timeout + GRACE;
             return is_due.then_some("has not answered a ping, and is not cut");
@@ -211,6 +212,8 @@ mod tests {
         watch.handle_receiving(seconds(40), true);
         assert_eq!(watch.debt(&PROMISES, Time(0), seconds(55)), None);
         assert!(watch.debt(&PROMISES, Time(0), seconds(56)).is_some());
+        assert_eq!(watch.debt(&PROMISES, seconds(45), seconds(60)), None, "it had an excuse");
+        assert!(watch.debt(&PROMISES, seconds(45), seconds(61)).is_some());
     }
 
     #[test]

@@ -15,6 +15,17 @@ pub(crate) struct World {
     pub(crate) visits: Vec<Visit>,
     /// How many visits there have been.
     pub(crate) visits_begun: usize,
+    /// Visits whose visitor was told 101 and not an end, now and at most.
+    pub(crate) open: usize,
+    pub(crate) open_max: usize,
+}
+
+impl World {
+    /// A visitor was told 101.
+    pub(crate) fn count_open(&mut self) {
+        self.open += 1;
+        self.open_max = self.open_max.max(self.open);
+    }
 }
 
 /// A visit that has ended.

@@ -129,7 +129,10 @@ impl SimEngine {
                 Outcome::sent(id, frame.clone(), Ok(1)),
                 Outcome::refused(id, frame, Ok(2)),
             ];
-            self.told.push(state.chance.one(&stale).clone());
+            let stale = state.chance.one(&stale).clone();
+            // Nobody has sent that: it will be told, and is no more than was sent.
+            self.sends += u64::from(matches!(stale, Outcome::Sent(..)));
+            self.told.push(stale);
         }
     }
 
@@ -256,6 +259,11 @@ impl SimEngine {
         }
         let any = !outcomes.is_empty();
         for outcome in &mut outcomes {
+            self.sends_decided += match outcome {
+                Outcome::Sent(..) => 1,
+                Outcome::Offered(targets) => u64::from(*targets),
+                _ => 0,
+            };
             on_completion(now, outcome.completion());
         }
         outcomes.clear();

@@ -40,6 +40,9 @@ pub(super) struct Place {
     is_parked: bool,
     /// It is kept from its turn until then.
     late_until: Time,
+    /// True exactly when it was kept from the turn that is next, which others may keep it from for a
+    /// little longer.
+    is_late: bool,
     /// When it is taken apart and put together again, the next last.
     moves: Vec<Time>,
     idle_turns: u32,
@@ -73,6 +76,7 @@ impl Place {
             naps_until: Time(0),
             is_parked: false,
             late_until: Time(0),
+            is_late: false,
             moves,
             idle_turns: 0,
             has_ended: false,
@@ -137,15 +141,23 @@ impl Place {
         if accepted != closed || self.engine.connections() > 0 {
             return Err(format!("{accepted} accepted, {closed} closed"));
         }
-        Ok(())
+        let (sends, decided) = self.engine.sends_and_decided();
+        if sends != decided || self.engine.has_submitted() {
+            return Err(format!("{sends} sends were submitted, and {decided} decided"));
+        }
+        match self.endpoint.waiting() {
+            0 => Ok(()),
+            letters => Err(format!("{letters} letters were never taken")),
+        }
     }
 
     /// Whether its turn comes late. Then it is made to wait for it.
     pub(super) fn must_wait(&mut self, world: &mut World) -> bool {
         let now = world.network.now();
-        if self.late_until >= now || !world.chance.of(world.scenario.late_turns) {
+        if self.is_late || !world.chance.of(world.scenario.late_turns) {
             return false;
         }
+        self.is_late = true;
         world.network.reach(LATE_TURN);
         self.late_until = now + Duration::from_millis(world.chance.long(1..=1_500));
         true
@@ -153,7 +165,7 @@ impl Place {
 
     pub(super) fn turn(&mut self, world: &mut World, all_drained: bool) -> Result<(), String> {
         let now = world.network.now();
-        if self.late_until == now {
+        if std::mem::take(&mut self.is_late) {
             self.engine.excuse();
         }
         let mut has_reason = self.waits.take().is_none_or(|until| until <= now + ROUNDING)
