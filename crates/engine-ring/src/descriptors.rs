@@ -33,6 +33,9 @@ pub enum Descriptors {
 /// How long a FIN is waited for: over loopback it is there when the call that sends it returns.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// Tries of a call that is interrupted.
+const TRIES_MAX: u32 = 16;
+
 /// Places of the probe's table.
 const OLDER: Slot = 0;
 const NEWER: Slot = 1;
@@ -55,15 +58,27 @@ impl Descriptors {
         let close = Entry::close_place(NEWER, Tag::of_engine(Kind::Close, NEWER));
         for entry in [armed, close] {
             queue.push(&entry);
-            queue.enter(Stay::Reap).map_err(failed)?;
+            uninterrupted(|| queue.enter(Stay::Reap)).map_err(failed)?;
         }
         receiver.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        match io::Read::read(&mut &receiver, &mut [0]) {
+        match uninterrupted(|| io::Read::read(&mut &receiver, &mut [0])) {
             Ok(_) => Ok(Self::Direct),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Self::Ordinary),
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+/// Calls again where a call is interrupted: older kernels do that for the deferred work of a ring too,
+/// even to a call that has nothing to do with it.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES_MAX {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+    call()
 }
 
 impl fmt::Display for Descriptors {

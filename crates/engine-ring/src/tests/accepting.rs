@@ -13,7 +13,7 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use worker::{Closing, Engine, ListenerId, Operation, Slot};
 
 use crate::{
-    RingEngine, RingOptions,
+    Descriptors, RingEngine, RingOptions,
     engine::Start,
     queue::{Entry, Stay},
     tag::{Kind, Tag},
@@ -76,8 +76,13 @@ fn accepted_connections_inherit_the_options_of_the_listener() {
     socket.set_tcp_nodelay(true).unwrap();
     socket.set_tcp_notsent_lowat(16 * 1024).unwrap();
     socket.set_tcp_user_timeout(Some(Duration::from_secs(30))).unwrap();
-    let extra = &[opcode::FixedFdInstall::CODE];
-    let mut rig = Rig::with(&options(), listener, Start { inline: true, extra });
+    let options = options();
+    // Older kernels do not know the operation, and have no direct descriptors.
+    let extra: &[u8] = match options.descriptors {
+        Descriptors::Direct => &[opcode::FixedFdInstall::CODE],
+        Descriptors::Ordinary => &[],
+    };
+    let mut rig = Rig::with(&options, listener, Start { inline: true, extra });
     let (connection, _client) = rig.client();
     rig.turn();
     let accepted = accepted(&mut rig, connection.slot);
