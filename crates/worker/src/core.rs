@@ -72,6 +72,9 @@ pub(crate) struct Core {
     started: Time,
     now: Time,
     turn_started: Time,
+    /// Since when the worker has not waited.
+    busy_since: Time,
+    turn_ended: Time,
     /// By how much turns came late in all: peers are not blamed for it.
     late: Duration,
 }
@@ -123,6 +126,8 @@ impl Core {
             started: now,
             now,
             turn_started: now,
+            busy_since: now,
+            turn_ended: now,
             late: Duration::ZERO,
             options,
         }
@@ -151,6 +156,8 @@ impl Core {
         }
         self.now = self.now.max(now);
         self.turn_started = self.now;
+        // What the engine sends as it is entered belongs to the turn, unless it waited there as well.
+        self.busy_since = if deadline > self.turn_ended { self.now } else { self.turn_ended };
         self.publications_received = 0;
         self.shares.begin_turn();
     }
@@ -165,7 +172,8 @@ impl Core {
 
     /// The turn is over.
     pub(crate) fn end_turn(&mut self, now: Time) {
-        self.report.record(Stage::Turn, now.since(self.turn_started));
+        self.report.record(Stage::Turn, now.since(self.busy_since));
+        self.turn_ended = now;
     }
 
     pub(crate) fn readiness(&self) -> Readiness {

@@ -305,7 +305,7 @@ pub enum Stage {
     Hop,
     /// A publication received until the kernel has taken the last local subscriber's bytes.
     Fanout,
-    /// One turn, the wait left out.
+    /// One turn with the enter before it, waiting left out: how long the worker heard nobody.
     Turn,
     /// A ping sent until the next byte.
     Ping,

@@ -195,6 +195,25 @@ fn a_pong_is_timed_in_microseconds() {
 }
 
 #[test]
+fn what_an_enter_takes_is_part_of_a_turn_and_waiting_is_not() {
+    let mut rig = Rig::new(|_| ());
+    rig.keep_whole();
+    rig.connect();
+    rig.settle();
+    rig.stall(300 * MS);
+    rig.turn();
+    rig.publish_to(&[0], "news");
+    while rig.offered() == 0 {
+        rig.turn();
+    }
+    // The offer leaves as the engine is entered.
+    rig.stall(3 * MS);
+    rig.settle();
+    let turns = rig.report().stage(Stage::Turn).clone();
+    assert!((2_900_000..3_100_000).contains(&turns.max()), "{} ns", turns.max());
+}
+
+#[test]
 fn a_ping_without_an_answer_ends_in_a_reset() {
     let mut rig = Rig::new(|options| options.ping_interval = Some(SECOND * 25));
     let client = rig.connect();
