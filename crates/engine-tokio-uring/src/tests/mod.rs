@@ -7,3 +7,4 @@ mod churn;
 mod conformance;
 mod rig;
 mod tasks;
+mod writes;
