@@ -23,7 +23,7 @@ use crate::{
     capacity::Descriptors,
     cli::ServeArgs,
     config::Configuration,
-    control::{self, Exit, Journal},
+    control::{self, Exit, Journal, Supervisor},
     cores::Cpus,
     decide::{Decision, Decisions, Machine},
     engine::Choice,
@@ -60,6 +60,10 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let log = Log { level: serve.log_level, format: serve.log };
     report_panics(log);
     let started_at = Instant::now();
+    let supervisor = Supervisor::of_this_process().unwrap_or_else(|error| {
+        log.warn("NOTIFY_SOCKET cannot be used", &[("error", text(error))]);
+        Supervisor::default()
+    });
     let (addresses, announcing) = resolve_all(serve)?;
     let admin = resolve_one(serve.admin.0.as_ref())?;
     let access = access(serve, admin)?;
@@ -112,6 +116,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         metrics: sockets.metrics,
         access,
         client_tokens: token_files.zip(client_access),
+        supervisor,
         journal: journal(log),
     });
     match exit.map_err(|error| Failure::Runtime(format!("the control plane failed: {error}")))? {

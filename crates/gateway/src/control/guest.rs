@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{Interval, MissedTickBehavior, interval, sleep_until},
 };
 use worker::{CloseReason, Publication, Report, Stage, Time, Waker};
 
@@ -24,11 +24,16 @@ use super::{
     client_tokens::ClientTokens,
     outstanding::{Answer, Outstanding, Subscribers},
     signals::Asked,
+    supervisor::Supervisor,
 };
 use crate::facts::WorkerEnd;
 
 /// How often every worker is asked for a report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A worker whose last report is older hangs, as far as the supervisor's watchdog goes, unless the
+/// time between two signs of life is longer: then that counts.
+const REPORT_AGE_MAX: Duration = Duration::from_secs(3);
 
 /// Places of each queue to a worker that publications and questions leave free: one for a report,
 /// one for the drain.
@@ -89,6 +94,7 @@ enum Event {
     Ended(Option<WorkerEnd>),
     Signalled(Option<Asked>),
     ReportsDue,
+    BeatDue,
     DelayOver,
 }
 
@@ -101,6 +107,7 @@ pub(super) struct Guest {
     outstanding: Outstanding,
     workers: Vec<WorkerState>,
     tokens: Option<ClientTokens>,
+    supervisor: Supervisor,
     phase: Phase,
     /// Why the process fails once the other workers have drained.
     failure: Option<String>,
@@ -115,6 +122,8 @@ struct WorkerState {
     told_to_drain: bool,
     /// The one report that goes to and fro, while it is here.
     report: Option<Box<Report>>,
+    /// When its last report came; at first when the guest was made.
+    heard_at: tokio::time::Instant,
     /// Places of its queue that publications and questions leave free.
     reserved_letters: usize,
 }
@@ -130,6 +139,7 @@ impl Guest {
         wakers: Vec<Arc<dyn Waker>>,
         wake_fd: OwnedFd,
         tokens: Option<ClientTokens>,
+        supervisor: Supervisor,
     ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&wake_fd, true)?;
         #[expect(
@@ -147,6 +157,7 @@ impl Guest {
                 alive: true,
                 told_to_drain: false,
                 report: Some(Box::default()),
+                heard_at: tokio::time::Instant::now(),
                 reserved_letters: RESERVED_LETTERS.min(room.saturating_sub(1)),
             })
             .collect();
@@ -158,6 +169,7 @@ impl Guest {
             outstanding: Outstanding::new(answers_max.min(OUTSTANDING_MAX)),
             workers,
             tokens,
+            supervisor,
             phase: Phase::Serving,
             failure: None,
         })
@@ -172,6 +184,8 @@ impl Guest {
     ) -> Exit {
         let mut reports = interval(REPORT_INTERVAL);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = self.supervisor.beat_interval().map(interval);
+        self.tell_ready();
         loop {
             self.take_letters();
             self.post_drain();
@@ -187,6 +201,7 @@ impl Guest {
                 end = worker_ends.recv() => Event::Ended(end),
                 asked = signals.recv() => Event::Signalled(asked),
                 _ = reports.tick() => Event::ReportsDue,
+                () = beat_due(beats.as_mut()) => Event::BeatDue,
                 () = delay_over(self.phase) => Event::DelayOver,
             };
             self.endpoint.unpark();
@@ -215,6 +230,7 @@ impl Guest {
             // The task that listens for signals cannot end before its receiver.
             Event::Signalled(None) => {}
             Event::ReportsDue => self.exchange_reports(),
+            Event::BeatDue => self.beat(),
             Event::DelayOver => self.begin_draining(),
         }
         None
@@ -327,6 +343,7 @@ impl Guest {
         self.log_closes(worker, &report);
         report.reset();
         self.workers[worker].report = Some(report);
+        self.workers[worker].heard_at = tokio::time::Instant::now();
     }
 
     fn log_closes(&self, worker: usize, report: &Report) {
@@ -398,9 +415,38 @@ impl Guest {
         });
     }
 
+    // What the supervisor is told.
+
+    fn tell_ready(&self) {
+        let facts = &self.control.facts;
+        let addresses: Vec<_> = facts.data_addresses.iter().map(ToString::to_string).collect();
+        self.supervisor.tell(&format!(
+            "READY=1\nSTATUS=serving up to {} connections on {}",
+            facts.connections_max,
+            addresses.join(", ")
+        ));
+    }
+
+    /// A sign of life, unless a worker gives none.
+    fn beat(&self) {
+        let beat_interval = self.supervisor.beat_interval().unwrap_or_default();
+        let age_max = beat_interval.max(REPORT_AGE_MAX);
+        let is_fresh = |worker: &WorkerState| !worker.alive || worker.heard_at.elapsed() <= age_max;
+        if self.workers.iter().all(is_fresh) {
+            self.supervisor.tell("WATCHDOG=1");
+        }
+    }
+
     // The end of the process.
 
     fn reload(&mut self) {
+        let began_usec = now().0 / 1_000;
+        self.supervisor.tell(&format!("RELOADING=1\nMONOTONIC_USEC={began_usec}"));
+        self.reload_tokens();
+        self.tell_ready();
+    }
+
+    fn reload_tokens(&mut self) {
         if let Some(tokens) = &mut self.tokens {
             tokens.reload(now(), &self.control.journal);
         }
@@ -426,6 +472,10 @@ impl Guest {
         self.control.journal.line(Level::Info, "draining", fields);
         self.phase = Phase::Delaying { until: tokio::time::Instant::now() + facts.drain_delay };
         self.control.record().draining = true;
+        let (delay, over) = (facts.drain_delay.as_secs_f64(), facts.drain.as_secs_f64());
+        self.supervisor.tell(&format!(
+            "STOPPING=1\nSTATUS=draining: accepting for {delay} s, then closing over {over} s"
+        ));
         None
     }
 
@@ -496,6 +546,14 @@ async fn woken(wake_fd: &AsyncFd<OwnedFd>) {
     // Reading takes every wake there was, and a later one makes the descriptor ready anew.
     let _ = rustix::io::read(ready.get_inner(), &mut [0; 8]);
     ready.clear_ready();
+}
+
+/// Completes when the supervisor is to get a sign of life; never where it wants none.
+async fn beat_due(beats: Option<&mut Interval>) {
+    match beats {
+        Some(beats) => drop(beats.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Completes when the delay before the drain is over; never where there is none.

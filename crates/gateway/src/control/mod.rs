@@ -20,6 +20,7 @@ mod routes;
 mod server;
 mod signals;
 mod stats;
+mod supervisor;
 #[cfg(test)]
 mod testing;
 mod topics;
@@ -41,7 +42,7 @@ use tokio::{
 };
 use worker::Waker;
 
-pub(crate) use self::{access::Access, guest::now};
+pub(crate) use self::{access::Access, guest::now, supervisor::Supervisor};
 use self::{
     client_tokens::ClientTokens,
     guest::{Guest, Request},
@@ -83,6 +84,8 @@ pub(crate) struct Options {
     pub(crate) access: Access,
     /// Where the keys of clients' tokens are read from, and what the workers were started with.
     pub(crate) client_tokens: Option<(TokenFiles, Arc<ClientAccess>)>,
+    /// Who wants to know how the process is.
+    pub(crate) supervisor: Supervisor,
     /// Where lines for the operator go.
     pub(crate) journal: Journal,
 }
@@ -184,7 +187,14 @@ pub(crate) fn run(options: Options) -> io::Result<Exit> {
         let workers = options.wakers.len();
         let tokens =
             options.client_tokens.map(|(files, access)| ClientTokens::new(files, access, workers));
-        let guest = Guest::new(control, options.endpoint, options.wakers, options.wake_fd, tokens)?;
+        let guest = Guest::new(
+            control,
+            options.endpoint,
+            options.wakers,
+            options.wake_fd,
+            tokens,
+            options.supervisor,
+        )?;
         let exit = guest.run(requests, options.worker_ends, signals).await;
         if exit == Exit::Drained {
             sleep(LAST_ANSWERS).await;
@@ -273,6 +283,7 @@ mod tests {
             metrics: Some(metrics),
             access: Access::open(None).unwrap(),
             client_tokens: None,
+            supervisor: Supervisor::default(),
             journal: Journal::new(|_| {}),
         };
         let running = std::thread::spawn(|| run(options));

@@ -23,7 +23,7 @@ use wire::DataOpcode;
 use worker::{Limits, Publication, Report, Waker};
 
 use super::{
-    Access, Control, Exit, Journal, Line,
+    Access, Control, Exit, Journal, Line, Supervisor,
     guest::{Guest, Request},
     routes,
     signals::Asked,
@@ -102,6 +102,11 @@ impl Waker for TestWaker {
 impl Plane {
     /// A plane of so many workers, with the guest running.
     pub(super) fn new(workers: u16, access: Access) -> Self {
+        Self::supervised(workers, access, Supervisor::default())
+    }
+
+    /// As [`Plane::new`], with someone who wants to know how it is.
+    pub(super) fn supervised(workers: u16, access: Access, supervisor: Supervisor) -> Self {
         let wake_fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let mut endpoints = mesh::join(workers + 1, |_, _| LETTERS_MAX);
         let guest_endpoint = endpoints.pop().unwrap();
@@ -131,7 +136,8 @@ impl Plane {
             Control::new(facts, access, journal);
         let (signals, asked) = mpsc::channel(4);
         let guest =
-            Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd, None).unwrap();
+            Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd, None, supervisor)
+                .unwrap();
         let guest = tokio::spawn(guest.run(requests, worker_ends, asked));
         let service = TowerToHyperService::new(routes::admin(&control));
         Self { control, guest, workers, signals, lines, service }
@@ -242,7 +248,7 @@ impl FakeWorker {
         drained
     }
 
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let worker = self.endpoint.member().0;
         loop {
             if self.turn() {

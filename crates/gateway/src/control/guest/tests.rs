@@ -251,3 +251,25 @@ async fn a_failure_during_the_drain_waits_for_the_others() {
     let exit = (&mut plane.guest).await.unwrap();
     assert_eq!(exit, Exit::WorkerFailed("worker 1: out of memory".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_hangs_stops_the_signs_of_life() {
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let supervisor = Supervisor::new(ours, Some(Duration::from_secs(4)));
+    let mut plane = Plane::supervised(2, Access::Loopback, supervisor);
+    let hanging = plane.workers.pop().unwrap();
+    plane.start();
+    plane.pass(Duration::from_secs(20)).await;
+    let mut buffer = [0; 200];
+    let told = std::iter::from_fn(|| theirs.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec()));
+    let told: Vec<_> = told.collect();
+    assert!(told[0].starts_with(b"READY=1\n"));
+    // One at the start and one every two seconds, until its silence has lasted for 3 s.
+    let beats = told.iter().filter(|it| **it == b"WATCHDOG=1").count();
+    assert_eq!(beats, 2, "{told:?}");
+    // It goes on, and so do they.
+    tokio::spawn(hanging.run());
+    plane.pass(Duration::from_secs(5)).await;
+    assert_eq!(theirs.recv(&mut buffer).unwrap(), b"WATCHDOG=1".len());
+}
