@@ -289,7 +289,7 @@ pub(crate) enum SocketDescriptors {
 pub(crate) enum Engine {
     /// The first of the others that the kernel allows.
     Auto,
-    /// Raw io_uring, from Linux 6.13.
+    /// Raw io_uring, from Linux 6.1.
     Ring,
     /// io_uring by tokio-uring, from Linux 5.11.
     TokioUring,

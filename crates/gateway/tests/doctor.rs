@@ -73,7 +73,10 @@ fn too_few_descriptors_for_the_workers_asked_for_are_in_the_way() {
     let (report, code) = doctor(ringway_with_descriptors(300), &flags);
     assert_eq!((&report["holds"], code), (&false.into(), Some(1)), "{report:#}");
     assert_eq!(report["connections"], 1000, "those of --connections-max");
-    assert_eq!(check(&report, "RLIMIT_NOFILE")["value"], "300: 236 connections a worker");
+    assert_eq!(
+        check(&report, "RLIMIT_NOFILE")["value"],
+        "300: 236 connections, of each ring's table"
+    );
     assert_eq!(check(&report, "RLIMIT_NOFILE")["holds"], false);
     let flags = [&flags[..], &["--engine", "ring"]].concat();
     let gateway = Gateway::spawn(ringway_with_descriptors(300), "", &flags);

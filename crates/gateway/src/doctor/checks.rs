@@ -32,6 +32,8 @@ pub(crate) struct Subject {
     pub(crate) workers_asked: Option<u16>,
     /// What the descriptors allow one worker; 0: nothing.
     pub(crate) connections_max_of_worker: u32,
+    /// Whether they stand in one table of the process instead of one of each ring.
+    pub(crate) descriptors_are_shared: bool,
     /// As in `limits.rs`.
     pub(crate) listen_backlog: u32,
     /// As in `limits.rs`.

@@ -11,7 +11,7 @@ mod wanted;
 use engine_ring::Descriptors as Sockets;
 
 use crate::{
-    capacity::Capacity,
+    capacity::{Capacity, Descriptors},
     cli::{Engine, WORKERS_MAX},
     config::Configuration,
     decide::{Decision, Decisions},
@@ -81,6 +81,7 @@ pub(crate) fn diagnose(request: Request) -> Result<Report, Failure> {
         workers,
         workers_asked,
         connections_max_of_worker,
+        descriptors_are_shared: matches!(machine.descriptors, Descriptors::OfProcess(_)),
         listen_backlog: configuration.limits.listen_backlog,
         send_queue_total_bytes_max: configuration.limits.send_queue_total_bytes_max,
         limits,

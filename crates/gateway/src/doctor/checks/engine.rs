@@ -8,8 +8,8 @@ use crate::{
     doctor::report::{Check, Severity, bytes},
 };
 
-/// The first kernel that releases closed direct descriptors one by one.
-const KERNEL_MIN: (u32, u32) = (6, 13);
+/// The first kernel with all that the ring engine asks for.
+const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// Descriptors of a worker beside its connections: they answer 503, and hold listeners and waker.
 const DESCRIPTORS_SPARE: u32 = 64;
@@ -41,9 +41,9 @@ fn kernel(subject: &Subject) -> Check {
         holds: release.as_deref().and_then(version).map(|version| version >= KERNEL_MIN),
         value: release.unwrap_or_else(|| UNTOLD.to_owned()),
         wanted: format!("{major}.{minor} or newer"),
-        why: "an older one keeps closed sockets for as long as an older connection is idle"
+        why: "an older one lacks operations of io_uring that the ring engine is made of".to_owned(),
+        how: "a newer kernel, or ringway serve --engine auto, which takes another engine"
             .to_owned(),
-        how: "a newer kernel".to_owned(),
     }
 }
 
@@ -99,22 +99,28 @@ fn limit(subject: &Subject, label: &str) -> Option<Bounds> {
 fn descriptors(subject: &Subject) -> Check {
     let limit = limit(subject, "Max open files");
     let share = subject.connections.div_ceil(subject.workers.into());
-    let of_worker = subject.connections_max_of_worker;
+    // Where the process shares them, one worker is allowed as many as all are.
+    let (needed, workers, whose) = if subject.descriptors_are_shared {
+        (subject.connections, subject.workers, "the process")
+    } else {
+        (share, 1, "each ring's table")
+    };
+    let allowed = subject.connections_max_of_worker;
     let value = match limit {
         None => UNTOLD.to_owned(),
         // `ringway serve` raises the soft limit to the hard one.
         Some((_, None)) => "unlimited".to_owned(),
         Some((_, Some(hard))) => hard.to_string(),
     };
-    let wanted = u64::from(share) + u64::from(DESCRIPTORS_SPARE);
+    let wanted = u64::from(needed) + u64::from(DESCRIPTORS_SPARE) * u64::from(workers);
     Check {
         name: "RLIMIT_NOFILE",
         severity: Severity::Required,
-        holds: Some(of_worker >= share),
-        value: format!("{value}: {of_worker} connections a worker"),
+        holds: Some(allowed >= needed),
+        value: format!("{value}: {allowed} connections, of {whose}"),
         wanted: format!("at least {wanted}, for {} workers", subject.workers),
         why: format!(
-            "the hard limit bounds each ring's table; {DESCRIPTORS_SPARE} places of it answer 503"
+            "the hard limit bounds {whose}; {DESCRIPTORS_SPARE} descriptors a worker answer 503"
         ),
         how: format!(
             "LimitNOFILE={wanted} in the unit, ulimit -Hn, or more workers (--workers, at most \
