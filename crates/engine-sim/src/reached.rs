@@ -81,6 +81,19 @@ const UNBUILT: [CloseReason; 5] = [
     CloseReason::InternalError,
 ];
 
+/// Reasons that nothing here refuses for: nobody comes through a proxy, and nobody needs a token.
+const UNASKED: [RefusalReason; 9] = [
+    RefusalReason::ProxyHeader,
+    RefusalReason::TokenMissing,
+    RefusalReason::TokenMalformed,
+    RefusalReason::TokenSignature,
+    RefusalReason::TokenExpired,
+    RefusalReason::TokenNotYetValid,
+    RefusalReason::TokenIssuer,
+    RefusalReason::TokenAudience,
+    RefusalReason::NotAllowed,
+];
+
 /// How often each row was reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reached(BTreeMap<String, u64>);
@@ -140,7 +153,7 @@ fn rows() -> impl Iterator<Item = String> {
     let reported = [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER, RATE_PAUSE];
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
     let named = ROWS.into_iter().chain(reported).map(str::to_owned);
-    let refusals = RefusalReason::ALL.into_iter();
+    let refusals = RefusalReason::ALL.into_iter().filter(|reason| !UNASKED.contains(reason));
     let drops = DropReason::ALL.into_iter().map(dropped);
     named.chain(closes.map(closed)).chain(drops).chain(refusals.map(refused))
 }
