@@ -9,6 +9,8 @@ pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xA;
 
 const FIN: u8 = 0x80;
+/// Compressed, where that is agreed on (RFC 7692 section 6).
+const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
 
 /// The sample key of RFC 6455 section 1.3, and what a server must answer to it.
@@ -30,8 +32,16 @@ pub(crate) fn request_with(method: &str, target: &str, version: &str, lines: &st
     .into_bytes()
 }
 
-/// Takes the response head off the front, once it is complete: its status.
-pub(crate) fn take_response(bytes: &mut Vec<u8>) -> Result<Option<u16>, String> {
+/// What a server answers to a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// The extensions that it agrees to.
+    pub(crate) extensions: Option<String>,
+}
+
+/// Takes the response head off the front, once it is complete.
+pub(crate) fn take_response(bytes: &mut Vec<u8>) -> Result<Option<Response>, String> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -44,7 +54,15 @@ pub(crate) fn take_response(bytes: &mut Vec<u8>) -> Result<Option<u16>, String> 
     if status == 101 && !head.contains(ACCEPT) {
         return Err(format!("the key was not accepted: {head:?}"));
     }
-    Ok(Some(status))
+    let mut extensions = head.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("Sec-WebSocket-Extensions").then(|| value.trim().to_owned())
+    });
+    let response = Response { status, extensions: extensions.next() };
+    match extensions.next() {
+        None => Ok(Some(response)),
+        Some(_) => Err(format!("extensions are agreed to twice: {head:?}")),
+    }
 }
 
 /// A frame of a client.
@@ -71,6 +89,8 @@ pub(crate) fn frame(opcode: u8, is_final: bool, payload: &[u8], key: [u8; 4]) ->
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: u8,
+    /// True exactly when it is a message that was compressed.
+    pub(crate) is_compressed: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -79,7 +99,10 @@ pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, 
     let rest = &bytes[*at..];
     let [first, second, ..] = *rest else { return Ok(None) };
     let opcode = first & 0x0F;
-    if first & 0xF0 != FIN || ![TEXT, BINARY, CLOSE, PING, PONG].contains(&opcode) {
+    let is_message = [TEXT, BINARY].contains(&opcode);
+    let is_compressed = is_message && first & RSV1 != 0;
+    let expected = if is_compressed { FIN | RSV1 } else { FIN };
+    if first & 0xF0 != expected || !(is_message || [CLOSE, PING, PONG].contains(&opcode)) {
         return Err(format!(
             "a frame begins with {first:#04x} {second:#04x}: not what is sent here"
         ));
@@ -96,7 +119,7 @@ pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, 
     };
     let Some(payload) = rest.get(header..header + length) else { return Ok(None) };
     *at += header + length;
-    Ok(Some(Frame { opcode, payload: payload.to_vec() }))
+    Ok(Some(Frame { opcode, is_compressed, payload: payload.to_vec() }))
 }
 
 #[cfg(test)]
@@ -110,14 +133,14 @@ mod tests {
         assert_eq!(frame(TEXT, true, b"Hello", [0x37, 0xfa, 0x21, 0x3d]), hello);
         let mut at = 0;
         let bytes = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x89];
-        let expected = Frame { opcode: TEXT, payload: b"Hello".to_vec() };
+        let expected = Frame { opcode: TEXT, is_compressed: false, payload: b"Hello".to_vec() };
         assert_eq!(take_frame(&bytes, &mut at), Ok(Some(expected)));
         assert_eq!((take_frame(&bytes, &mut at), at), (Ok(None), 7));
     }
 
     #[test]
     fn what_no_server_sends_is_an_error() {
-        for bytes in [[0x01, 0x00], [0xC1, 0x00], [0x81, 0x80], [0x83, 0x00]] {
+        for bytes in [[0x01, 0x00], [0xC9, 0x00], [0xA1, 0x00], [0x81, 0x80], [0x83, 0x00]] {
             take_frame(&bytes, &mut 0).unwrap_err();
         }
     }

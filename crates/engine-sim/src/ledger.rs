@@ -10,6 +10,8 @@ use std::{
 
 use worker::{SlowConsumer, Time};
 
+use crate::payload;
+
 /// Who is meant by a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum To {
@@ -21,8 +23,7 @@ pub(crate) enum To {
     Echo,
 }
 
-/// A publisher's messages to one topic. By number, which the messages carry.
-pub(crate) type StreamId = usize;
+pub(crate) use crate::payload::StreamId;
 
 #[derive(Debug)]
 struct Message {
@@ -96,7 +97,7 @@ impl Ledger {
         self.begun.insert(id);
         self.publications += usize::from(stream.to != To::Echo);
         let messages = &mut stream.messages;
-        let payload = payload(id, messages.len(), bytes);
+        let payload = payload::make(id, messages.len(), bytes);
         messages.push(Message { sent: now, opcode, bytes });
         payload
     }
@@ -115,7 +116,7 @@ impl Ledger {
         now: Time,
     ) -> Result<(), String> {
         let visitor = by.visitor;
-        let (id, number) = parse(received)
+        let (id, number) = payload::parse(received)
             .filter(|(id, _)| *id < self.streams.len())
             .ok_or_else(|| format!("visitor {visitor} has received what nobody sent"))?;
         let stream = &mut self.streams[id];
@@ -124,8 +125,8 @@ impl Ledger {
             Err(format!("message {number} of stream {id} ({to:?}) at visitor {visitor} {how}"))
         };
         let Some(message) = stream.messages.get(number) else { return broken("was not sent") };
-        if message.opcode != opcode || !is_payload(received, id, number, message.bytes) {
-            let sent = payload(id, number, message.bytes);
+        if message.opcode != opcode || !payload::is_made(received, id, number, message.bytes) {
+            let sent = payload::make(id, number, message.bytes);
             let same = sent.iter().zip(received).take_while(|(sent, got)| sent == got).count();
             return broken(&format!(
                 "is not what was sent: opcode {} became {opcode}, {} bytes became {}, of which \
@@ -215,47 +216,6 @@ fn first(stream: &Stream, since: Time, received: usize) -> usize {
     first.unwrap_or(stream.messages.len()).min(received)
 }
 
-/// Stream and number in words, and then letters that follow from both.
-fn payload(id: StreamId, number: usize, bytes: usize) -> Vec<u8> {
-    let mut payload = format!("{id} {number} ").into_bytes();
-    payload.resize(payload.len().max(bytes), letter(id, number));
-    payload
-}
-
-/// Whether it is that payload, without another being made.
-fn is_payload(received: &[u8], id: StreamId, number: usize, bytes: usize) -> bool {
-    let words = word(received, id).and_then(|rest| word(rest, number));
-    words.is_some_and(|letters| {
-        let words = received.len() - letters.len();
-        received.len() == words.max(bytes) && letters.iter().all(|byte| *byte == letter(id, number))
-    })
-}
-
-/// What is behind a number and a space, if that is what is in front.
-fn word(bytes: &[u8], number: usize) -> Option<&[u8]> {
-    // From the last digit to the first.
-    let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
-    let (word, rest) = bytes.split_at_checked(digits)?;
-    let mut left = number;
-    for digit in word.iter().rev() {
-        if usize::from(digit.checked_sub(b'0')?) != left % 10 {
-            return None;
-        }
-        left /= 10;
-    }
-    rest.strip_prefix(b" ")
-}
-
-fn letter(id: StreamId, number: usize) -> u8 {
-    b'a' + u8::try_from((id * 7 + number) % 26).expect("below 26")
-}
-
-fn parse(payload: &[u8]) -> Option<(StreamId, usize)> {
-    let mut words = payload.split(|byte| *byte == b' ');
-    let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
-    Some((number()?, number()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,22 +243,6 @@ mod tests {
             ledger.take(0);
             ledger.check(&by).unwrap();
         }
-    }
-
-    #[test]
-    fn a_payload_is_known_to_its_last_byte() {
-        for (id, number) in [(0, 0), (9, 10), (1_234, 99)] {
-            let sent = payload(id, number, 30);
-            assert!(is_payload(&sent, id, number, 30), "{sent:?}");
-            for at in 0..sent.len() {
-                let mut changed = sent.clone();
-                changed[at] ^= 1;
-                assert!(!is_payload(&changed, id, number, 30), "{changed:?}");
-                assert!(!is_payload(&sent[..at], id, number, 30), "{at} bytes");
-            }
-        }
-        assert_eq!(payload(3, 12, 0), b"3 12 ");
-        assert!(is_payload(b"3 12 ", 3, 12, 0));
     }
 
     #[test]

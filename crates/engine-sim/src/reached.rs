@@ -42,8 +42,11 @@ pub(crate) const CLOSE_TIMER: &str = "timer: close";
 /// A thousand connections were open at once: once a history.
 pub(crate) const MANY_OPEN: &str = "1,000 open at once";
 
+/// A visitor has received a compressed message.
+pub(crate) const COMPRESSED_RECEIVED: &str = "compressed: received";
+
 /// The rows that no report counts.
-const ROWS: [&str; 17] = [
+const ROWS: [&str; 18] = [
     MOVED_WORKER,
     SHORT_SEND,
     EAGAIN,
@@ -61,6 +64,7 @@ const ROWS: [&str; 17] = [
     STATUS_503,
     CLOSE_TIMER,
     MANY_OPEN,
+    COMPRESSED_RECEIVED,
 ];
 
 /// The other timers, each of which has a reason of its own.

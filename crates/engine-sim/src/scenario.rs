@@ -31,6 +31,10 @@ pub(crate) struct Scenario {
     pub(crate) receive_buffer_bytes: usize,
     pub(crate) limits: Limits,
     pub(crate) held_bytes_max: u64,
+    /// True exactly when some visitors offer to compress.
+    pub(crate) offers: bool,
+    /// True exactly when the server takes such offers.
+    pub(crate) compresses: bool,
     /// True exactly when visitors may publish.
     pub(crate) client_publish: bool,
     pub(crate) same_origin: bool,
@@ -87,7 +91,8 @@ impl Scenario {
         let pieces = if is_wide { &[64, 1_024][..] } else { &[7, 64, 1_024] };
         let hosts =
             if !is_calm && !is_large && chance.of(0.3) { *chance.one(&[1, 2, 3, 6]) } else { 0 };
-        let limits = limits(is_calm, is_wide, chance);
+        let mut limits = limits(is_calm, is_wide, chance);
+        let (offers, compresses) = compression(seed, &mut limits);
         let lasts = milliseconds(chance, 300_000..=360_000);
         let seconds = lasts.as_secs();
         let moment = |chance: &mut Chance| Duration::from_secs(chance.long(1..=seconds));
@@ -109,6 +114,8 @@ impl Scenario {
             receive_buffer_bytes: *chance.one(pieces),
             held_bytes_max: if is_calm { 1 << 30 } else { limits.fanout_bytes_max },
             limits,
+            offers,
+            compresses,
             client_publish: chance.of(0.9),
             same_origin: chance.of(0.5),
             handshake_timeout: milliseconds(chance, 2_000..=5_000),
@@ -187,7 +194,7 @@ impl Scenario {
             workers: self.workers,
             client_publish: self.client_publish,
             echo: true,
-            compression: false,
+            compression: self.compresses,
             origins: if self.same_origin { OriginRule::SameHost } else { OriginRule::Any },
             access: None,
             topics_per_connection_max: self.limits.topics_per_connection_max,
@@ -202,6 +209,18 @@ impl Scenario {
         let lasts = u64::try_from(self.lasts.as_nanos()).unwrap_or(u64::MAX);
         begin + Duration::from_nanos(chance.long(0..=lasts))
     }
+}
+
+/// Whether some visitors offer to compress, and whether the server takes it. From dice of its own:
+/// without compression a seed is the history that it would be anyway.
+fn compression(seed: u64, limits: &mut Limits) -> (bool, bool) {
+    let chance = &mut Chance::new(seed ^ 0x1656_67B1_9E37_79F9);
+    let offers = chance.of(0.5);
+    let compresses = offers && chance.of(0.9);
+    if compresses {
+        limits.compression_bytes_min = *chance.one(&[1, 20, 128, 1_000]);
+    }
+    (offers, compresses)
 }
 
 /// A limit that is there half of the time, if it may be.

@@ -2,6 +2,7 @@
 //! all, answer pings or do not, leave politely, rudely or never, and come back. What they receive
 //! they check.
 
+mod offer;
 mod plan;
 
 use std::time::Duration;
@@ -10,12 +11,16 @@ use worker::Time;
 
 use crate::{
     client::{Client, ClientRead},
+    deflate,
     frames::{self, BINARY, CLOSE, PING, PONG, TEXT},
     ledger::{StreamId, Subscription, To},
     link::LinkId,
     network::Network,
-    reached::STATUS_503,
-    visitor::plan::{Asking, Leave, Plan, Reading},
+    reached::{COMPRESSED_RECEIVED, STATUS_503},
+    visitor::{
+        offer::Offer,
+        plan::{Asking, Leave, Plan, Reading},
+    },
     world::{End, Visit, World},
 };
 
@@ -44,6 +49,9 @@ pub(crate) struct Visitor {
     plan: Plan,
     /// True exactly when it has read and answered as it should all along.
     is_good: bool,
+    offer: Offer,
+    /// Where the server compresses for it: the bits of the window.
+    window_bits: Option<u8>,
     phase: Phase,
     /// Since when it has been in that phase.
     since: Time,
@@ -79,7 +87,7 @@ impl Visitor {
     /// Somebody whose first visit begins at some moment from `begin` on.
     pub(crate) fn new(number: usize, world: &mut World, begin: Time) -> Self {
         let plan = Plan::new(world, begin);
-        let World { scenario, chance, ledger, visits_begun, .. } = world;
+        let World { scenario, chance, compression, ledger, visits_begun, .. } = world;
         let visit = *visits_begun;
         *visits_begun += 1;
         let echo = chance.of(0.1);
@@ -94,6 +102,8 @@ impl Visitor {
             next_read: plan.arrives,
             is_good: plan.is_good(),
             plan,
+            offer: Offer::new(scenario, compression),
+            window_bits: None,
             phase: Phase::Absent,
             since: begin,
             socket: None,
@@ -227,7 +237,7 @@ impl Visitor {
         } else {
             format!("/ws?{}{own}", names.join("&"))
         };
-        let mut request = frames::request(&target);
+        let mut request = frames::request_with("GET", &target, "13", &self.offer.lines());
         match self.plan.asking {
             Asking::Well => {}
             Asking::Haltingly(span) => {
@@ -240,6 +250,7 @@ impl Visitor {
             }
             Asking::Badly(mistake) => {
                 request = mistake.request(&target, &world.scenario);
+                self.offer = Offer::NONE;
                 self.answer = mistake.status(&world.scenario);
             }
         }
@@ -395,15 +406,14 @@ impl Visitor {
         if self.phase == Phase::Knocking && self.end.is_none() {
             match frames::take_response(&mut self.unparsed)? {
                 None => return Ok(()),
-                Some(101) => {
+                Some(frames::Response { status: 101, extensions }) => {
+                    self.window_bits = self.offer.window_bits(extensions.as_deref())?;
                     self.phase = Phase::Open;
                     self.was_open = true;
                     world.count_open();
                     self.subscription.since = world.network.now();
                 }
-                Some(status) => {
-                    self.handle_status(status, &world.network);
-                }
+                Some(response) => self.handle_status(response.status, &world.network),
             }
         }
         if matches!(self.end, Some(End::Refused(_))) {
@@ -430,11 +440,7 @@ impl Visitor {
             return Err(format!("visitor {}: a frame behind Close: {frame:?}", self.number));
         }
         match frame.opcode {
-            TEXT | BINARY => {
-                let World { ledger, network, .. } = world;
-                let by = &mut self.subscription;
-                ledger.receive(by, frame.opcode, &frame.payload, network.now())?;
-            }
+            TEXT | BINARY => self.receive(frame, world)?,
             PING if self.plan.answers_pings && self.phase == Phase::Open => {
                 self.send(PONG, true, &frame.payload, world);
             }
@@ -457,6 +463,22 @@ impl Visitor {
             _ => {}
         }
         Ok(())
+    }
+
+    fn receive(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
+        let World { ledger, network, .. } = world;
+        let by = &mut self.subscription;
+        if !frame.is_compressed {
+            return ledger.receive(by, frame.opcode, &frame.payload, network.now());
+        }
+        let number = self.number;
+        let bits = self
+            .window_bits
+            .ok_or_else(|| format!("visitor {number}: compressed, and that was not agreed on"))?;
+        let inflated = deflate::inflate(&frame.payload, bits)
+            .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
+        network.reach(COMPRESSED_RECEIVED);
+        ledger.receive(by, frame.opcode, &inflated, network.now())
     }
 
     fn enter(&mut self, phase: Phase, world: &World) {

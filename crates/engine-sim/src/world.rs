@@ -10,6 +10,9 @@ pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) network: Network,
     pub(crate) chance: Chance,
+    /// The dice of compression alone: where there is none, a seed is the history that it would be if
+    /// there never were.
+    pub(crate) compression: Chance,
     pub(crate) ledger: Ledger,
     /// Visits that have ended.
     pub(crate) visits: Vec<Visit>,
