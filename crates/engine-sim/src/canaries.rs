@@ -20,7 +20,7 @@ pub struct Canary {
 }
 
 /// All of them.
-pub const CANARIES: [Canary; 8] = [
+pub const CANARIES: [Canary; 9] = [
     Canary {
         name: "rest-dropped",
         says: "a partial send's rest is dropped",
@@ -56,6 +56,11 @@ pub const CANARIES: [Canary; 8] = [
         name: "drops-uncounted",
         says: "dropped messages are not counted",
         broken: Some(Break::DropsUncounted),
+    },
+    Canary {
+        name: "window-ignored",
+        says: "publications ignore a receiver's window",
+        broken: Some(Break::WindowIgnored),
     },
 ];
 

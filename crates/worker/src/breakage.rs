@@ -26,6 +26,8 @@ pub enum Break {
     WriteTimeoutIgnored,
     /// The oldest messages are dropped and not counted.
     DropsUncounted,
+    /// Publications are compressed for the largest window, whatever was agreed on.
+    WindowIgnored,
 }
 
 thread_local! {
@@ -68,4 +70,8 @@ pub(crate) fn ignores_write_timeout() -> bool {
 
 pub(crate) fn forgets_to_count_drops() -> bool {
     is(Break::DropsUncounted)
+}
+
+pub(crate) fn ignores_windows() -> bool {
+    is(Break::WindowIgnored)
 }

@@ -27,3 +27,7 @@ pub(crate) const fn ignores_write_timeout() -> bool {
 pub(crate) const fn forgets_to_count_drops() -> bool {
     false
 }
+
+pub(crate) const fn ignores_windows() -> bool {
+    false
+}

@@ -8,6 +8,7 @@ use mesh::Member;
 use wire::{DataOpcode, Window};
 
 use crate::{
+    breakage,
     compression::Compression,
     operation::{ConnectionId, Time},
 };
@@ -77,7 +78,10 @@ impl Publication {
         let Some(window) = window.filter(|_| compression.is_worth(payload.len())) else {
             return &self.frame;
         };
-        let window = window.for_payload(payload.len());
+        let window = match breakage::ignores_windows() {
+            true => Window::LARGEST,
+            false => window.for_payload(payload.len()),
+        };
         let place = &self.deflated.get_or_init(Box::default)[window.index()];
         let deflated = place.get().or_else(|| {
             // Lost to another worker, ours is as good and is dropped.
