@@ -1,12 +1,19 @@
-//! permessage-deflate as a client reads it (RFC 7692 section 7.2), written again and apart from
-//! `wire`. It is short and slow, and exact about windows: inflaters of the zlib family let pass what
+//! permessage-deflate as a client speaks it (RFC 7692 section 7.2), apart from `wire`. What inflates
+//! is written again: it is short and slow, and exact about windows: inflaters of the zlib family let pass what
 //! is a little further back than it may be, or keep the largest window whatever they are told.
+
+use flate2::{Compress, Compression, FlushCompress};
+
+use crate::chance::Chance;
 
 /// What a payload goes without (RFC 7692 section 7.2.1).
 const FLUSH_END: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 /// No message has as many bytes.
 const MESSAGE_BYTES_MAX: usize = 1 << 16;
+
+/// Beside the bytes of a message: the heads of its blocks, and their ends.
+const ROOM_BYTES: usize = 200;
 
 /// The bits of the window that needs not be agreed on.
 pub(crate) const WINDOW_BITS_MAX: u8 = 15;
@@ -24,6 +31,43 @@ const BLOCK_END: usize = 256;
 type Outcome<T> = Result<T, &'static str>;
 
 const CUT_OFF: &str = "is cut off";
+
+/// A payload that stands for a message: from one encoder or another, in one block or in several, and
+/// with or without a last one (RFC 7692 section 7.2.3).
+pub(crate) fn deflate(message: &[u8], chance: &mut Chance) -> Vec<u8> {
+    let level = Compression::new(*chance.one(&[0, 1, 6, 9]));
+    let bits = *chance.one(&[9, 10, 12, WINDOW_BITS_MAX]);
+    let mut state = Compress::new_with_window_bits(level, false, bits);
+    let mut output = Vec::with_capacity(message.len() + ROOM_BYTES);
+    let mut compress = |piece: &[u8], flush| {
+        state.compress_vec(piece, &mut output, flush).expect("there is room for all of it");
+    };
+    let mut rest = message;
+    if chance.of(0.3) {
+        let (front, back) = message.split_at(chance.number(0..=message.len()));
+        compress(front, *chance.one(&[FlushCompress::Sync, FlushCompress::Full]));
+        rest = back;
+    }
+    if chance.of(0.2) {
+        compress(rest, FlushCompress::Finish);
+        // An empty block that is not the last (RFC 7692 section 7.2.3.4).
+        output.push(0);
+    } else {
+        compress(rest, FlushCompress::Sync);
+        output.truncate(output.len() - FLUSH_END.len());
+    }
+    output
+}
+
+/// The shortest payload that stands for a message.
+pub(crate) fn deflate_well(message: &[u8]) -> Vec<u8> {
+    let mut state = Compress::new(Compression::best(), false);
+    let mut output = Vec::with_capacity(message.len() + ROOM_BYTES);
+    let status = state.compress_vec(message, &mut output, FlushCompress::Sync);
+    status.expect("there is room for all of it");
+    output.truncate(output.len() - FLUSH_END.len());
+    output
+}
 
 /// The message in a payload that was made for a window of so many bits.
 pub(crate) fn inflate(payload: &[u8], window_bits: u8) -> Outcome<Vec<u8>> {
@@ -232,13 +276,11 @@ impl Code {
 
 #[cfg(test)]
 mod tests {
-    use flate2::{Compress, Compression, FlushCompress};
-
     use super::*;
     use crate::payload;
 
     /// A payload that an encoder with a window of so many bits makes.
-    fn deflate(message: &[u8], level: u32, bits: u8) -> Vec<u8> {
+    fn encode(message: &[u8], level: u32, bits: u8) -> Vec<u8> {
         let mut state = Compress::new_with_window_bits(Compression::new(level), false, bits);
         let mut output = Vec::with_capacity(message.len() + 8_192);
         state.compress_vec(message, &mut output, FlushCompress::Sync).unwrap();
@@ -271,10 +313,28 @@ mod tests {
         ];
         for message in sorts {
             for level in [0, 1, 6, 9] {
-                let payload = deflate(&message, level, 15);
+                let payload = encode(&message, level, 15);
                 assert!(inflate(&payload, 15).as_ref() == Ok(&message), "{level}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_sent_stands_for_its_message_and_some_of_it_ends_the_stream() {
+        let mut chance = Chance::new(0);
+        let mut ended = 0;
+        for number in 0..200 {
+            let message = payload::make(0, number, number * 20);
+            match inflate(&deflate(&message, &mut chance), 15) {
+                Err(what) => {
+                    assert_eq!(what, "ends its stream");
+                    ended += 1;
+                }
+                inflated => assert_eq!(inflated.as_ref(), Ok(&message), "{number}"),
+            }
+        }
+        assert!((20..60).contains(&ended), "{ended}");
+        assert_eq!(inflate(&deflate_well(&[0; 4_096]), 15), Ok(vec![0; 4_096]));
     }
 
     #[test]
@@ -282,8 +342,8 @@ mod tests {
         for (number, reaching_bits) in [(2, 10), (3, 11), (4, 12)] {
             let message = payload::make(0, number, 4_096);
             for bits in 9..=15 {
-                assert_eq!(inflate(&deflate(&message, 9, bits), bits).as_ref(), Ok(&message));
-                let inflated = inflate(&deflate(&message, 9, 15), bits);
+                assert_eq!(inflate(&encode(&message, 9, bits), bits).as_ref(), Ok(&message));
+                let inflated = inflate(&encode(&message, 9, 15), bits);
                 assert_eq!(inflated.is_ok(), bits >= reaching_bits, "{number}: {bits}");
             }
         }

@@ -10,7 +10,7 @@ pub(crate) const PONG: u8 = 0xA;
 
 const FIN: u8 = 0x80;
 /// Compressed, where that is agreed on (RFC 7692 section 6).
-const RSV1: u8 = 0x40;
+pub(crate) const COMPRESSED: u8 = 0x40;
 const MASKED: u8 = 0x80;
 
 /// The sample key of RFC 6455 section 1.3, and what a server must answer to it.
@@ -100,8 +100,8 @@ pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, 
     let [first, second, ..] = *rest else { return Ok(None) };
     let opcode = first & 0x0F;
     let is_message = [TEXT, BINARY].contains(&opcode);
-    let is_compressed = is_message && first & RSV1 != 0;
-    let expected = if is_compressed { FIN | RSV1 } else { FIN };
+    let is_compressed = is_message && first & COMPRESSED != 0;
+    let expected = if is_compressed { FIN | COMPRESSED } else { FIN };
     if first & 0xF0 != expected || !(is_message || [CLOSE, PING, PONG].contains(&opcode)) {
         return Err(format!(
             "a frame begins with {first:#04x} {second:#04x}: not what is sent here"

@@ -45,8 +45,20 @@ pub(crate) const MANY_OPEN: &str = "1,000 open at once";
 /// A visitor has received a compressed message.
 pub(crate) const COMPRESSED_RECEIVED: &str = "compressed: received";
 
+/// A request was refused for what its extensions are.
+pub(crate) const BAD_EXTENSIONS: &str = "bad: extensions";
+/// A visitor was closed for what it said compressed.
+pub(crate) const BAD_STREAM: &str = "bad: broken stream";
+pub(crate) const BAD_CUT_OFF: &str = "bad: stream cut off";
+pub(crate) const BAD_TEXT: &str = "bad: compressed no text";
+pub(crate) const BAD_BOMB: &str = "bad: bomb";
+pub(crate) const BAD_LENGTH: &str = "bad: compressed too long";
+pub(crate) const BAD_CONTINUATION: &str = "bad: RSV1 continues";
+pub(crate) const BAD_CONTROL: &str = "bad: RSV1 on a ping";
+pub(crate) const BAD_AGREEMENT: &str = "bad: RSV1 unagreed";
+
 /// The rows that no report counts.
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 27] = [
     MOVED_WORKER,
     SHORT_SEND,
     EAGAIN,
@@ -65,6 +77,15 @@ const ROWS: [&str; 18] = [
     CLOSE_TIMER,
     MANY_OPEN,
     COMPRESSED_RECEIVED,
+    BAD_EXTENSIONS,
+    BAD_STREAM,
+    BAD_CUT_OFF,
+    BAD_TEXT,
+    BAD_BOMB,
+    BAD_LENGTH,
+    BAD_CONTINUATION,
+    BAD_CONTROL,
+    BAD_AGREEMENT,
 ];
 
 /// The other timers, each of which has a reason of its own.
@@ -75,6 +96,9 @@ const AGE_TIMER: &str = "timer: age";
 
 /// A client was not read from because it had published faster than it may.
 const RATE_PAUSE: &str = "paused by rate";
+
+/// A worker has inflated what a visitor has sent.
+const COMPRESSED_SENT: &str = "compressed: sent";
 
 /// Reasons that nothing in this build closes for.
 const UNBUILT: [CloseReason; 5] = [
@@ -133,6 +157,7 @@ impl Reached {
             let times = Some(report.messages_dropped[reason as usize]).filter(some);
             times.into_iter().for_each(|times| self.add(&dropped(reason), times));
         }
+        self.add(COMPRESSED_SENT, report.inflated.messages);
         self.add(RATE_PAUSE, report.rate_pauses);
         self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);
         self.add(PONG_TIMER, report.closed[CloseReason::NoPong as usize]);
@@ -154,7 +179,8 @@ impl Reached {
 
 /// Every row that must be reached.
 fn rows() -> impl Iterator<Item = String> {
-    let reported = [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER, RATE_PAUSE];
+    let reported =
+        [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER, RATE_PAUSE, COMPRESSED_SENT];
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
     let named = ROWS.into_iter().chain(reported).map(str::to_owned);
     let refusals = RefusalReason::ALL.into_iter().filter(|reason| !UNASKED.contains(reason));

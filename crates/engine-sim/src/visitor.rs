@@ -12,14 +12,14 @@ use worker::Time;
 use crate::{
     client::{Client, ClientRead},
     deflate,
-    frames::{self, BINARY, CLOSE, PING, PONG, TEXT},
+    frames::{self, BINARY, CLOSE, COMPRESSED, PING, PONG, TEXT},
     ledger::{StreamId, Subscription, To},
     link::LinkId,
     network::Network,
-    reached::{COMPRESSED_RECEIVED, STATUS_503},
+    reached::{BAD_EXTENSIONS, COMPRESSED_RECEIVED, STATUS_503},
     visitor::{
         offer::Offer,
-        plan::{Asking, Leave, Plan, Reading},
+        plan::{Asking, Leave, Mistake, Plan, Reading, Violation},
     },
     world::{End, Visit, World},
 };
@@ -81,6 +81,8 @@ pub(crate) struct Visitor {
     has_left: bool,
     /// What its request or its violation must be answered with.
     answer: Option<u16>,
+    /// The row that is reached with that answer.
+    row: Option<&'static str>,
 }
 
 impl Visitor {
@@ -121,6 +123,7 @@ impl Visitor {
             has_said_goodbye: false,
             has_left: false,
             answer: None,
+            row: None,
         }
     }
 
@@ -248,7 +251,11 @@ impl Visitor {
                 request.truncate(world.chance.number(0..=request.len() - 1));
                 self.answer = Some(408);
             }
-            Asking::Badly(mistake) => {
+            Asking::Badly(mut mistake) => {
+                if world.scenario.offers && world.compression.of(0.3) {
+                    mistake = Mistake::Extensions;
+                    self.row = Some(BAD_EXTENSIONS);
+                }
                 request = mistake.request(&target, &world.scenario);
                 self.offer = Offer::NONE;
                 self.answer = mistake.status(&world.scenario);
@@ -291,15 +298,19 @@ impl Visitor {
     }
 
     fn publish(&mut self, world: &mut World) {
-        let World { scenario, network, chance, ledger, .. } = world;
-        let opcode = *chance.one(&[TEXT, BINARY]);
+        let World { scenario, network, chance, compression, ledger, .. } = world;
+        let mut opcode = *chance.one(&[TEXT, BINARY]);
         if !scenario.client_publish && !self.subscription.echo {
             self.has_left = true;
             self.answer = Some(1008);
             return self.send(opcode, true, b"may not be said", world);
         }
         let bytes = chance.number(0..=scenario.message_bytes);
-        let payload = ledger.publish(self.stream, network.now(), opcode, bytes);
+        let mut payload = ledger.publish(self.stream, network.now(), opcode, bytes);
+        if self.window_bits.is_some() && compression.of(0.6) {
+            payload = deflate::deflate(&payload, compression);
+            opcode |= COMPRESSED;
+        }
         if chance.of(0.2) {
             let at = chance.number(0..=payload.len());
             self.send(opcode, false, &payload[..at], world);
@@ -331,7 +342,14 @@ impl Visitor {
                 self.has_said_goodbye = true;
                 self.answer = self.answer.or(Some(1000));
             }
-            Leave::Rudely(violation) if self.phase == Phase::Open => {
+            Leave::Rudely(mut violation) if self.phase == Phase::Open => {
+                if world.scenario.offers && world.compression.of(0.5) {
+                    violation = match self.window_bits {
+                        Some(_) => *world.compression.one(&Violation::COMPRESSED),
+                        None => Violation::NotAgreed,
+                    };
+                }
+                self.row = violation.row().filter(|_| self.answer.is_none());
                 self.unsent.extend(violation.bytes(&world.scenario));
                 self.answer = self.answer.or(Some(violation.code()));
                 (self.plan.messages, self.plan.pings) = (0, 0);
@@ -432,7 +450,15 @@ impl Visitor {
         if status == 503 {
             network.reach(STATUS_503);
         }
+        self.reach_row(status, network);
         self.end = Some(End::Refused(status));
+    }
+
+    /// It was answered with a status or a Close code.
+    fn reach_row(&self, code: u16, network: &Network) {
+        if let Some(row) = self.row.filter(|_| self.answer == Some(code)) {
+            network.reach(row);
+        }
     }
 
     fn handle(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
@@ -454,6 +480,7 @@ impl Visitor {
             CLOSE => {
                 let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                 self.end = Some(End::Closed(code));
+                code.into_iter().for_each(|code| self.reach_row(code, &world.network));
                 if self.phase == Phase::Open && self.plan.answers_close {
                     let code = frame.payload.get(..2).unwrap_or_default().to_vec();
                     self.send(CLOSE, true, &code, world);

@@ -5,10 +5,15 @@ use std::time::Duration;
 use worker::Time;
 
 use crate::{
-    frames::{self, BINARY, CLOSE, PING, TEXT},
+    deflate,
+    frames::{self, BINARY, CLOSE, COMPRESSED, PING, TEXT},
+    reached,
     scenario::Scenario,
     world::World,
 };
+
+/// "Hello" compressed (RFC 7692 section 7.2.3.1).
+const HELLO: [u8; 7] = [0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
 
 /// How a visitor reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,14 @@ pub(super) enum Violation {
     ShortClose,
     NoText,
     TooLong,
+    BadStream,
+    CutOffStream,
+    CompressedNoText,
+    Bomb,
+    CompressedTooLong,
+    CompressedContinuation,
+    CompressedPing,
+    NotAgreed,
 }
 
 /// What a visitor asks for.
@@ -74,6 +87,7 @@ pub(super) enum Mistake {
     NoUpgrade,
     Version,
     TooLarge,
+    Extensions,
 }
 
 /// What a visitor is about to do.
@@ -110,17 +124,45 @@ impl Violation {
         Self::TooLong,
     ];
 
+    /// Those of whoever has agreed on compression (RFC 7692 sections 6 and 7).
+    pub(super) const COMPRESSED: [Self; 7] = [
+        Self::BadStream,
+        Self::CutOffStream,
+        Self::CompressedNoText,
+        Self::Bomb,
+        Self::CompressedTooLong,
+        Self::CompressedContinuation,
+        Self::CompressedPing,
+    ];
+
+    /// The row of its answer, if it has one of its own.
+    pub(super) fn row(self) -> Option<&'static str> {
+        Some(match self {
+            Self::BadStream => reached::BAD_STREAM,
+            Self::CutOffStream => reached::BAD_CUT_OFF,
+            Self::CompressedNoText => reached::BAD_TEXT,
+            Self::Bomb => reached::BAD_BOMB,
+            Self::CompressedTooLong => reached::BAD_LENGTH,
+            Self::CompressedContinuation => reached::BAD_CONTINUATION,
+            Self::CompressedPing => reached::BAD_CONTROL,
+            Self::NotAgreed => reached::BAD_AGREEMENT,
+            _ => return None,
+        })
+    }
+
     /// The Close code of the answer.
     pub(super) fn code(self) -> u16 {
         match self {
-            Self::NoText => 1007,
-            Self::TooLong => 1009,
+            Self::NoText | Self::BadStream | Self::CutOffStream | Self::CompressedNoText => 1007,
+            Self::TooLong | Self::Bomb | Self::CompressedTooLong => 1009,
             _ => 1002,
         }
     }
 
     pub(super) fn bytes(self, scenario: &Scenario) -> Vec<u8> {
         let key = [1, 2, 3, 4];
+        let text = TEXT | COMPRESSED;
+        let bytes_max = scenario.limits.message_bytes_max as usize;
         match self {
             Self::ReservedBits => vec![0xFF, 0x80],
             Self::ReservedOpcode => frames::frame(0x3, true, b"", key),
@@ -130,10 +172,25 @@ impl Violation {
             Self::NothingToContinue => frames::frame(0, true, b"", key),
             Self::ShortClose => frames::frame(CLOSE, true, &[3], key),
             Self::NoText => frames::frame(TEXT, true, &[0xFF, 0xFF], key),
-            Self::TooLong => {
-                let bytes = scenario.limits.message_bytes_max as usize + 1;
-                frames::frame(BINARY, true, &vec![0; bytes], key)
+            Self::TooLong => frames::frame(BINARY, true, &vec![0; bytes_max + 1], key),
+            // A block of the kind that there is not.
+            Self::BadStream => frames::frame(text, true, &[0xFF; 8], key),
+            Self::CutOffStream => frames::frame(text, true, &HELLO[..6], key),
+            Self::CompressedNoText => {
+                frames::frame(text, true, &[0x00, 0x02, 0x00, 0xFD, 0xFF, 0xFF, 0xFF, 0x00], key)
             }
+            Self::Bomb => {
+                let bomb = deflate::deflate_well(&vec![0; bytes_max * 10]);
+                frames::frame(BINARY | COMPRESSED, true, &bomb, key)
+            }
+            // No encoder makes as much of a message that may be.
+            Self::CompressedTooLong => frames::frame(text, true, &vec![0; bytes_max * 2], key),
+            Self::CompressedContinuation => {
+                let begin = frames::frame(text, false, &HELLO[..3], key);
+                [begin, frames::frame(COMPRESSED, true, &HELLO[3..], key)].concat()
+            }
+            Self::CompressedPing => frames::frame(PING | COMPRESSED, true, b"", key),
+            Self::NotAgreed => frames::frame(text, true, &HELLO, key),
         }
     }
 }
@@ -153,7 +210,7 @@ impl Mistake {
     /// The status of the answer, unless the request is in order after all.
     pub(super) fn status(self, scenario: &Scenario) -> Option<u16> {
         match self {
-            Self::Malformed | Self::BadTopic => Some(400),
+            Self::Malformed | Self::BadTopic | Self::Extensions => Some(400),
             Self::Origin => scenario.same_origin.then_some(403),
             Self::NotFound => Some(404),
             Self::Method => Some(405),
@@ -175,6 +232,10 @@ impl Mistake {
                 format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
             }
             Self::Version => frames::request_with("GET", target, "8", ""),
+            Self::Extensions => {
+                let line = "Sec-WebSocket-Extensions: permessage-deflate; =9\r\n";
+                frames::request_with("GET", target, "13", line)
+            }
             Self::TooLarge => {
                 let line = "x".repeat(scenario.limits.handshake_bytes_max as usize);
                 frames::request_with("GET", target, "13", &format!("X-Long: {line}\r\n"))
