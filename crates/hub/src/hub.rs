@@ -199,10 +199,8 @@ impl Handler for Hub {
     }
 
     fn deadline(&self) -> Time {
-        match (&self.options.access, self.passes.first_end()) {
-            (Some(access), Some(end)) => access.moment(end),
-            _ => Time::NEVER,
-        }
+        let Some(access) = &self.options.access else { return Time::NEVER };
+        self.passes.first_end().map_or(Time::NEVER, |end| access.moment(end))
     }
 
     fn fill(
