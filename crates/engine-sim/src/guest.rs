@@ -175,7 +175,7 @@ impl Guest {
                 *chance.one(&[(TEXT, DataOpcode::Text), (BINARY, DataOpcode::Binary)]);
             let bytes = chance.number(0..=scenario.message_bytes);
             let payload = ledger.publish(stream, now, opcode, bytes);
-            let topic = topic.map(|topic| format!("t{topic}").into());
+            let topic = topic.map(|topic| format!("t{topic}").into_bytes().into());
             Arc::new(Publication::new(topic, kind, &payload, None, now))
         });
         let batch = Arc::new(Batch { id: self.batches, publications: publications.collect() });

@@ -52,6 +52,7 @@ impl Connections {
     ///
     /// # Panics
     /// Nobody is there.
+    #[inline]
     pub(crate) fn get(&self, slot: Slot) -> Purpose<'_> {
         match &self.records[slot as usize] {
             Record::Vacant => panic!("slot {slot} is not open"),

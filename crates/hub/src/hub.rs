@@ -147,7 +147,7 @@ impl Handler for Hub {
             return Flow::Continue;
         }
         let publication = Arc::new(Publication::new(
-            Some(self.topics.name(topic).into()),
+            Some(self.topics.name_bytes(topic).into()),
             message.opcode,
             message.payload,
             (!own).then(|| (actions.member(), connection)),

@@ -41,7 +41,7 @@ impl Listing {
     pub(crate) fn advance(&mut self, topics: &Topics) -> bool {
         match &self.question.inquiry {
             Inquiry::Topic(name) => {
-                let found = topics.find(name).map(|topic| topics.subscribers_len(topic));
+                let found = topics.find(name.as_bytes()).map(|topic| topics.subscribers_len(topic));
                 self.page.extend(found.map(|subscribers| (name.clone(), saturate(subscribers))));
                 true
             }

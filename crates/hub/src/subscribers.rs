@@ -45,13 +45,17 @@ pub(crate) enum Subscribers<'a> {
 }
 
 impl MemberTable {
+    #[inline]
     pub(crate) fn get<'a>(&'a self, members: &'a Members) -> Subscribers<'a> {
-        match members.len {
-            0 => Subscribers::List(&[]),
-            1 => Subscribers::List(std::slice::from_ref(&members.at)),
-            2..=RUN_LEN_MAX => Subscribers::List(self.runs.get(members.at, members.len as usize)),
-            _ => self.sets[members.at as usize].subscribers(),
+        // Asked for at every step of a fan-out, of which only the large have many.
+        if members.len > RUN_LEN_MAX {
+            return self.sets[members.at as usize].subscribers();
         }
+        Subscribers::List(match members.len {
+            0 => &[],
+            1 => std::slice::from_ref(&members.at),
+            len => self.runs.get(members.at, len as usize),
+        })
     }
 
     /// Adds a slot that is not there.
@@ -118,6 +122,7 @@ impl MemberTable {
 }
 
 impl Set {
+    #[inline]
     pub(crate) fn subscribers(&self) -> Subscribers<'_> {
         match self {
             Self::List(slots) => Subscribers::List(slots),
@@ -168,6 +173,7 @@ impl Set {
 
 impl Subscribers<'_> {
     /// One step of a fan-out, as [`worker::Handler::fill`] has it.
+    #[inline]
     pub(crate) fn fill(self, from: Slot, busy: &SlotSet, chunk: &mut Chunk) -> Option<Slot> {
         match self {
             Self::List(slots) => fill_from_list(slots, from, busy, chunk),

@@ -78,10 +78,16 @@ impl Topics {
     }
 
     pub(crate) fn name(&self, index: TopicIndex) -> &str {
-        self.name_of(&self.topics[index.0 as usize])
+        text(self.name_bytes(index))
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<TopicIndex> {
+    /// The name as it stands there: who only hands it on need not have it read.
+    #[inline]
+    pub(crate) fn name_bytes(&self, index: TopicIndex) -> &[u8] {
+        self.bytes_of(&self.topics[index.0 as usize])
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Option<TopicIndex> {
         self.find_hashed(name, self.hash(name))
     }
 
@@ -96,6 +102,7 @@ impl Topics {
     }
 
     /// The subscribers that an audience stands for, if its topic still exists.
+    #[inline]
     pub(crate) fn subscribers(&self, audience: Audience) -> Option<Subscribers<'_>> {
         let [index, generation] = [audience.0 & u64::from(u32::MAX), audience.0 >> 32];
         let topic = self.topics.get(usize::try_from(index).ok()?)?;
@@ -114,11 +121,12 @@ impl Topics {
     ) -> impl Iterator<Item = (&str, usize)> {
         let places = places.start.min(self.topics.len())..places.end.min(self.topics.len());
         let topics = self.topics[places].iter().filter(|topic| topic.members.len > 0);
-        topics.map(|topic| (self.name_of(topic), topic.members.len as usize))
+        topics.map(|topic| (text(self.bytes_of(topic)), topic.members.len as usize))
     }
 
     /// Subscribes a slot that is no subscriber of the topic.
     pub(crate) fn subscribe(&mut self, name: &str, slot: Slot) -> TopicIndex {
+        let name = name.as_bytes();
         let hash = self.hash(name);
         let index = self.find_hashed(name, hash).unwrap_or_else(|| self.begin(name, hash));
         self.members.insert(&mut self.topics[index.0 as usize].members, slot);
@@ -137,25 +145,25 @@ impl Topics {
         }
     }
 
-    fn name_of(&self, topic: &Topic) -> &str {
-        let bytes = self.names.get(topic.name.place, topic.name.len as usize);
-        std::str::from_utf8(bytes).expect("it was put there as text")
+    #[inline]
+    fn bytes_of(&self, topic: &Topic) -> &[u8] {
+        self.names.get(topic.name.place, topic.name.len as usize)
     }
 
-    fn find_hashed(&self, name: &str, hash: u32) -> Option<TopicIndex> {
+    fn find_hashed(&self, name: &[u8], hash: u32) -> Option<TopicIndex> {
         let is_it = |index: &u32| {
             let topic = &self.topics[*index as usize];
             topic.hash == hash
                 && topic.name.len as usize == name.len()
-                && self.names.get(topic.name.place, name.len()) == name.as_bytes()
+                && self.bytes_of(topic) == name
         };
         self.by_name.find(spread(hash), is_it).map(|index| TopicIndex(*index))
     }
 
     /// A topic that does not exist, and has no member yet.
-    fn begin(&mut self, name: &str, hash: u32) -> TopicIndex {
+    fn begin(&mut self, name: &[u8], hash: u32) -> TopicIndex {
         let len = u32::try_from(name.len()).expect("a name stood in a request head");
-        let name = Name { place: self.names.insert(name.as_bytes()), len };
+        let name = Name { place: self.names.insert(name), len };
         let index = match self.vacant.pop() {
             Some(index) => {
                 let topic = &mut self.topics[index as usize];
@@ -206,9 +214,14 @@ impl Topics {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "half of a good hash is a good hash")]
-    fn hash(&self, name: &str) -> u32 {
-        self.hasher.hash(name.as_bytes()) as u32
+    fn hash(&self, name: &[u8]) -> u32 {
+        self.hasher.hash(name) as u32
     }
+}
+
+/// A name as text.
+fn text(name: &[u8]) -> &str {
+    std::str::from_utf8(name).expect("it was put there as text")
 }
 
 /// The table takes the place from the low bits and a tag from the highest.
@@ -223,22 +236,22 @@ mod tests {
     #[test]
     fn a_topic_begins_with_its_first_subscriber_and_ends_with_its_last() {
         let mut topics = Topics::new(1);
-        assert_eq!(topics.find("a"), None);
+        assert_eq!(topics.find(b"a"), None);
         let a = topics.subscribe("a", 7);
         assert_eq!(topics.subscribe("a", 3), a);
         let b = topics.subscribe("b", 7);
         assert_ne!(a, b);
         assert_eq!((topics.len(), topics.subscriptions()), (2, 3));
         assert_eq!(
-            (topics.find("a"), topics.name(a), topics.subscribers_len(a)),
+            (topics.find(b"a"), topics.name(a), topics.subscribers_len(a)),
             (Some(a), "a", 2)
         );
         topics.unsubscribe(a, 7);
-        assert_eq!(topics.find("a"), Some(a));
+        assert_eq!(topics.find(b"a"), Some(a));
         topics.unsubscribe(a, 3);
-        assert_eq!(topics.find("a"), None);
+        assert_eq!(topics.find(b"a"), None);
         assert_eq!((topics.len(), topics.subscriptions()), (1, 1));
-        assert_eq!(topics.find("b"), Some(b));
+        assert_eq!(topics.find(b"b"), Some(b));
     }
 
     #[test]
@@ -267,7 +280,7 @@ mod tests {
         }
         for slot in 0..10_000 {
             let expected = (slot % 2 == 1).then_some(indexes[slot as usize]);
-            assert_eq!(topics.find(&name(slot)), expected);
+            assert_eq!(topics.find(name(slot).as_bytes()), expected);
         }
         assert_eq!(topics.len(), 5_000);
         (0..5_000).for_each(|slot| _ = topics.subscribe(&name(20_000 + slot), slot));
@@ -276,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_hash_depends_on_the_seed() {
-        let hashes = |seed| ["a", "b", "c"].map(|name| Topics::new(seed).hash(name));
+        let hashes = |seed| ["a", "b", "c"].map(|name| Topics::new(seed).hash(name.as_bytes()));
         assert_eq!(hashes(1), hashes(1));
         assert_ne!(hashes(1), hashes(2));
     }

@@ -380,6 +380,7 @@ impl Core {
         self.report.publications_refused += 1;
     }
 
+    #[inline]
     pub(crate) fn record(&mut self, stage: Stage, span: Duration) {
         self.report.record(stage, span);
     }

@@ -16,7 +16,7 @@ use crate::{
 /// One published message with its frame. Crosses the mesh as `Arc<Publication>`.
 #[derive(Debug)]
 pub struct Publication {
-    topic: Option<Box<str>>,
+    topic: Option<Box<[u8]>>,
     frame: Bytes,
     payload_offset: u8,
     opcode: DataOpcode,
@@ -30,11 +30,11 @@ pub struct Publication {
 type Deflated = [OnceLock<Option<Bytes>>; Window::COUNT];
 
 impl Publication {
-    /// Encodes the one frame that fits every subscriber. `topic` is `None` for a broadcast to
-    /// everyone; `excluded` is a publisher that does not want its own messages.
+    /// Encodes the one frame that fits every subscriber. `topic` is its name in UTF-8, or `None` for
+    /// a broadcast to everyone; `excluded` is a publisher that does not want its own messages.
     #[must_use]
     pub fn new(
-        topic: Option<Box<str>>,
+        topic: Option<Box<[u8]>>,
         opcode: DataOpcode,
         payload: &[u8],
         excluded: Option<(Member, ConnectionId)>,
@@ -54,9 +54,9 @@ impl Publication {
         }
     }
 
-    /// The topic; `None` for a broadcast to everyone.
+    /// The name of the topic, in UTF-8; `None` for a broadcast to everyone.
     #[must_use]
-    pub fn topic(&self) -> Option<&str> {
+    pub fn topic(&self) -> Option<&[u8]> {
         self.topic.as_deref()
     }
 

@@ -131,7 +131,7 @@ impl Body<'_> {
         if payload.len() > bytes_max as usize {
             return Err(format!("its payload is longer than {bytes_max} bytes"));
         }
-        let topic = Some(topic.into_owned().into_boxed_str());
+        let topic = Some(topic.into_owned().into_bytes().into_boxed_slice());
         Ok(Publication::new(topic, opcode, payload, None, self.received_at))
     }
 }
@@ -161,11 +161,11 @@ mod tests {
             {"base64": "/wA=", "topic": "c", "extra": [1]}], "more": {}} "#;
         let publications = read(json).unwrap();
         assert_eq!(publications.len(), 2);
-        assert_eq!(publications[0].topic(), Some("a/b"));
+        assert_eq!(publications[0].topic(), Some(&b"a/b"[..]));
         assert_eq!(publications[0].payload(), "hé".as_bytes());
         assert_eq!(publications[0].opcode(), DataOpcode::Text);
         assert_eq!(publications[0].received_at(), Time(5));
-        assert_eq!(publications[1].topic(), Some("c"));
+        assert_eq!(publications[1].topic(), Some(&b"c"[..]));
         assert_eq!(publications[1].payload(), [0xff, 0]);
         assert_eq!(publications[1].opcode(), DataOpcode::Binary);
         assert_eq!(read(r#"{"messages":[]}"#).unwrap().len(), 0);

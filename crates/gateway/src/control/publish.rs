@@ -111,6 +111,7 @@ async fn one(
     let bytes_max = control.facts.limits.message_bytes_max;
     let Charged { bytes, permit } = body::read(body, bytes_max, &control.body_bytes).await?;
     let opcode = opcode(kind, headers, &bytes)?;
+    let topic = topic.map(Into::into);
     let publication = Arc::new(Publication::new(topic, opcode, &bytes, None, guest::now()));
     drop(bytes);
     let receivers = publish(control, vec![publication], permit).await?;

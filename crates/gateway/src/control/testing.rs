@@ -263,12 +263,13 @@ impl FakeWorker {
     }
 
     fn publish(&self, publication: &Publication) -> u32 {
+        let topic = publication.topic().map(|topic| std::str::from_utf8(topic).unwrap());
         self.taken.lock().unwrap().push((
-            publication.topic().map(str::to_owned),
+            topic.map(str::to_owned),
             publication.payload().to_vec(),
             publication.opcode(),
         ));
-        match publication.topic() {
+        match topic {
             Some(topic) => self.topics.get(topic).copied().unwrap_or(0),
             None => self.topics.values().sum(),
         }

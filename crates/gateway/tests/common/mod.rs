@@ -156,7 +156,6 @@ impl Gateway {
                 return stats;
             }
             assert!(elapsed < PATIENCE, "{stats:#}");
-            thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -44,7 +44,7 @@ fn deflated(rig: &mut Rig) -> u64 {
 
 fn publish(rig: &mut Rig, messages: &[(Option<&str>, &str)]) {
     let publications = messages.iter().map(|(topic, text)| {
-        let topic = topic.map(Into::into);
+        let topic = topic.map(|topic| topic.as_bytes().into());
         Arc::new(Publication::new(topic, DataOpcode::Text, text.as_bytes(), None, Time(0)))
     });
     let batch = Arc::new(Batch { id: 1, publications: publications.collect() });

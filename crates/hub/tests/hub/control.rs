@@ -10,7 +10,7 @@ use crate::rig::{Rig, Setting};
 
 fn batch(id: u64, messages: &[(Option<&str>, &str)]) -> Arc<Batch> {
     let publications = messages.iter().map(|(topic, text)| {
-        let topic = topic.map(Into::into);
+        let topic = topic.map(|topic| topic.as_bytes().into());
         Arc::new(Publication::new(topic, DataOpcode::Text, text.as_bytes(), None, Time(0)))
     });
     Arc::new(Batch { id, publications: publications.collect() })
