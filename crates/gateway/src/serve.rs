@@ -3,6 +3,7 @@
 //! control plane.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Instant,
@@ -23,7 +24,7 @@ use crate::{
     capacity::Descriptors,
     cli::ServeArgs,
     config::Configuration,
-    control::{self, Exit, Journal, Supervisor},
+    control::{self, Exit, Ground, Journal, Supervisor},
     cores::Cpus,
     decide::{Decision, Decisions, Machine},
     engine::Choice,
@@ -92,6 +93,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         sockets.data.of_workers,
         endpoints,
     );
+    // Before the first turn: whoever is accepted is drained.
+    let ground = Ground::new().map_err(control_failed)?;
     let started = workers::start(engine.kind, plans, Arc::new(workers_wake_fd), &ends)
         .map_err(Failure::Runtime)?;
     // The threads hold the other ones: with the last thread the channel ends.
@@ -106,7 +109,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
             log.info("listening", &[("plane", plane.into()), ("address", text(address))]);
         }
     }
-    let exit = control::run(control::Options {
+    let exit = ground.serve(control::Options {
         facts: Arc::new(facts),
         endpoint: guest,
         wakers: started.into_iter().map(|started| started.waker).collect(),
@@ -119,7 +122,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         supervisor,
         journal: journal(log),
     });
-    match exit.map_err(|error| Failure::Runtime(format!("the control plane failed: {error}")))? {
+    match exit.map_err(control_failed)? {
         Exit::Drained => {
             log.info("drained", &[]);
             Ok(())
@@ -128,6 +131,11 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         Exit::Cut => Ok(()),
         Exit::WorkerFailed(sentence) => Err(Failure::Runtime(sentence)),
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands behind `map_err`")]
+fn control_failed(error: io::Error) -> Failure {
+    Failure::Runtime(format!("the control plane failed: {error}"))
 }
 
 /// One line for a panic, as for everything else; the thread's end is handled where it is awaited.

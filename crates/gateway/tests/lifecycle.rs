@@ -4,10 +4,15 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
 
 use common::Gateway;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::SockRef;
 use tungstenite::{Message, protocol::frame::coding::CloseCode};
 
 #[test]
@@ -59,6 +64,31 @@ fn a_signal_drains_and_the_process_ends_when_nobody_is_left() {
     }
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(signalled.elapsed() < Duration::from_secs(10), "not after any timeout");
+}
+
+/// The gateway cannot have gone on far from the line that is read: what takes its lines has room for
+/// a few, and many are to come.
+#[test]
+fn whoever_reads_that_it_listens_may_signal_it() {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    SockRef::from(&writer).set_send_buffer_size(1).unwrap();
+    let listen = std::iter::repeat_n(["--listen", "127.0.0.1:0"], 60).flatten();
+    let mut command = common::ringway();
+    command.arg("serve").args(listen).args(["--admin", "off", "--workers", "1"]);
+    let mut gateway = command.stderr(OwnedFd::from(writer)).spawn().unwrap();
+    drop(command);
+    let mut reader = BufReader::with_capacity(1, reader);
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert_ne!(reader.read_line(&mut line).unwrap(), 0, "it has ended");
+    }
+    let id = Pid::from_raw(gateway.id().cast_signed()).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+    let mut lines = String::new();
+    reader.read_to_string(&mut lines).unwrap();
+    assert_eq!(gateway.wait().unwrap().code(), Some(0), "{lines}");
+    assert!(lines.contains("drained"), "{lines}");
 }
 
 #[test]

@@ -37,6 +37,7 @@ use std::{
 use hub::{Access as ClientAccess, Letter};
 use mesh::Endpoint;
 use tokio::{
+    runtime::{self, Runtime},
     sync::{Semaphore, mpsc},
     time::sleep,
 };
@@ -47,6 +48,7 @@ use self::{
     client_tokens::ClientTokens,
     guest::{Guest, Request},
     intervals::Intervals,
+    signals::Signals,
     totals::Totals,
 };
 use crate::{
@@ -169,41 +171,64 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Serves until the process is to end. The calling thread must not block SIGTERM, SIGINT, SIGHUP.
-///
-/// # Errors
-/// The runtime, a signal handler or a listener could not be set up.
-pub(crate) fn run(options: Options) -> io::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let exit = runtime.block_on(async {
-        let signals = signals::listen()?;
-        let (control, requests) = Control::new(options.facts, options.access, options.journal);
-        if let Some(listener) = options.admin {
-            server::spawn(listener, routes::admin(&control), &control.journal)?;
-        }
-        if let Some(listener) = options.metrics {
-            server::spawn(listener, routes::metrics_only(&control), &control.journal)?;
-        }
-        let workers = options.wakers.len();
-        let tokens =
-            options.client_tokens.map(|(files, access)| ClientTokens::new(files, access, workers));
-        let guest = Guest::new(
-            control,
-            options.endpoint,
-            options.wakers,
-            options.wake_fd,
-            tokens,
-            options.supervisor,
-        )?;
-        let exit = guest.run(requests, options.worker_ends, signals).await;
-        if exit == Exit::Drained {
-            sleep(LAST_ANSWERS).await;
-        }
-        Ok(exit)
-    });
-    // Handlers that still wait, and clients that still read, must not hold the process up.
-    runtime.shutdown_background();
-    exit
+/// What the control plane runs in, before anything is served: signals are caught already, so that
+/// none is lost that comes while the workers start.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Ground {
+    /// The calling thread must not block SIGTERM, SIGINT, SIGHUP.
+    ///
+    /// # Errors
+    /// The runtime or a signal handler could not be set up.
+    pub(crate) fn new() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = {
+            let _context = runtime.enter();
+            Signals::catch()?
+        };
+        Ok(Self { runtime, signals })
+    }
+
+    /// Serves until the process is to end.
+    ///
+    /// # Errors
+    /// A listener could not be set up.
+    pub(crate) fn serve(self, options: Options) -> io::Result<Exit> {
+        let exit = self.runtime.block_on(serve(options, self.signals));
+        // Handlers that still wait, and clients that still read, must not hold the process up.
+        self.runtime.shutdown_background();
+        exit
+    }
+}
+
+async fn serve(options: Options, signals: Signals) -> io::Result<Exit> {
+    let (control, requests) = Control::new(options.facts, options.access, options.journal);
+    if let Some(listener) = options.admin {
+        server::spawn(listener, routes::admin(&control), &control.journal)?;
+    }
+    if let Some(listener) = options.metrics {
+        server::spawn(listener, routes::metrics_only(&control), &control.journal)?;
+    }
+    let workers = options.wakers.len();
+    let tokens =
+        options.client_tokens.map(|(files, access)| ClientTokens::new(files, access, workers));
+    let guest = Guest::new(
+        control,
+        options.endpoint,
+        options.wakers,
+        options.wake_fd,
+        tokens,
+        options.supervisor,
+    )?;
+    let exit = guest.run(requests, options.worker_ends, signals.listen()).await;
+    if exit == Exit::Drained {
+        sleep(LAST_ANSWERS).await;
+    }
+    Ok(exit)
 }
 
 impl Control {
@@ -286,7 +311,7 @@ mod tests {
             supervisor: Supervisor::default(),
             journal: Journal::new(|_| {}),
         };
-        let running = std::thread::spawn(|| run(options));
+        let running = std::thread::spawn(|| Ground::new()?.serve(options));
         assert!(get(at_admin, "/healthz").starts_with("HTTP/1.1 200 OK"));
         assert!(get(at_admin, "/stats").starts_with("HTTP/1.1 200 OK"));
         assert!(get(at_metrics, "/metrics").starts_with("HTTP/1.1 200 OK"));
