@@ -11,7 +11,6 @@ pub(crate) struct Claims {
     pub(crate) aud: Texts,
     pub(crate) exp: Option<NumericDate>,
     pub(crate) nbf: Option<NumericDate>,
-    pub(crate) iat: Option<NumericDate>,
     /// Topics that the bearer may subscribe to.
     #[serde(default)]
     pub(crate) topics: Texts,

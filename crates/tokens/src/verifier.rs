@@ -39,8 +39,6 @@ pub struct Verifier {
 pub struct Grant {
     /// `sub`: whom the issuer means.
     pub subject: Option<Box<str>>,
-    /// `iat`, in seconds since 1970.
-    pub issued_at: Option<u64>,
     /// When what it lets its bearer do ends, in seconds since 1970: at its `exp`, or for one that
     /// was admitted after that by the grace of [`SKEW_SECONDS`], so much later.
     pub ends_at: Option<u64>,
@@ -149,7 +147,6 @@ impl Verifier {
         }
         Ok(Grant {
             subject: claims.sub.map(String::into_boxed_str),
-            issued_at: claims.iat.map(|NumericDate(seconds)| seconds),
             ends_at,
             topics: Names::new(claims.topics.0),
             publish: Names::new(claims.publish.0),

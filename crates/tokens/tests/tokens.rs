@@ -46,7 +46,7 @@ fn hs256(claims: &Value) -> Result<Grant, BadToken> {
 
 #[test]
 fn a_token_is_verified_by_the_algorithm_of_the_key() {
-    let claims = json!({ "sub": "alice", "exp": NOW + 60, "topics": ["a"], "iat": NOW - 1 });
+    let claims = json!({ "sub": "alice", "exp": NOW + 60, "topics": ["a"], "iat": NOW + 99 });
     let keys = [
         (Algorithm::HS256, SECRET),
         (Algorithm::RS256, RSA_PUBLIC),
@@ -57,7 +57,7 @@ fn a_token_is_verified_by_the_algorithm_of_the_key() {
     for (algorithm, key) in keys {
         let grant = verifier(key, ANY).verify(&token(algorithm, None, &claims), NOW).unwrap();
         assert_eq!(grant.subject.as_deref(), Some("alice"), "{algorithm:?}");
-        assert_eq!((grant.issued_at, grant.ends_at), (Some(NOW - 1), Some(NOW + 60)));
+        assert_eq!(grant.ends_at, Some(NOW + 60));
         assert!(grant.topics.cover("a") && !grant.topics.cover("b") && !grant.publish.cover("a"));
         for (other, key) in keys.iter().filter(|(other, _)| *other != algorithm) {
             let verified = verifier(key, ANY).verify(&token(algorithm, None, &claims), NOW);
