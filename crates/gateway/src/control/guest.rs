@@ -1,6 +1,8 @@
 //! Guest 0 of the mesh: the one task that owns the endpoint. It posts what handlers ask for,
-//! gathers the answers, fetches a report of every worker once a second, and carries out the end of
-//! the process: drain, exit, or exit because a worker has failed.
+//! gathers the answers, fetches a report of every worker once a second, and tells the supervisor how
+//! the process is. How that ends stands in a file of its own.
+
+mod ending;
 
 use std::{
     io,
@@ -15,10 +17,11 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
-    time::{Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Interval, MissedTickBehavior, interval},
 };
 use worker::{CloseReason, Publication, Report, Stage, Time, Waker};
 
+use self::ending::{Phase, delay_over};
 use super::{
     Control, Exit, Level,
     client_tokens::ClientTokens,
@@ -73,19 +76,6 @@ pub(super) type Posted<T> = Result<oneshot::Receiver<T>, NoRoom>;
 /// Some worker's queue has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoRoom;
-
-/// The end of the process, in stages:
-///
-/// ```text
-/// Serving ──signal──▶ Delaying ──delay over──▶ Draining ──last worker ended──▶ (exit)
-///                         └────────── a second signal: exit at once ──────────┘
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    Delaying { until: tokio::time::Instant },
-    Draining,
-}
 
 /// What the guest waits for.
 enum Event {
@@ -437,7 +427,7 @@ impl Guest {
         }
     }
 
-    // The end of the process.
+    // What is read again.
 
     fn reload(&mut self) {
         let began_usec = now().0 / 1_000;
@@ -457,73 +447,6 @@ impl Guest {
                 journal.line(Level::Warn, "the old tokens stay", vec![("error", error)]);
             }
         }
-    }
-
-    fn stop(&mut self) -> Option<Exit> {
-        if self.phase != Phase::Serving {
-            self.control.journal.line(Level::Warn, "second signal: ending at once", Vec::new());
-            return Some(Exit::Cut);
-        }
-        let facts = &self.control.facts;
-        let fields = vec![
-            ("delay_ms", facts.drain_delay.as_millis().to_string()),
-            ("over_ms", facts.drain.as_millis().to_string()),
-        ];
-        self.control.journal.line(Level::Info, "draining", fields);
-        self.phase = Phase::Delaying { until: tokio::time::Instant::now() + facts.drain_delay };
-        self.control.record().draining = true;
-        let (delay, over) = (facts.drain_delay.as_secs_f64(), facts.drain.as_secs_f64());
-        self.supervisor.tell(&format!(
-            "STOPPING=1\nSTATUS=draining: accepting for {delay} s, then closing over {over} s"
-        ));
-        None
-    }
-
-    fn begin_draining(&mut self) {
-        self.phase = Phase::Draining;
-    }
-
-    /// Posts the drain to those who have not got it yet: a full queue has room a little later.
-    fn post_drain(&mut self) {
-        if self.phase != Phase::Draining {
-            return;
-        }
-        let stamp = now().0;
-        let over = self.control.facts.drain;
-        for (member, worker) in members(self.workers.len()).zip(&mut self.workers) {
-            if worker.alive && !worker.told_to_drain {
-                worker.told_to_drain =
-                    self.endpoint.post(member, Letter::drain(over), stamp).is_ok();
-            }
-        }
-    }
-
-    fn handle_end(&mut self, end: Option<WorkerEnd>) -> Option<Exit> {
-        let Some(WorkerEnd { worker, outcome }) = end else {
-            return Some(Exit::WorkerFailed("a worker's thread has ended without a word".into()));
-        };
-        // What it posted before its end, its last report for one, is still to be taken.
-        self.take_letters();
-        let index = usize::from(worker);
-        self.workers[index].alive = false;
-        self.control.record().totals.handle_end(index);
-        self.outstanding.handle_end(index);
-        let expected = self.workers[index].told_to_drain;
-        let failure = match outcome {
-            Ok(()) if expected => None,
-            Ok(()) => Some(format!("worker {worker} has ended without being told to")),
-            Err(error) => Some(format!("worker {worker}: {error}")),
-        };
-        self.failure = self.failure.take().or(failure);
-        let all_have_ended = self.workers.iter().all(|worker| !worker.alive);
-        // A failure during the drain does not cut the connections of the other workers.
-        if !(all_have_ended || self.failure.is_some() && self.phase != Phase::Draining) {
-            return None;
-        }
-        Some(match self.failure.take() {
-            Some(failure) => Exit::WorkerFailed(failure),
-            None => Exit::Drained,
-        })
     }
 }
 
@@ -553,14 +476,6 @@ async fn beat_due(beats: Option<&mut Interval>) {
     match beats {
         Some(beats) => drop(beats.tick().await),
         None => std::future::pending().await,
-    }
-}
-
-/// Completes when the delay before the drain is over; never where there is none.
-async fn delay_over(phase: Phase) {
-    match phase {
-        Phase::Delaying { until } => sleep_until(until).await,
-        Phase::Serving | Phase::Draining => std::future::pending().await,
     }
 }
 
