@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "conformance")]
+pub mod bed;
+#[cfg(feature = "conformance")]
 pub mod churn;
 mod clock;
 mod event;
@@ -12,6 +14,8 @@ mod failure;
 mod free_slots;
 #[cfg(feature = "conformance")]
 pub mod peer;
+#[cfg(feature = "conformance")]
+pub mod rig;
 mod syn_filter;
 
 pub use crate::{

@@ -1,67 +1,34 @@
 //! The contract that every engine keeps, on engines of two kinds: of ordinary sizes, and with the
 //! smallest.
 
-use std::{io, net::SocketAddr, time::Duration};
-
 use mesh::Member;
-use sockets::peer::{self, TcpPeer};
-use worker::{
-    ListenerId,
-    conformance::{self, Bed, BedOptions},
-};
+use sockets::{bed::TcpBed, rig::Rigged};
+use worker::conformance;
 
 use crate::{EpollEngine, EpollOptions};
 
-struct Engines {
-    engines: Vec<EpollEngine>,
-    addresses: Vec<SocketAddr>,
-}
+use super::rig::{options, tiny};
 
-impl Engines {
-    fn new(bed: &BedOptions, receive_bytes: u32, accepts_max: u32) -> Self {
+fn keeps_the_contract(options: &EpollOptions) {
+    conformance::run_all(&|bed| {
         let options = EpollOptions {
             connections_max: bed.connections_max,
-            receive_bytes,
-            accepts_max,
-            settle: Duration::ZERO,
             linger_bytes_max: bed.linger_bytes_max,
+            ..options.clone()
         };
-        let (mut listeners, addresses): (Vec<_>, Vec<_>) =
-            (0..bed.listeners).map(|_| peer::listener().unwrap()).unzip();
-        let mut engines: Vec<EpollEngine> = (0..bed.engines)
-            .map(|_| EpollEngine::new(&options, std::mem::take(&mut listeners)).unwrap())
-            .collect();
-        let targets: Vec<_> = engines.iter().map(EpollEngine::wake_target).collect();
-        for engine in &mut engines {
-            for (member, target) in (0..).zip(&targets) {
-                engine.connect(Member(member), target.clone());
-            }
-        }
-        Self { engines, addresses }
-    }
-}
-
-impl Bed for Engines {
-    type Engine = EpollEngine;
-    type Peer = TcpPeer;
-
-    const OVERWHELMING_BYTES: usize = peer::OVERWHELMING_BYTES;
-
-    fn engines(&mut self) -> &mut [EpollEngine] {
-        &mut self.engines
-    }
-
-    fn connect(&mut self, listener: ListenerId) -> io::Result<TcpPeer> {
-        TcpPeer::connect(self.addresses[usize::from(listener.0)])
-    }
+        let start = |listeners| EpollEngine::rigged(&options, listeners);
+        TcpBed::new(bed, start, EpollEngine::wake_target, |engine, member, target| {
+            engine.connect(Member(member), target)
+        })
+    });
 }
 
 #[test]
 fn an_engine_keeps_the_contract() {
-    conformance::run_all(&|bed| Engines::new(bed, 16 << 10, 32));
+    keeps_the_contract(&options());
 }
 
 #[test]
 fn an_engine_with_the_smallest_sizes_keeps_the_contract() {
-    conformance::run_all(&|bed| Engines::new(bed, 64, 1));
+    keeps_the_contract(&tiny());
 }

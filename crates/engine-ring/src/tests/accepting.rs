@@ -19,12 +19,12 @@ use crate::{
     tag::{Kind, Tag},
 };
 
-use super::rig::{Event, PATIENCE, Rig, listener, loopback, options};
+use super::rig::{Event, PATIENCE, Rig, listener, loopback, options, started};
 
 #[test]
 fn an_ipv6_peer_has_its_address() {
     let listener = listener(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
-    let mut rig = Rig::with(&options(), listener, Start { inline: true, extra: &[] });
+    let mut rig = Rig::with(&options(), listener);
     let (_, client) = rig.client();
     assert!(client.local_addr().unwrap().is_ipv6());
 }
@@ -35,7 +35,7 @@ fn an_ipv4_peer_of_an_ipv6_listener_has_an_ipv4_address() {
     socket.set_only_v6(false).unwrap();
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
     socket.listen(16).unwrap();
-    let mut rig = Rig::with(&options(), socket.into(), Start { inline: true, extra: &[] });
+    let mut rig = Rig::with(&options(), socket.into());
     rig.address = SocketAddr::from(([127, 0, 0, 1], rig.address.port()));
     // `client` waits for the address that the client has, 127.0.0.1.
     rig.client();
@@ -82,7 +82,7 @@ fn accepted_connections_inherit_the_options_of_the_listener() {
         Descriptors::Direct => &[opcode::FixedFdInstall::CODE],
         Descriptors::Ordinary => &[],
     };
-    let mut rig = Rig::with(&options, listener, Start { inline: true, extra });
+    let mut rig = started(&options, listener, Start { inline: true, extra });
     let (connection, _client) = rig.client();
     rig.turn();
     let accepted = accepted(&mut rig, connection.slot);
@@ -95,7 +95,7 @@ fn accepted_connections_inherit_the_options_of_the_listener() {
 fn a_listener_that_does_not_block_is_accepted_from() {
     let listener = listener(loopback());
     listener.set_nonblocking(true).unwrap();
-    let mut rig = Rig::with(&options(), listener, Start { inline: true, extra: &[] });
+    let mut rig = Rig::with(&options(), listener);
     let soon = rig.engine.now() + Duration::from_millis(5);
     rig.wait(soon);
     let enters = rig.engine.counts().enters;
@@ -235,8 +235,7 @@ fn a_listener_that_settles_takes_who_is_on_the_way_and_nobody_new() {
     const NEWCOMERS: usize = 16;
     let never = Duration::from_secs(3600);
     let options = RingOptions { settle: never, ..options() };
-    let start = Start { inline: true, extra: &[] };
-    let mut rig = Rig::with(&options, shared_listener(loopback()), start);
+    let mut rig = Rig::with(&options, shared_listener(loopback()));
     let address = rig.address;
     let (_, first) = rig.client();
     // The SYN is with the listener; the answer does not get through, as in a long round trip.
@@ -282,10 +281,9 @@ fn a_listener_without_newcomers_is_closed_at_once() {
 fn a_queue_is_looked_at_though_nobody_was_called() {
     let listener = listener(loopback());
     let options = RingOptions { accepts_armed_max: 1, ..options() };
-    let start = Start { inline: true, extra: &[] };
-    let mut idle = Rig::with(&options, listener.try_clone().unwrap(), start);
+    let mut idle = Rig::with(&options, listener.try_clone().unwrap());
     idle.turn();
-    let mut rig = Rig::with(&options, listener, start);
+    let mut rig = Rig::with(&options, listener);
     rig.turn();
     let _client = TcpStream::connect(rig.address).unwrap();
     rig.turn();

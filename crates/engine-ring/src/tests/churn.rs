@@ -5,13 +5,13 @@ use worker::Engine;
 
 use crate::RingOptions;
 
-use super::rig::{Rig, all_descriptors, options, tiny};
+use super::rig::{all_descriptors, both, options, tiny};
 
 fn churn(options: &RingOptions) {
     let options = |descriptors| RingOptions { descriptors, ..options.clone() };
     let all: Vec<RingOptions> = all_descriptors().into_iter().map(options).collect();
     for seed in [3, 1_000_003, 0x9e37_79b9_7f4a_7c15, 0xdead_beef, 7 << 40, u64::MAX] {
-        let rigs = all.iter().flat_map(|options| Rig::both(options).map(|rig| (rig, options)));
+        let rigs = all.iter().flat_map(|options| both(options).map(|rig| (rig, options)));
         for (mut rig, options) in rigs {
             churn::churn(&mut rig.engine, rig.address, seed);
             let armed = options.connections_max.min(32);

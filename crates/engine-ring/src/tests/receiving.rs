@@ -8,7 +8,7 @@ use std::{
 
 use worker::{Engine, Failure, Operation, Time};
 
-use super::rig::{Event, PATIENCE, Rig, options, tiny};
+use super::rig::{Event, PATIENCE, Rig, both, options, tiny};
 
 #[test]
 fn bytes_arrive_again_and_again_and_then_the_end() {
@@ -142,7 +142,7 @@ fn a_multishot_is_stopped_and_goes_on() {
 /// Eight connections, four buffers, eight entries: everything runs out all the time.
 #[test]
 fn a_tiny_ring_serves_everybody() {
-    for mut rig in Rig::both(&tiny()) {
+    for mut rig in both(&tiny()) {
         let mut clients: Vec<_> = (0..8).map(|_| rig.client()).collect();
         for (connection, _) in &clients {
             rig.receive(*connection);

@@ -1,21 +1,37 @@
-//! An engine with one listener, and clients on plain sockets.
+//! Sizes for tests, and the rig with this engine.
 
 use std::{
-    collections::VecDeque,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     time::Duration,
 };
 
-use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
-use worker::{Closing, ConnectionId, Engine, Failure, ListenerId, Operation, Slot, Taken, Time};
+use sockets::rig::Rigged;
 
-pub(super) use worker::conformance::Event;
+pub(super) use sockets::rig::{Event, PATIENCE};
 
 use crate::{Descriptors, RingEngine, RingOptions, engine::Start};
 
-/// Nothing on this machine takes longer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) type Rig = sockets::rig::Rig<RingEngine>;
+
+impl Rigged for RingEngine {
+    type Options = RingOptions;
+
+    fn rigged(options: &RingOptions, listeners: Vec<TcpListener>) -> Self {
+        Self::new(options, listeners).unwrap()
+    }
+}
+
+/// A rig whose ring is started in this way.
+pub(super) fn started(options: &RingOptions, listener: TcpListener, start: Start) -> Rig {
+    let address = listener.local_addr().unwrap();
+    Rig::of(RingEngine::start(options, vec![listener], start).unwrap(), address)
+}
+
+/// Both ways of sending: inline, and where the self-test has failed.
+pub(super) fn both(options: &RingOptions) -> [Rig; 2] {
+    [true, false].map(|inline| started(options, listener(loopback()), Start { inline, extra: &[] }))
+}
 
 /// Those that fit this kernel; `RINGWAY_DESCRIPTORS=ordinary` takes the others where both do.
 fn descriptors() -> Descriptors {
@@ -72,144 +88,4 @@ pub(super) fn listener(address: SocketAddr) -> TcpListener {
 
 pub(super) fn loopback() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
-}
-
-pub(super) struct Rig {
-    pub(super) engine: RingEngine,
-    pub(super) address: SocketAddr,
-    /// Delivered, and not yet looked at.
-    pub(super) events: VecDeque<Event>,
-}
-
-impl Rig {
-    /// Accepts from the start.
-    pub(super) fn new(options: &RingOptions) -> Self {
-        Self::with(options, listener(loopback()), Start { inline: true, extra: &[] })
-    }
-
-    pub(super) fn with(options: &RingOptions, listener: TcpListener, start: Start) -> Self {
-        let address = listener.local_addr().unwrap();
-        let mut engine = RingEngine::start(options, vec![listener], start).unwrap();
-        engine.submit(Operation::Accept { listener: ListenerId(0) });
-        Self { engine, address, events: VecDeque::new() }
-    }
-
-    /// Both ways of sending: inline, and where the self-test has failed.
-    pub(super) fn both(options: &RingOptions) -> [Self; 2] {
-        [true, false]
-            .map(|inline| Self::with(options, listener(loopback()), Start { inline, extra: &[] }))
-    }
-
-    /// One wait that does not wait.
-    pub(super) fn turn(&mut self) {
-        self.wait(Time(0));
-    }
-
-    pub(super) fn wait(&mut self, deadline: Time) {
-        let events = &mut self.events;
-        self.engine.wait(deadline, |_, completion| events.push_back(completion.into())).unwrap();
-    }
-
-    /// The next event that `wanted` recognises; the others stay.
-    pub(super) fn until<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        let deadline = self.engine.now() + PATIENCE;
-        loop {
-            for index in 0..self.events.len() {
-                if let Some(found) = wanted(&self.events[index]) {
-                    self.events.remove(index);
-                    return found;
-                }
-            }
-            assert!(self.engine.now() < deadline, "never came; there is {:?}", self.events);
-            self.wait(deadline);
-        }
-    }
-
-    pub(super) fn client(&mut self) -> (ConnectionId, TcpStream) {
-        let client = TcpStream::connect(self.address).unwrap();
-        (self.accepted(&client), client)
-    }
-
-    /// A client whose socket takes little before it is full.
-    pub(super) fn slow_client(&mut self) -> (ConnectionId, TcpStream) {
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        client.set_recv_buffer_size(4096).unwrap();
-        client.connect(&self.address.into()).unwrap();
-        let client = client.into();
-        (self.accepted(&client), client)
-    }
-
-    fn accepted(&mut self, client: &TcpStream) -> ConnectionId {
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        let address = client.local_addr().unwrap();
-        self.until(|event| match event {
-            Event::Accepted(connection, ListenerId(0), peer) if *peer == address => {
-                Some(*connection)
-            }
-            _ => None,
-        })
-    }
-
-    pub(super) fn receive(&mut self, connection: ConnectionId) {
-        self.engine.submit(Operation::Receive { connection });
-    }
-
-    pub(super) fn send(&mut self, connection: ConnectionId, bytes: impl Into<Bytes>) {
-        self.engine.submit(Operation::Send { connection, bytes: bytes.into() });
-    }
-
-    pub(super) fn offer(&mut self, frame: &Bytes, targets: &[Slot]) {
-        self.engine.submit(Operation::Offer { frame: frame.clone(), targets });
-    }
-
-    pub(super) fn close(&mut self, connection: ConnectionId, how: Closing) {
-        self.engine.submit(Operation::Close { connection, how });
-    }
-
-    /// Bytes received from a connection, until there are so many.
-    pub(super) fn received(&mut self, connection: ConnectionId, count: usize) -> Vec<u8> {
-        let mut received = Vec::new();
-        while received.len() < count {
-            received.extend(self.until(|event| match event {
-                Event::Bytes(from, bytes) if *from == connection => Some(bytes.clone()),
-                _ => None,
-            }));
-        }
-        received
-    }
-
-    pub(super) fn sent(&mut self, connection: ConnectionId) -> Result<Taken, Failure> {
-        self.until(|event| match event {
-            Event::Sent(to, outcome) if *to == connection => Some(outcome.clone()),
-            _ => None,
-        })
-    }
-
-    pub(super) fn refused(&mut self, connection: ConnectionId) -> Result<Taken, Failure> {
-        self.until(|event| match event {
-            Event::Refused(to, outcome) if *to == connection => Some(outcome.clone()),
-            _ => None,
-        })
-    }
-
-    pub(super) fn expect(&mut self, expected: &Event) {
-        self.until(|event| (event == expected).then_some(()));
-    }
-
-    /// Sends the rest of what was refused until the socket has taken all of it.
-    pub(super) fn drain(&mut self, connection: ConnectionId, mut rest: Bytes) {
-        while !rest.is_empty() {
-            self.expect(&Event::Writable(connection));
-            self.send(connection, rest);
-            let taken = self.sent(connection).unwrap();
-            rest = taken.bytes.slice(taken.taken..);
-        }
-    }
-
-    /// Nothing came that nobody asked for.
-    pub(super) fn assert_clean(&self) {
-        let counts = self.engine.counts();
-        assert_eq!(counts.completions_stale, 0);
-        assert_eq!(counts.accepts_failed, 0);
-    }
 }

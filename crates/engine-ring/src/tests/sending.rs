@@ -7,7 +7,7 @@ use std::thread;
 use bytes::Bytes;
 use worker::{Closing, Engine, Failure, Operation, Slot};
 
-use super::rig::{Event, Rig, options, tiny};
+use super::rig::{Event, Rig, both, options, tiny};
 
 const MIB: usize = 1 << 20;
 
@@ -30,7 +30,7 @@ fn reset(client: TcpStream) {
 
 #[test]
 fn a_whole_offer_completes_nothing_and_its_frame_is_free() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let mut clients: Vec<_> = (0..3).map(|_| rig.client()).collect();
         let targets: Vec<Slot> = clients.iter().map(|(connection, _)| connection.slot).collect();
         let frame = bytes_of(b'x', 100);
@@ -49,7 +49,7 @@ fn a_whole_offer_completes_nothing_and_its_frame_is_free() {
 
 #[test]
 fn a_partial_offer_is_refused_with_what_was_taken_and_the_rest_follows() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let (connection, client) = rig.slow_client();
         let frame: Bytes = (0..16 * MIB).map(|index| u8::try_from(index % 251).unwrap()).collect();
         rig.offer(&frame, &[connection.slot]);
@@ -66,7 +66,7 @@ fn a_partial_offer_is_refused_with_what_was_taken_and_the_rest_follows() {
 
 #[test]
 fn a_full_socket_refuses_all_and_is_writable_once_when_read() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let (connection, client) = rig.slow_client();
         // More than the socket takes, so that each is refused, if only its end.
         let (filling, last) = (bytes_of(b'a', 16 * MIB), bytes_of(b'b', MIB));
@@ -91,7 +91,7 @@ fn a_full_socket_refuses_all_and_is_writable_once_when_read() {
 
 #[test]
 fn a_send_of_everything_says_so() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let (connection, mut client) = rig.client();
         rig.send(connection, Bytes::from_static(b"hello"));
         let taken = rig.sent(connection).unwrap();
@@ -104,7 +104,7 @@ fn a_send_of_everything_says_so() {
 
 #[test]
 fn a_gone_peer_is_a_failure() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let (connection, client) = rig.client();
         reset(client);
         rig.offer(&bytes_of(b'x', 10), &[connection.slot]);
@@ -118,7 +118,7 @@ fn a_gone_peer_is_a_failure() {
 
 #[test]
 fn the_second_of_two_whole_sends_in_a_turn_enters_first() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let (connection, mut client) = rig.client();
         rig.offer(&bytes_of(b'a', 10), &[connection.slot]);
         rig.send(connection, bytes_of(b'b', 10));
@@ -134,7 +134,7 @@ fn the_second_of_two_whole_sends_in_a_turn_enters_first() {
 
 #[test]
 fn two_sends_to_one_connection_in_one_turn_never_interleave() {
-    for mut rig in Rig::both(&options()) {
+    for mut rig in both(&options()) {
         let (connection, client) = rig.slow_client();
         let (first, second) = (bytes_of(b'a', 4 * MIB), bytes_of(b'b', 4 * MIB));
         rig.offer(&first, &[connection.slot]);
@@ -177,7 +177,7 @@ fn refusals_come_before_everything_else_of_their_enter() {
 
 #[test]
 fn an_offer_to_more_targets_than_the_queue_holds_reaches_all() {
-    for mut rig in Rig::both(&tiny()) {
+    for mut rig in both(&tiny()) {
         let mut clients: Vec<_> = (0..8).map(|_| rig.client()).collect();
         let targets: Vec<Slot> = clients.iter().map(|(connection, _)| connection.slot).collect();
         for round in 0..20 {

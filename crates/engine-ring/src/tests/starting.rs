@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::{Descriptors, RingEngine, RingOptions, StartError, engine::Start};
 
-use super::rig::{Rig, listener, loopback, options};
+use super::rig::{Rig, listener, loopback, options, started};
 
 /// Makes one system call fail for this thread, as a container's profile does.
 #[expect(unsafe_code, reason = "a seccomp filter is passed by address")]
@@ -76,7 +76,7 @@ fn this_kernel_sends_inline() {
 
 #[test]
 fn where_the_self_test_fails_the_start_says_so() {
-    let rig = Rig::with(&options(), listener(loopback()), Start { inline: false, extra: &[] });
+    let rig = started(&options(), listener(loopback()), Start { inline: false, extra: &[] });
     let note = rig.engine.notes().last().unwrap();
     assert!(note.contains("completed one by one"), "{note}");
 }
