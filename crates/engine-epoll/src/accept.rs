@@ -23,7 +23,11 @@ use rustix::{
 use sockets::drop_syns;
 use worker::{Completion, ListenerId, Time};
 
-use crate::{engine::EpollEngine, receive::WATCHED, slots::Tag};
+use crate::{
+    engine::EpollEngine,
+    receive::WATCHED,
+    slots::{Phase, Tag},
+};
 
 /// How long accepting rests after the kernel had no descriptor or memory for a connection.
 const REST: Duration = Duration::from_millis(100);
@@ -244,16 +248,18 @@ impl EpollEngine {
         // An IPv6 listener that takes IPv4 too says ::ffff:a.b.c.d.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         self.acceptor.listeners[index].accepted_at = Some(now);
-        let Some(connection) = self.slots.open(socket) else { return };
-        let state = self.slots.open_mut(connection);
-        let Some(socket) = state.and_then(|state| state.socket.as_ref()) else { return };
+        let Some(slot) = self.slots.take_free() else { return };
+        let connection = self.slots.connection(slot);
         self.counts.enters += 1;
         let tag = Tag::from(connection).pack();
         // ENOMEM, or ENOSPC: fs.epoll.max_user_watches is reached. The connection is lost.
-        if epoll::add(&self.epoll, socket, tag, WATCHED).is_err() {
-            self.slots.release(connection.slot);
+        if epoll::add(&self.epoll, &socket, tag, WATCHED).is_err() {
+            self.slots.put_back(slot);
             return self.rest(now);
         }
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.socket = Some(socket);
+        state.phase = Phase::Open;
         let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
         on_completion(now, Completion::Accepted { connection, listener, peer });
     }

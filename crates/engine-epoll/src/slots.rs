@@ -1,5 +1,4 @@
-//! The connection table: the socket of each slot, and what is happening to it. Slots that were never
-//! used take no memory.
+//! What the connection table knows of a slot: its socket, and what is happening to it.
 //!
 //! ```text
 //!           accepted          Finish, Abort
@@ -18,13 +17,12 @@ use std::os::fd::OwnedFd;
 
 use bitflags::bitflags;
 use rustix::event::epoll::EventData;
-use sockets::FreeSlots;
 use worker::{ConnectionId, Slot};
 
 /// Where a slot is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// In the pool of free slots.
+    /// Nobody's.
     #[default]
     Free,
     /// The worker's.
@@ -57,6 +55,9 @@ bitflags! {
     }
 }
 
+/// The table.
+pub(crate) type Slots = sockets::Slots<SlotState>;
+
 /// What the engine knows of one slot. Everything else about a connection is the worker's.
 #[derive(Debug, Default)]
 pub(crate) struct SlotState {
@@ -74,6 +75,25 @@ impl SlotState {
     /// Whether this flag is raised.
     pub(crate) fn has(&self, flag: Flags) -> bool {
         self.flags.contains(flag)
+    }
+}
+
+impl sockets::SlotState for SlotState {
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn is_taken(&self) -> bool {
+        self.phase != Phase::Free
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    fn renew(&mut self, generation: u32) {
+        // The list that the slot may be on is tidied when it is next walked.
+        *self = Self { generation, flags: self.flags & Flags::LISTED, ..Self::default() };
     }
 }
 
@@ -104,98 +124,9 @@ impl From<ConnectionId> for Tag {
     }
 }
 
-/// The table.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    /// Grows to the highest slot used so far; its room is reserved, and becomes resident by use.
-    states: Vec<SlotState>,
-    free: FreeSlots,
-}
-
-impl Slots {
-    /// A table of `count` free slots.
-    pub(crate) fn new(count: u32) -> Self {
-        Self { states: Vec::with_capacity(count as usize), free: FreeSlots::new(count) }
-    }
-
-    /// Bytes of the whole table.
-    pub(crate) fn bytes(&self) -> usize {
-        self.states.capacity() * size_of::<SlotState>() + self.free.bytes()
-    }
-
-    /// How many slots are free.
-    pub(crate) fn free_count(&self) -> u32 {
-        self.free.count()
-    }
-
-    /// Gives a socket the lowest free slot.
-    pub(crate) fn open(&mut self, socket: OwnedFd) -> Option<ConnectionId> {
-        let slot = self.free.take()?;
-        while self.states.len() <= slot as usize {
-            self.states.push(SlotState::default());
-        }
-        let state = &mut self.states[slot as usize];
-        state.socket = Some(socket);
-        state.phase = Phase::Open;
-        Some(ConnectionId { slot, generation: state.generation })
-    }
-
-    /// Frees a slot for a new generation.
-    pub(crate) fn release(&mut self, slot: Slot) {
-        let state = &mut self.states[slot as usize];
-        // The list that a slot may be on is tidied when it is next walked.
-        *state = SlotState {
-            generation: state.generation.wrapping_add(1),
-            flags: state.flags & Flags::LISTED,
-            ..SlotState::default()
-        };
-        self.free.put_back(slot);
-    }
-
-    /// The connection that has this slot now.
-    pub(crate) fn connection(&self, slot: Slot) -> ConnectionId {
-        ConnectionId { slot, generation: self.states[slot as usize].generation }
-    }
-
-    /// The state of a slot that has been used.
-    #[inline]
-    pub(crate) fn slot_mut(&mut self, slot: Slot) -> Option<&mut SlotState> {
-        self.states.get_mut(slot as usize)
-    }
-
-    /// The state of a connection that has a socket.
-    pub(crate) fn connection_mut(&mut self, connection: ConnectionId) -> Option<&mut SlotState> {
-        self.slot_mut(connection.slot).filter(|state| {
-            state.generation == connection.generation
-                && matches!(state.phase, Phase::Open | Phase::Lingering)
-        })
-    }
-
-    /// The state of a connection that is the worker's.
-    pub(crate) fn open_mut(&mut self, connection: ConnectionId) -> Option<&mut SlotState> {
-        self.connection_mut(connection).filter(|state| state.phase == Phase::Open)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn socket() -> OwnedFd {
-        std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap().into()
-    }
-
-    #[test]
-    fn a_released_slot_has_a_new_generation() {
-        let mut slots = Slots::new(8);
-        let first = slots.open(socket()).unwrap();
-        assert!(slots.open_mut(first).is_some());
-        slots.release(first.slot);
-        let second = slots.open(socket()).unwrap();
-        assert_eq!(second, ConnectionId { slot: first.slot, generation: 1 });
-        assert!(slots.open_mut(first).is_none(), "an operation for the first");
-        assert!(slots.open_mut(second).is_some());
-    }
 
     #[test]
     fn a_tag_holds_both_of_its_halves() {

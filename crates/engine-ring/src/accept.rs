@@ -339,7 +339,9 @@ impl RingEngine {
         }
         match outcome {
             Ok(socket) => {
-                self.slots.hold(tag.slot, socket);
+                if let Some(state) = self.slots.slot_mut(tag.slot) {
+                    state.socket = socket;
+                }
                 self.on_accepted(now, index, tag.slot, peer, on_completion);
             }
             Err(errno) => {

@@ -12,7 +12,7 @@ use crate::{
     engine::RingEngine,
     queue::Entry,
     sends,
-    slots::{Flags, Phase},
+    slots::{Flags, Phase, tagged_mut},
     tag::{Kind, Tag},
 };
 
@@ -74,7 +74,7 @@ impl RingEngine {
     /// The FIN is out, or could not be sent because the connection is gone.
     pub(crate) fn on_shutdown(&mut self, tag: Tag, result: i32) {
         self.shutdowns.in_flight = self.shutdowns.in_flight.saturating_sub(1);
-        let Some(state) = self.slots.tagged_mut(tag) else {
+        let Some(state) = tagged_mut(&mut self.slots, tag) else {
             self.counts.completions_stale += 1;
             return;
         };
@@ -123,7 +123,7 @@ impl RingEngine {
 
     /// The connection is reset. If it could not be, it is closed like any other.
     pub(crate) fn on_abort(&mut self, tag: Tag, result: i32) {
-        let Some(state) = self.slots.tagged_mut(tag) else {
+        let Some(state) = tagged_mut(&mut self.slots, tag) else {
             self.counts.completions_stale += 1;
             return;
         };
@@ -157,7 +157,7 @@ impl RingEngine {
         tag: Tag,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
-        if self.slots.tagged_mut(tag).is_none_or(|state| state.phase != Phase::Closing) {
+        if tagged_mut(&mut self.slots, tag).is_none_or(|state| state.phase != Phase::Closing) {
             self.counts.completions_stale += 1;
             return;
         }

@@ -10,7 +10,7 @@ use crate::{
     engine::RingEngine,
     queue::Entry,
     sends::FrameMark,
-    slots::{Flags, Phase},
+    slots::{Flags, Phase, tagged_mut},
     tag::{Kind, Tag},
 };
 
@@ -167,7 +167,7 @@ impl RingEngine {
         tag: Tag,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
-        let Some(state) = self.slots.tagged_mut(tag) else {
+        let Some(state) = tagged_mut(&mut self.slots, tag) else {
             self.counts.completions_stale += 1;
             return;
         };

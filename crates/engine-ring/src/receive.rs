@@ -17,7 +17,7 @@ use worker::{Completion, ConnectionId, Reception, Slot, Time};
 use crate::{
     engine::RingEngine,
     queue::Entry,
-    slots::{Armed, Flags, Phase, SlotState},
+    slots::{Armed, Flags, Phase, SlotState, tagged_mut},
     tag::{Kind, Tag},
 };
 
@@ -161,7 +161,7 @@ impl RingEngine {
 
     /// The poll of an idle connection has ended: receive what is there, or learn the errno.
     pub(crate) fn on_poll(&mut self, tag: Tag, result: i32) {
-        let Some(state) = self.slots.tagged_mut(tag) else {
+        let Some(state) = tagged_mut(&mut self.slots, tag) else {
             self.counts.completions_stale += 1;
             return;
         };
@@ -187,7 +187,7 @@ impl RingEngine {
     ) {
         let (result, flags) = (completion.result(), completion.flags());
         let buffer = cqueue::buffer_select(flags);
-        let Some(state) = self.slots.tagged_mut(tag) else {
+        let Some(state) = tagged_mut(&mut self.slots, tag) else {
             self.counts.completions_stale += 1;
             if let Some(buffer) = buffer {
                 self.discard(buffer);

@@ -1,15 +1,14 @@
-//! The connection table: what is happening to each slot, and which slots are free. Slots
-//! that were never used take no memory.
+//! What the connection table knows of a slot: what is happening to it, and what is in flight.
 //!
 //! ```text
-//!           accept armed            accepted          Finish
-//!     Free ─────────────▶ Accepting ────────▶ Open ────────────────▶ Ending ───────▶ Closing
-//!      ▲ ▲                    │                │ Linger                ▲     nothing    │
-//!      │ └────────────────────┘                └──────▶ Lingering ─────┘     in flight  │
-//!      │        failed                                   end of stream, failure,        │
-//!      │                                                 bytes_max, or Abort            │
-//!      └────────────────────────────────────────────────────────────────────────────────┘
-//!                        closed: the generation goes up by one
+//!           accepted          Finish
+//!     Free ─────────▶ Open ────────────────▶ Ending ───────▶ Closing
+//!      ▲               │ Linger                ▲     nothing    │
+//!      │               └──────▶ Lingering ─────┘     in flight  │
+//!      │                         end of stream, failure,        │
+//!      │                         bytes_max, or Abort            │
+//!      └────────────────────────────────────────────────────────┘
+//!            closed: the generation goes up by one
 //! ```
 //!
 //! `Abort` leads to `Ending` from every state in which the kernel may hold something. A CLOSE is
@@ -19,8 +18,7 @@
 use std::os::fd::OwnedFd;
 
 use bitflags::bitflags;
-use sockets::FreeSlots;
-use worker::{ConnectionId, Slot, Time};
+use worker::{Slot, Time};
 
 use crate::{
     descriptors::File,
@@ -30,11 +28,9 @@ use crate::{
 /// Where a slot is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// In the pool of free slots.
+    /// Nobody's; perhaps named by an armed accept.
     #[default]
     Free,
-    /// Named by an armed accept.
-    Accepting,
     /// The worker's.
     Open,
     /// FIN goes out, or is out; what still comes in is thrown away.
@@ -96,6 +92,9 @@ bitflags! {
         const ABORT = 1 << 9;
     }
 }
+
+/// The table.
+pub(crate) type Slots = sockets::Slots<SlotState>;
 
 /// What the engine knows of one slot. Everything else about a connection is the worker's.
 #[derive(Debug, Default)]
@@ -173,94 +172,34 @@ fn second(now: Time) -> u16 {
     u16::try_from((now.0 / 1_000_000_000) % (1 << 16)).unwrap_or(0)
 }
 
-/// The table.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    /// Grows to the highest slot used so far; its room is reserved, and becomes resident by use.
-    states: Vec<SlotState>,
-    free: FreeSlots,
+impl sockets::SlotState for SlotState {
+    fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn is_taken(&self) -> bool {
+        self.phase != Phase::Free
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    fn renew(&mut self, generation: u32) {
+        // The lists that the slot may be on are tidied when they are next walked.
+        *self = Self {
+            generation,
+            flags: self.flags & (Flags::LISTED | Flags::MULTISHOT_LISTED),
+            ..Self::default()
+        };
+    }
 }
 
-impl Slots {
-    /// A table of `count` free slots.
-    pub(crate) fn new(count: u32) -> Self {
-        Self { states: Vec::with_capacity(count as usize), free: FreeSlots::new(count) }
-    }
-
-    /// Bytes of the whole table.
-    pub(crate) fn bytes(&self) -> usize {
-        self.states.capacity() * size_of::<SlotState>() + self.free.bytes()
-    }
-
-    /// How many slots are free.
-    pub(crate) fn free_count(&self) -> u32 {
-        self.free.count()
-    }
-
-    /// Takes the lowest free slot out of the pool, for an accept.
-    pub(crate) fn take_free(&mut self) -> Option<Slot> {
-        let slot = self.free.take()?;
-        while self.states.len() <= slot as usize {
-            self.states.push(SlotState::default());
-        }
-        self.states[slot as usize].phase = Phase::Accepting;
-        Some(slot)
-    }
-
-    /// Gives a slot the socket that was accepted for it, unless that stands in its place.
-    pub(crate) fn hold(&mut self, slot: Slot, socket: Option<OwnedFd>) {
-        self.states[slot as usize].socket = socket;
-    }
-
-    /// Puts a slot back whose accept took nothing.
-    pub(crate) fn put_back(&mut self, slot: Slot) {
-        self.states[slot as usize].phase = Phase::Free;
-        self.free.put_back(slot);
-    }
-
-    /// Frees a slot that the kernel holds nothing of any more, for a new generation.
-    pub(crate) fn release(&mut self, slot: Slot) {
-        let state = &mut self.states[slot as usize];
-        // The lists that a slot may be on are tidied when they are next walked.
-        *state = SlotState {
-            generation: state.generation.wrapping_add(1),
-            flags: state.flags & (Flags::LISTED | Flags::MULTISHOT_LISTED),
-            ..SlotState::default()
-        };
-        self.put_back(slot);
-    }
-
-    /// The connection that has this slot now.
-    pub(crate) fn connection(&self, slot: Slot) -> ConnectionId {
-        ConnectionId { slot, generation: self.states[slot as usize].generation }
-    }
-
-    /// The state of a slot that has been used.
-    #[inline]
-    pub(crate) fn slot_mut(&mut self, slot: Slot) -> Option<&mut SlotState> {
-        self.states.get_mut(slot as usize)
-    }
-
-    /// The state of a connection that still has its slot.
-    pub(crate) fn connection_mut(&mut self, connection: ConnectionId) -> Option<&mut SlotState> {
-        self.slot_mut(connection.slot).filter(|state| {
-            state.generation == connection.generation
-                && !matches!(state.phase, Phase::Free | Phase::Accepting)
-        })
-    }
-
-    /// The state of a connection that is the worker's.
-    pub(crate) fn open_mut(&mut self, connection: ConnectionId) -> Option<&mut SlotState> {
-        self.connection_mut(connection).filter(|state| state.phase == Phase::Open)
-    }
-
-    /// The state of the connection that a completion speaks of.
-    pub(crate) fn tagged_mut(&mut self, tag: Tag) -> Option<&mut SlotState> {
-        self.slot_mut(tag.slot).filter(|state| {
-            state.tag(tag.kind, tag.slot) == tag
-                && !matches!(state.phase, Phase::Free | Phase::Accepting)
-        })
-    }
+/// The state of the connection that a completion speaks of.
+pub(crate) fn tagged_mut(slots: &mut Slots, tag: Tag) -> Option<&mut SlotState> {
+    slots
+        .slot_mut(tag.slot)
+        .filter(|state| state.tag(tag.kind, tag.slot) == tag && state.phase != Phase::Free)
 }
 
 #[cfg(test)]
@@ -268,19 +207,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_released_slot_has_a_new_generation() {
+    fn a_late_completion_is_not_for_the_next_connection() {
         let mut slots = Slots::new(8);
         let slot = slots.take_free().unwrap();
         slots.slot_mut(slot).unwrap().phase = Phase::Open;
-        let first = slots.connection(slot);
         let tag = slots.slot_mut(slot).unwrap().tag(Kind::Poll, slot);
-        assert!(slots.open_mut(first).is_some() && slots.tagged_mut(tag).is_some());
+        assert!(tagged_mut(&mut slots, tag).is_some());
         slots.release(slot);
         assert_eq!(slots.take_free(), Some(slot));
+        let next = slots.slot_mut(slot).unwrap().tag(Kind::Poll, slot);
+        assert!(tagged_mut(&mut slots, next).is_none(), "nobody has it yet");
         slots.slot_mut(slot).unwrap().phase = Phase::Open;
-        assert_eq!(slots.connection(slot), ConnectionId { slot: 0, generation: 1 });
-        assert!(slots.open_mut(first).is_none(), "an operation for the first");
-        assert!(slots.tagged_mut(tag).is_none(), "a completion of the first");
+        assert!(tagged_mut(&mut slots, next).is_some());
+        assert!(tagged_mut(&mut slots, tag).is_none(), "a completion of the first");
     }
 
     /// A million of them must fit a small machine.

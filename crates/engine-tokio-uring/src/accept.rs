@@ -31,6 +31,7 @@ use worker::{Completion, ListenerId, Slot, Time};
 
 use crate::{
     engine::TokioUringEngine,
+    slots::Phase,
     socket::Socket,
     tasks::{Listening, Start},
 };
@@ -287,7 +288,10 @@ impl TokioUringEngine {
         match outcome {
             Ok((socket, peer)) => {
                 listener.accepted_at = Some(now);
-                let connection = self.slots.open(slot, socket);
+                let Some(state) = self.slots.slot_mut(slot) else { return };
+                state.socket = Some(Rc::new(socket));
+                state.phase = Phase::Open;
+                let connection = self.slots.connection(slot);
                 let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
                 on_completion(now, Completion::Accepted { connection, listener, peer });
             }

@@ -5,7 +5,7 @@ use worker::Slot;
 
 /// The free slots of a table of fixed size.
 #[derive(Debug)]
-pub struct FreeSlots {
+pub(crate) struct FreeSlots {
     /// One bit per slot: set exactly when it is free.
     words: Vec<u64>,
     /// No word before this one has a bit set.
@@ -15,8 +15,7 @@ pub struct FreeSlots {
 
 impl FreeSlots {
     /// All of a table of `count`.
-    #[must_use]
-    pub fn new(count: u32) -> Self {
+    pub(crate) fn new(count: u32) -> Self {
         let mut words = vec![u64::MAX; (count as usize).div_ceil(64)];
         if let Some(last) = words.last_mut().filter(|_| !count.is_multiple_of(64)) {
             *last = (1 << (count % 64)) - 1;
@@ -25,19 +24,17 @@ impl FreeSlots {
     }
 
     /// Bytes of the bitmap.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.words.len() * size_of::<u64>()
     }
 
     /// How many slots are free.
-    #[must_use]
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// Takes the lowest free slot.
-    pub fn take(&mut self) -> Option<Slot> {
+    pub(crate) fn take(&mut self) -> Option<Slot> {
         let words = self.words.get_mut(self.from..)?;
         let Some(offset) = words.iter().position(|word| *word != 0) else {
             self.from = self.words.len();
@@ -52,7 +49,7 @@ impl FreeSlots {
     }
 
     /// Gives back a slot that was taken.
-    pub fn put_back(&mut self, slot: Slot) {
+    pub(crate) fn put_back(&mut self, slot: Slot) {
         let word = slot as usize / 64;
         self.words[word] |= 1 << (slot % 64);
         self.from = self.from.min(word);

@@ -1,5 +1,5 @@
 //! What the engines on the kernel's sockets have in common, however they ask the kernel: the clock,
-//! what an errno says about a connection, which slot is taken next, how a listener lets nobody new
+//! what an errno says about a connection, the connection table, how a listener lets nobody new
 //! in, and how any thread ends a wait. It knows the boundary, and nothing of any engine.
 
 #![forbid(unsafe_code)]
@@ -16,8 +16,13 @@ mod free_slots;
 pub mod peer;
 #[cfg(feature = "conformance")]
 pub mod rig;
+mod slots;
 mod syn_filter;
 
 pub use crate::{
-    clock::now, event::EventWaker, failure::failure, free_slots::FreeSlots, syn_filter::drop_syns,
+    clock::now,
+    event::EventWaker,
+    failure::failure,
+    slots::{SlotState, Slots},
+    syn_filter::drop_syns,
 };
