@@ -20,7 +20,7 @@ use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with},
 };
-use sockets::drop_syns;
+use sockets::{AcceptFailure, Pace, accept_failure};
 use worker::{Completion, ListenerId, Time};
 
 use crate::{
@@ -28,17 +28,6 @@ use crate::{
     receive::WATCHED,
     slots::{Phase, Tag},
 };
-
-/// How long accepting rests after the kernel had no descriptor or memory for a connection.
-const REST: Duration = Duration::from_millis(100);
-
-/// A listener that has accepted nobody for this long has nobody in the middle of a handshake that is
-/// worth waiting for.
-const QUIET: Duration = Duration::from_secs(1);
-
-/// Between two looks into queues that nobody has called for. A kernel that moves connections to
-/// this listener from one that was closed (`net.ipv4.tcp_migrate_req`, 5.14) may not tell of them.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a listener is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +59,6 @@ impl Listener {
     fn is_accepting(&self) -> bool {
         matches!(self.stage, Stage::Accepting | Stage::Settling { .. } | Stage::Emptying)
     }
-
-    /// Whether somebody may be in the middle of a handshake with it.
-    fn is_busy(&self, now: Time) -> bool {
-        self.accepted_at.is_some_and(|accepted_at| now.since(accepted_at) < QUIET)
-    }
 }
 
 /// The listeners.
@@ -83,16 +67,9 @@ pub(crate) struct Acceptor {
     listeners: Vec<Listener>,
     /// Of one listener in one turn.
     accepts_max: u32,
-    /// How long a listener settles before it is closed.
-    settle: Duration,
-    /// Accepting rests until then.
-    rest_until: Time,
-    /// When the queues are looked at again.
-    look_at: Time,
+    pace: Pace,
     /// Which listener is the next to be the first.
     first: usize,
-    /// True exactly when the last slot is taken and somebody waits.
-    paused: bool,
 }
 
 impl Acceptor {
@@ -106,11 +83,8 @@ impl Acceptor {
         Self {
             listeners: sockets.into_iter().map(listener).collect(),
             accepts_max,
-            settle,
-            rest_until: Time(0),
-            look_at: Time(0),
+            pace: Pace::new(settle),
             first: 0,
-            paused: false,
         }
     }
 
@@ -131,10 +105,7 @@ impl Acceptor {
 
     /// Looks into the queues from time to time, and goes on with listeners that have settled.
     pub(crate) fn look(&mut self, now: Time) {
-        let looks = now >= self.look_at;
-        if looks {
-            self.look_at = now + LOOK_INTERVAL;
-        }
+        let looks = self.pace.looks(now);
         for listener in &mut self.listeners {
             match listener.stage {
                 Stage::Settling { until } if now >= until => listener.empty(),
@@ -143,21 +114,19 @@ impl Acceptor {
         }
     }
 
-    /// When a rest ends that somebody waits for, or a listener has settled. Looks have no time of
-    /// their own: a worker is called every second for its report.
+    /// When a rest ends, or a listener has settled.
     pub(crate) fn due(&self, now: Time) -> Time {
-        let rest = if now < self.rest_until { self.rest_until } else { Time::NEVER };
-        let settled = self.listeners.iter().filter_map(|listener| match listener.stage {
+        let settling = self.listeners.iter().filter_map(|listener| match listener.stage {
             Stage::Settling { until } => Some(until),
             _ => None,
         });
-        settled.fold(rest, Time::min)
+        self.pace.due(now, settling)
     }
 
     /// True exactly when there is somebody to accept, or a queue to find empty.
     pub(crate) fn has_work(&self, now: Time, free_count: u32) -> bool {
         free_count > 0
-            && now >= self.rest_until
+            && !self.pace.is_resting(now)
             && self.listeners.iter().any(|it| it.has_waiting && it.is_accepting())
     }
 }
@@ -173,21 +142,15 @@ impl Listener {
 impl EpollEngine {
     pub(crate) fn stop_accepting(&mut self, listener: ListenerId) {
         let now = sockets::now();
-        let settle = self.acceptor.settle;
-        let Some(listener) = self.acceptor.listeners.get_mut(usize::from(listener.0)) else {
+        let Acceptor { listeners, pace, .. } = &mut self.acceptor;
+        let Some(listener) = listeners.get_mut(usize::from(listener.0)) else { return };
+        if !matches!(listener.stage, Stage::Idle | Stage::Accepting) {
             return;
-        };
-        let settles = listener.stage == Stage::Accepting
-            && !settle.is_zero()
-            && listener.is_busy(now)
-            // A kernel that takes no filter resets who has not got through: as without one.
-            && listener.socket.as_ref().is_some_and(|socket| drop_syns(socket).is_ok());
-        match listener.stage {
-            Stage::Accepting if settles => {
-                listener.stage = Stage::Settling { until: now + settle };
-            }
-            Stage::Idle | Stage::Accepting => listener.empty(),
-            _ => {}
+        }
+        let socket = listener.socket.as_ref();
+        match socket.and_then(|socket| pace.settle(now, listener.accepted_at, socket)) {
+            Some(until) => listener.stage = Stage::Settling { until },
+            None => listener.empty(),
         }
     }
 
@@ -219,7 +182,7 @@ impl EpollEngine {
             let listener = &self.acceptor.listeners[index];
             let waits = listener.has_waiting && listener.is_accepting();
             let Some(socket) = listener.socket.as_ref().filter(|_| waits) else { return };
-            if self.slots.free_count() == 0 || now < self.acceptor.rest_until {
+            if self.slots.free_count() == 0 || self.acceptor.pace.is_resting(now) {
                 return;
             }
             self.counts.enters += 1;
@@ -271,22 +234,23 @@ impl EpollEngine {
         errno: Errno,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
-        match errno {
-            Errno::AGAIN => self.on_empty(now, index, on_completion),
-            Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP => {
+        match accept_failure(errno.raw_os_error()) {
+            AcceptFailure::Passing if errno == Errno::AGAIN => {
+                self.on_empty(now, index, on_completion);
+            }
+            AcceptFailure::Passing => {}
+            AcceptFailure::Wrong => {
                 self.fail_listener(index, &io::Error::from(errno).to_string());
             }
             // The connection is there to be accepted as soon as there is something to do it with.
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS => self.rest(now),
-            // The error of one connection that is lost (accept(2)), or a signal: the next one.
-            _ => {}
+            AcceptFailure::Exhausted => self.rest(now),
         }
     }
 
     /// The kernel had no descriptor or memory for a connection, and would not have any at once.
     fn rest(&mut self, now: Time) {
         self.counts.accepts_failed += 1;
-        self.acceptor.rest_until = now + REST;
+        self.acceptor.pace.rest(now);
     }
 
     /// Nobody is in the queue.
@@ -317,8 +281,7 @@ impl EpollEngine {
     fn note_pause(&mut self) {
         let waits = |listener: &Listener| listener.has_waiting && listener.is_accepting();
         let paused = self.slots.free_count() == 0 && self.acceptor.listeners.iter().any(waits);
-        self.counts.accepts_paused += u64::from(paused && !self.acceptor.paused);
-        self.acceptor.paused = paused;
+        self.counts.accepts_paused += u64::from(self.acceptor.pace.pauses(paused));
     }
 }
 

@@ -15,12 +15,11 @@ use rustix::{
     },
     io::Errno,
 };
-use sockets::EventWaker;
+use sockets::{Decided, EventWaker};
 use worker::{Completion, Engine, EngineCounts, Operation, Slot, Time, Waker};
 
 use crate::{
     accept::Acceptor,
-    send::Decided,
     slots::{Slots, Tag},
 };
 

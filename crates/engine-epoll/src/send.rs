@@ -6,28 +6,16 @@
 use bytes::Bytes;
 use rustix::{
     event::epoll::{self, EventFlags},
-    io::Errno,
     net::{SendFlags, send},
 };
-use sockets::failure;
-use worker::{Completion, ConnectionId, Failure, Lost, Slot, Taken, Time};
+use sockets::{Decided, refused};
+use worker::{Completion, ConnectionId, Failure, Slot, Time};
 
 use crate::{
     engine::EpollEngine,
     receive::WATCHED,
     slots::{Flags, Phase, Tag},
 };
-
-/// What became of one send or of one target of an offer.
-#[derive(Debug)]
-pub(crate) struct Decided {
-    connection: ConnectionId,
-    /// True exactly when it was a `Send`.
-    sent: bool,
-    bytes: Bytes,
-    /// How many of the bytes were taken.
-    taken: Result<usize, Failure>,
-}
 
 impl EpollEngine {
     pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
@@ -61,12 +49,8 @@ impl EpollEngine {
             return Ok(0);
         };
         self.counts.enters += 1;
-        let taken = match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(taken) => Ok(taken),
-            // A kernel without memory for the bytes has refused them.
-            Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS | Errno::INTR) => Ok(0),
-            Err(errno) => Err(failure(errno.raw_os_error())),
-        };
+        let taken = send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            .or_else(|errno| refused(errno.raw_os_error()));
         if taken != Ok(bytes.len()) {
             state.flags.insert(Flags::REFUSED);
         }
@@ -80,25 +64,13 @@ impl EpollEngine {
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
         let mut decided = std::mem::take(&mut self.decided);
-        for Decided { connection, sent, bytes, taken } in decided.drain(..) {
-            let Some(state) = self.slots.open_mut(connection) else { continue };
+        for decided in decided.drain(..) {
+            let Some(state) = self.slots.open_mut(decided.connection) else { continue };
             state.flags.remove(Flags::REFUSED);
-            if taken.is_ok_and(|taken| taken < bytes.len()) {
-                self.owe_writable(connection);
+            if decided.is_short() {
+                self.owe_writable(decided.connection);
             }
-            let completion = match (sent, taken) {
-                (true, taken) => {
-                    let outcome = taken.map(|taken| Taken { bytes, taken });
-                    Completion::Sent { connection, outcome }
-                }
-                (false, Ok(taken)) => {
-                    Completion::Refused { connection, outcome: Ok(Taken { bytes, taken }) }
-                }
-                (false, Err(failure)) => {
-                    Completion::Refused { connection, outcome: Err(Lost { bytes, failure }) }
-                }
-            };
-            on_completion(now, completion);
+            on_completion(now, decided.into_completion());
         }
         // Telling decides nothing: the room is kept.
         self.decided = decided;

@@ -21,7 +21,7 @@
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
-use sockets::drop_syns;
+use sockets::{AcceptFailure, Pace, accept_failure};
 use worker::{Completion, Engine, ListenerId, Slot, Time};
 
 use crate::{
@@ -32,17 +32,6 @@ use crate::{
     slots::Phase,
     tag::{Kind, Tag},
 };
-
-/// How long accepting rests after the kernel had no descriptor or memory for a connection.
-const REST: Duration = Duration::from_millis(100);
-
-/// A listener that has accepted nobody for this long has nobody in the middle of a handshake that is
-/// worth waiting for.
-const QUIET: Duration = Duration::from_secs(1);
-
-/// Between two looks at a queue that nobody has been called for. A kernel that moves connections to
-/// this listener from one that was closed (`net.ipv4.tcp_migrate_req`, 5.14) may not wake who waits.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a listener is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +76,7 @@ pub(crate) struct Acceptor {
     armed: Vec<Option<Slot>>,
     addresses: Addresses,
     armed_max: u32,
-    /// How long a listener settles before it is closed.
-    settle: Duration,
-    /// Accepting rests until then.
-    rest_until: Time,
-    /// When the queues are looked at again.
-    look_at: Time,
-    /// True exactly when the last place is taken and no accept is armed.
-    paused: bool,
+    pace: Pace,
 }
 
 impl Acceptor {
@@ -123,10 +105,7 @@ impl Acceptor {
             armed: vec![None; count * cells],
             addresses: Addresses::new(count * cells),
             armed_max,
-            settle,
-            rest_until: Time(0),
-            look_at: Time(0),
-            paused: false,
+            pace: Pace::new(settle),
         }
     }
 
@@ -135,15 +114,13 @@ impl Acceptor {
         self.addresses.bytes() + self.armed.len() * size_of::<Option<Slot>>()
     }
 
-    /// When a rest ends that somebody waits for, or a listener has settled. Looks have no time of
-    /// their own: a worker is called every second for its report.
+    /// When a rest ends, or a listener has settled.
     pub(crate) fn due(&self, now: Time) -> Time {
-        let rest = if now < self.rest_until { self.rest_until } else { Time::NEVER };
-        let settled = self.listeners.iter().filter_map(|listener| match listener.stage {
+        let settling = self.listeners.iter().filter_map(|listener| match listener.stage {
             Stage::Settling { until } => Some(until),
             _ => None,
         });
-        settled.fold(rest, Time::min)
+        self.pace.due(now, settling)
     }
 
     /// The accepting listener with the fewest armed accepts, if it may have one more.
@@ -163,19 +140,6 @@ impl Listener {
     fn is_accepting(&self) -> bool {
         matches!(self.stage, Stage::Accepting | Stage::Settling { .. })
     }
-
-    /// Whether somebody may be in the middle of a handshake with it.
-    fn is_busy(&self, now: Time) -> bool {
-        self.accepted_at.is_some_and(|accepted_at| now.since(accepted_at) < QUIET)
-    }
-
-    /// Lets the kernel drop SYNs and nothing else.
-    fn drop_syns(&self) -> io::Result<()> {
-        match &self.socket {
-            Some(socket) => drop_syns(socket),
-            None => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
 }
 
 impl RingEngine {
@@ -190,14 +154,15 @@ impl RingEngine {
     pub(crate) fn stop_accepting(&mut self, listener: ListenerId) {
         let index = usize::from(listener.0);
         let now = self.now();
-        let Some(listener) = self.acceptor.listeners.get_mut(index) else { return };
-        match listener.stage {
-            // A kernel that takes no filter resets who has not got through: as without one.
-            Stage::Accepting if listener.is_busy(now) && listener.drop_syns().is_ok() => {
-                listener.stage = Stage::Settling { until: now + self.acceptor.settle };
-            }
-            Stage::Idle | Stage::Accepting => self.disarm(index),
-            _ => {}
+        let Acceptor { listeners, pace, .. } = &mut self.acceptor;
+        let Some(listener) = listeners.get_mut(index) else { return };
+        if !matches!(listener.stage, Stage::Idle | Stage::Accepting) {
+            return;
+        }
+        let socket = listener.socket.as_ref();
+        match socket.and_then(|socket| pace.settle(now, listener.accepted_at, socket)) {
+            Some(until) => listener.stage = Stage::Settling { until },
+            None => self.disarm(index),
         }
     }
 
@@ -214,7 +179,7 @@ impl RingEngine {
     /// Arms accepts as slots and cells allow, and goes on emptying listeners that are to be closed.
     pub(crate) fn arm_accepts(&mut self, now: Time) {
         self.end_settling(now);
-        if now < self.acceptor.rest_until {
+        if self.acceptor.pace.is_resting(now) {
             return;
         }
         self.look(now);
@@ -243,10 +208,9 @@ impl RingEngine {
     /// Ends one armed accept of each listener from time to time: the one that takes its place finds
     /// who waits, and each accept that succeeds is followed by another.
     fn look(&mut self, now: Time) {
-        if now < self.acceptor.look_at {
+        if !self.acceptor.pace.looks(now) {
             return;
         }
-        self.acceptor.look_at = now + LOOK_INTERVAL;
         let cells = self.acceptor.armed_max as usize;
         for index in 0..self.acceptor.listeners.len() {
             let mut armed = index * cells..(index + 1) * cells;
@@ -267,8 +231,7 @@ impl RingEngine {
         let paused = self.slots.free_count() == 0
             && listeners.iter().all(|listener| listener.armed == 0)
             && listeners.iter().any(waits);
-        self.counts.accepts_paused += u64::from(paused && !self.acceptor.paused);
-        self.acceptor.paused = paused;
+        self.counts.accepts_paused += u64::from(self.acceptor.pace.pauses(paused));
     }
 
     fn arm_accept(&mut self, index: usize) -> Option<usize> {
@@ -373,15 +336,15 @@ impl RingEngine {
     }
 
     fn on_accept_failed(&mut self, now: Time, index: usize, errno: i32) {
-        match errno {
-            libc::ECANCELED | libc::EAGAIN | libc::EINTR | libc::ECONNABORTED => {}
-            libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP => {
+        match accept_failure(errno) {
+            AcceptFailure::Passing => {}
+            AcceptFailure::Wrong => {
                 self.fail_listener(index, &io::Error::from_raw_os_error(errno).to_string());
             }
-            // EMFILE, ENFILE, ENOMEM, ENOBUFS: the connection is lost, and the next ones would be.
-            _ => {
+            // The connection is lost, and the next ones would be.
+            AcceptFailure::Exhausted => {
                 self.counts.accepts_failed += 1;
-                self.acceptor.rest_until = now + REST;
+                self.acceptor.pace.rest(now);
             }
         }
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use io_uring::cqueue;
-use sockets::EventWaker;
+use sockets::{Decided, EventWaker};
 use worker::{Completion, Engine, EngineCounts, Operation, Time, Waker};
 
 use crate::{
@@ -22,7 +22,6 @@ use crate::{
     buffers::ReceiveBuffers,
     close::Shutdowns,
     descriptors::{Descriptors, Places},
-    offer::Decided,
     queue::{Entry, Queue, Stay, accepted},
     receive::Receptions,
     self_test::{self, Pair},

@@ -3,8 +3,8 @@
 //! onto the wire even where the first was cut short.
 
 use bytes::Bytes;
-use sockets::failure;
-use worker::{Completion, ConnectionId, Failure, Lost, Slot, Taken, Time};
+use sockets::{Decided, refused};
+use worker::{Completion, ConnectionId, Slot, Time};
 
 use crate::{
     engine::RingEngine,
@@ -13,17 +13,6 @@ use crate::{
     slots::{Flags, Phase, tagged_mut},
     tag::{Kind, Tag},
 };
-
-/// What became of one send or of one target of an offer.
-#[derive(Debug)]
-pub(crate) struct Decided {
-    connection: ConnectionId,
-    /// True exactly when it was a `Send`.
-    sent: bool,
-    bytes: Bytes,
-    /// How many of the bytes were taken, or a negated errno.
-    result: i32,
-}
 
 impl RingEngine {
     pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
@@ -79,7 +68,7 @@ impl RingEngine {
         if refused {
             let connection = self.slots.connection(slot);
             let bytes = bytes.clone();
-            self.decided.push_back(Decided { connection, sent, bytes, result: -libc::EAGAIN });
+            self.decided.push_back(Decided { connection, sent, bytes, taken: Ok(0) });
         }
         refused
     }
@@ -103,7 +92,8 @@ impl RingEngine {
         else {
             return;
         };
-        let whole = usize::try_from(result).is_ok_and(|taken| taken >= bytes.len());
+        let taken = usize::try_from(result).or_else(|_| refused(-result));
+        let whole = taken.is_ok_and(|taken| taken >= bytes.len());
         let sent = tag.kind == Kind::Send;
         if !whole {
             state.flags.insert(Flags::REFUSED);
@@ -111,7 +101,7 @@ impl RingEngine {
         if sent || !whole {
             let bytes = bytes.clone();
             let connection = self.slots.connection(tag.slot);
-            self.decided.push_back(Decided { connection, sent, bytes, result });
+            self.decided.push_back(Decided { connection, sent, bytes, taken });
         }
     }
 
@@ -122,26 +112,12 @@ impl RingEngine {
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
         while let Some(decided) = self.decided.pop_front() {
-            let Decided { connection, sent, bytes, result } = decided;
-            let Some(state) = self.slots.open_mut(connection) else { continue };
+            let Some(state) = self.slots.open_mut(decided.connection) else { continue };
             state.flags.remove(Flags::REFUSED);
-            let taken = taken(result);
-            if taken.is_ok_and(|taken| taken < bytes.len()) {
-                self.poll_writable(connection.slot);
+            if decided.is_short() {
+                self.poll_writable(decided.connection.slot);
             }
-            let completion = match (sent, taken) {
-                (true, Ok(taken)) => {
-                    Completion::Sent { connection, outcome: Ok(Taken { bytes, taken }) }
-                }
-                (true, Err(failure)) => Completion::Sent { connection, outcome: Err(failure) },
-                (false, Ok(taken)) => {
-                    Completion::Refused { connection, outcome: Ok(Taken { bytes, taken }) }
-                }
-                (false, Err(failure)) => {
-                    Completion::Refused { connection, outcome: Err(Lost { bytes, failure }) }
-                }
-            };
-            on_completion(now, completion);
+            on_completion(now, decided.into_completion());
         }
         let targets = std::mem::take(&mut self.offered_decided);
         if targets > 0 {
@@ -180,12 +156,4 @@ impl RingEngine {
             self.close_if_idle(tag.slot);
         }
     }
-}
-
-/// How much a result says was taken. A kernel without memory for the bytes has refused them.
-fn taken(result: i32) -> Result<usize, Failure> {
-    usize::try_from(result).or_else(|_| match -result {
-        libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS | libc::EINTR => Ok(0),
-        errno => Err(failure(errno)),
-    })
 }

@@ -26,7 +26,7 @@ use std::{
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
-use sockets::drop_syns;
+use sockets::{AcceptFailure, Pace, accept_failure};
 use worker::{Completion, ListenerId, Slot, Time};
 
 use crate::{
@@ -35,17 +35,6 @@ use crate::{
     socket::Socket,
     tasks::{Listening, Start},
 };
-
-/// How long accepting rests after the kernel had no descriptor or memory for a connection.
-const REST: Duration = Duration::from_millis(100);
-
-/// A listener that has accepted nobody for this long has nobody in the middle of a handshake that is
-/// worth waiting for.
-const QUIET: Duration = Duration::from_secs(1);
-
-/// Between two looks into queues that nobody has called for. A kernel that moves connections to
-/// this listener from one that was closed (`net.ipv4.tcp_migrate_req`, 5.14) may not wake who waits.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a listener is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +84,6 @@ impl Listener {
         matches!(self.stage, Stage::Accepting | Stage::Settling { .. } | Stage::Emptying)
     }
 
-    /// Whether somebody may be in the middle of a handshake with it.
-    fn is_busy(&self, now: Time) -> bool {
-        self.accepted_at.is_some_and(|accepted_at| now.since(accepted_at) < QUIET)
-    }
-
     /// Whether somebody is in its queue.
     fn has_waiting(&self) -> bool {
         let Some(sockets) = &self.sockets else { return false };
@@ -123,16 +107,9 @@ pub(crate) struct Acceptor {
     listeners: Vec<Listener>,
     /// Accepts that wait on one listener.
     armed_max: u32,
-    /// How long a listener settles before it is closed.
-    settle: Duration,
-    /// Accepting rests until then.
-    rest_until: Time,
-    /// When the queues are looked at again.
-    look_at: Time,
+    pace: Pace,
     /// Listeners whose end the worker has not been told.
     stopped: Vec<ListenerId>,
-    /// True exactly when the last slot is taken and no accept waits.
-    paused: bool,
 }
 
 impl Acceptor {
@@ -142,15 +119,7 @@ impl Acceptor {
         settle: Duration,
     ) -> io::Result<Self> {
         let listeners = listeners.into_iter().map(Listener::new).collect::<io::Result<_>>()?;
-        Ok(Self {
-            listeners,
-            armed_max,
-            settle,
-            rest_until: Time(0),
-            look_at: Time(0),
-            stopped: Vec::new(),
-            paused: false,
-        })
+        Ok(Self { listeners, armed_max, pace: Pace::new(settle), stopped: Vec::new() })
     }
 
     pub(crate) fn accept(&mut self, listener: ListenerId) {
@@ -161,15 +130,13 @@ impl Acceptor {
         }
     }
 
-    /// When a rest ends that somebody waits for, or a listener has settled. Looks have no time of
-    /// their own: a worker is called every second for its report.
+    /// When a rest ends, or a listener has settled.
     pub(crate) fn due(&self, now: Time) -> Time {
-        let rest = if now < self.rest_until { self.rest_until } else { Time::NEVER };
-        let settled = self.listeners.iter().filter_map(|listener| match listener.stage {
+        let settling = self.listeners.iter().filter_map(|listener| match listener.stage {
             Stage::Settling { until } => Some(until),
             _ => None,
         });
-        settled.fold(rest, Time::min)
+        self.pace.due(now, settling)
     }
 
     /// True exactly when the worker has not been told of a listener's end.
@@ -205,28 +172,23 @@ impl Acceptor {
 impl TokioUringEngine {
     pub(crate) fn stop_accepting(&mut self, listener: ListenerId) {
         let now = sockets::now();
-        let settle = self.acceptor.settle;
-        let Some(listener) = self.acceptor.listeners.get_mut(usize::from(listener.0)) else {
+        let Acceptor { listeners, pace, .. } = &mut self.acceptor;
+        let Some(listener) = listeners.get_mut(usize::from(listener.0)) else { return };
+        if !matches!(listener.stage, Stage::Idle | Stage::Accepting) {
             return;
-        };
-        let settles = listener.stage == Stage::Accepting
-            && !settle.is_zero()
-            && listener.is_busy(now)
-            // A kernel that takes no filter resets who has not got through: as without one.
-            && listener.sockets.as_ref().is_some_and(|it| drop_syns(&it.asked).is_ok());
-        match listener.stage {
-            Stage::Accepting if settles => {
-                listener.stage = Stage::Settling { until: now + settle };
-            }
-            Stage::Idle | Stage::Accepting => listener.stage = Stage::Emptying,
-            _ => {}
         }
+        let sockets = listener.sockets.as_ref();
+        listener.stage =
+            match sockets.and_then(|it| pace.settle(now, listener.accepted_at, &it.asked)) {
+                Some(until) => Stage::Settling { until },
+                None => Stage::Emptying,
+            };
     }
 
     /// Starts accepts as slots allow, and goes on with listeners that are to be closed.
     pub(crate) fn start_accepts(&mut self, now: Time) {
         self.acceptor.go_on_stopping(now);
-        if now >= self.acceptor.rest_until {
+        if !self.acceptor.pace.is_resting(now) {
             while self.slots.free_count() > 0 {
                 let Some(index) = self.acceptor.neediest() else { break };
                 self.start_accept(index);
@@ -239,10 +201,9 @@ impl TokioUringEngine {
     /// Starts one accept more than usual, from time to time, where somebody is in the queue: it finds
     /// them, and each accept that succeeds is followed by another.
     fn look(&mut self, now: Time) {
-        if now < self.acceptor.look_at {
+        if !self.acceptor.pace.looks(now) {
             return;
         }
-        self.acceptor.look_at = now + LOOK_INTERVAL;
         for index in 0..self.acceptor.listeners.len() {
             let listener = &self.acceptor.listeners[index];
             if listener.is_accepting()
@@ -270,8 +231,7 @@ impl TokioUringEngine {
         let paused = self.slots.free_count() == 0
             && listeners.iter().all(|listener| listener.armed == 0)
             && listeners.iter().any(Listener::is_accepting);
-        self.counts.accepts_paused += u64::from(paused && !self.acceptor.paused);
-        self.acceptor.paused = paused;
+        self.counts.accepts_paused += u64::from(self.acceptor.pace.pauses(paused));
     }
 
     /// An accept has ended.
@@ -304,19 +264,20 @@ impl TokioUringEngine {
 
     fn on_accept_failed(&mut self, now: Time, index: usize, error: &io::Error) {
         let stage = self.acceptor.listeners[index].stage;
-        match error.raw_os_error().map(Errno::from_raw) {
+        let errno = error.raw_os_error();
+        match errno.map(accept_failure) {
+            Some(AcceptFailure::Passing) => {}
             // How accepts end that have waited at a listener that was shut down.
-            Some(Errno::EINVAL) if stage == Stage::Closing => {}
-            Some(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
-            // Somebody has given the engine a wrong socket: the last, if the peer has no IP address.
-            Some(Errno::EINVAL | Errno::EBADF | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
+            _ if errno == Some(Errno::EINVAL as i32) && stage == Stage::Closing => {}
+            // Without an errno its peers have no IP address.
+            Some(AcceptFailure::Wrong) | None => {
                 let sentence = format!("listener {index} is no listening TCP socket: {error}");
                 self.fail(io::Error::other(sentence));
             }
-            // EMFILE, ENFILE, ENOMEM, ENOBUFS: the connection is lost, and the next ones would be.
-            Some(_) => {
+            // The connection is lost, and the next ones would be.
+            Some(AcceptFailure::Exhausted) => {
                 self.counts.accepts_failed += 1;
-                self.acceptor.rest_until = now + REST;
+                self.acceptor.pace.rest(now);
             }
         }
     }

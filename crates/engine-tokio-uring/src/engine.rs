@@ -11,7 +11,7 @@
 use std::{fmt, io, net::TcpListener, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use mesh::Member;
-use sockets::EventWaker;
+use sockets::{Decided, EventWaker};
 use tokio::time::timeout;
 use tokio_uring::Runtime;
 use worker::{Completion, Engine, EngineCounts, Operation, Slot, Time, Waker};
@@ -19,7 +19,6 @@ use worker::{Completion, Engine, EngineCounts, Operation, Slot, Time, Waker};
 use crate::{
     accept::Acceptor,
     receive::FIRST_BYTES,
-    send::Decided,
     setup::{self, StartError},
     slots::Slots,
     tasks::{self, BACK_OFF, Ended, Endings, Start},

@@ -8,27 +8,15 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use nix::errno::Errno;
-use sockets::failure;
+use sockets::{Decided, refused};
 use tokio::sync::oneshot;
-use worker::{Completion, ConnectionId, Failure, Lost, Slot, Taken, Time};
+use worker::{Completion, ConnectionId, Failure, Slot, Time};
 
 use crate::{
     engine::TokioUringEngine,
     slots::{Flags, Phase},
     tasks::Start,
 };
-
-/// What became of one send or of one target of an offer.
-#[derive(Debug)]
-pub(crate) struct Decided {
-    connection: ConnectionId,
-    /// True exactly when it was a `Send`.
-    sent: bool,
-    bytes: Bytes,
-    /// How many of the bytes were taken.
-    taken: Result<usize, Failure>,
-}
 
 impl TokioUringEngine {
     pub(crate) fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
@@ -58,17 +46,11 @@ impl TokioUringEngine {
     #[inline]
     fn put(&mut self, slot: Slot, bytes: &[u8]) -> Result<usize, Failure> {
         let Some(state) = self.slots.slot_mut(slot) else { return Ok(0) };
-        let Some(socket) = state.socket.as_ref().filter(|_| !state.flags.contains(Flags::REFUSED))
-        else {
+        let Some(socket) = state.socket.as_ref().filter(|_| !state.has(Flags::REFUSED)) else {
             return Ok(0);
         };
         self.counts.enters += 1;
-        let taken = match socket.send(bytes) {
-            Ok(taken) => Ok(taken),
-            // A kernel without memory for the bytes has refused them.
-            Err(Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS | Errno::EINTR) => Ok(0),
-            Err(errno) => Err(failure(errno as i32)),
-        };
+        let taken = socket.send(bytes).or_else(|errno| refused(errno as i32));
         if taken != Ok(bytes.len()) {
             state.flags.insert(Flags::REFUSED);
         }
@@ -82,25 +64,13 @@ impl TokioUringEngine {
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
         let mut decided = std::mem::take(&mut self.decided);
-        for Decided { connection, sent, bytes, taken } in decided.drain(..) {
-            let Some(state) = self.slots.open_mut(connection) else { continue };
+        for decided in decided.drain(..) {
+            let Some(state) = self.slots.open_mut(decided.connection) else { continue };
             state.flags.remove(Flags::REFUSED);
-            if taken.is_ok_and(|taken| taken < bytes.len()) {
-                self.watch(connection);
+            if decided.is_short() {
+                self.watch(decided.connection);
             }
-            let completion = match (sent, taken) {
-                (true, taken) => {
-                    let outcome = taken.map(|taken| Taken { bytes, taken });
-                    Completion::Sent { connection, outcome }
-                }
-                (false, Ok(taken)) => {
-                    Completion::Refused { connection, outcome: Ok(Taken { bytes, taken }) }
-                }
-                (false, Err(failure)) => {
-                    Completion::Refused { connection, outcome: Err(Lost { bytes, failure }) }
-                }
-            };
-            on_completion(now, completion);
+            on_completion(now, decided.into_completion());
         }
         // Telling decides nothing: the room is kept.
         self.decided = decided;

@@ -1,14 +1,17 @@
 //! What the engines on the kernel's sockets have in common, however they ask the kernel: the clock,
-//! what an errno says about a connection, the connection table, how a listener lets nobody new
-//! in, and how any thread ends a wait. It knows the boundary, and nothing of any engine.
+//! the connection table, what an errno says about a connection or an accept, what became of a send,
+//! when a listener is accepted from and lets nobody new in, and how any thread ends a wait. It knows
+//! the boundary, and nothing of any engine.
 
 #![forbid(unsafe_code)]
 
+mod accepting;
 #[cfg(feature = "conformance")]
 pub mod bed;
 #[cfg(feature = "conformance")]
 pub mod churn;
 mod clock;
+mod decided;
 mod event;
 mod failure;
 mod free_slots;
@@ -20,9 +23,10 @@ mod slots;
 mod syn_filter;
 
 pub use crate::{
+    accepting::{AcceptFailure, Pace, accept_failure},
     clock::now,
+    decided::{Decided, refused},
     event::EventWaker,
     failure::failure,
     slots::{SlotState, Slots},
-    syn_filter::drop_syns,
 };

@@ -11,7 +11,7 @@ use socket2::{SockFilter, SockRef};
 ///
 /// # Errors
 /// The kernel takes no filter.
-pub fn drop_syns(listener: &impl AsFd) -> io::Result<()> {
+pub(crate) fn drop_syns(listener: &impl AsFd) -> io::Result<()> {
     SockRef::from(listener).attach_filter(&SYN_FILTER)
 }
 
