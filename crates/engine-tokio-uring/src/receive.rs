@@ -59,7 +59,7 @@ impl TokioUringEngine {
             let Some(socket) = state.socket.clone().filter(|_| state.receives()) else { continue };
             if !state.has(Flags::READING) {
                 state.flags.insert(Flags::READING);
-                self.starts.push(Start::Read { connection, socket, bytes_max: FIRST_BYTES });
+                self.starts.push(Start::Read { connection, socket });
             }
         }
     }

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_uring::net::{TcpListener, TcpStream};
 use worker::{ConnectionId, Slot};
 
-use crate::socket::Socket;
+use crate::{receive::FIRST_BYTES, socket::Socket};
 
 /// Between two tries where the kernel had no memory for something.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(1);
@@ -35,8 +35,8 @@ pub(crate) const BACK_OFF: Duration = Duration::from_millis(1);
 pub(crate) enum Start {
     /// Somebody is to be accepted into a slot.
     Accept { index: usize, slot: Slot, listener: Rc<Listening> },
-    /// The first bytes are to be read, so many at most.
-    Read { connection: ConnectionId, socket: Rc<Socket>, bytes_max: usize },
+    /// The first bytes are to be read.
+    Read { connection: ConnectionId, socket: Rc<Socket> },
     /// The socket is to be watched for room to write, until the other end of `end` is dropped.
     Watch { connection: ConnectionId, socket: Rc<Socket>, end: oneshot::Receiver<Infallible> },
 }
@@ -59,7 +59,9 @@ impl Listening {
     }
 
     async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
-        let (stream, peer): (TcpStream, _) = self.0.accept().await?;
+        let (stream, peer): (TcpStream, SocketAddr) = self.0.accept().await?;
+        // An IPv6 listener that takes IPv4 too says ::ffff:a.b.c.d.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Ok((Socket::new(stream), peer))
     }
 }
@@ -130,9 +132,9 @@ impl Start {
                     endings.push(Ended::Accepted { index, slot, outcome });
                 });
             }
-            Self::Read { connection, socket, bytes_max } => {
+            Self::Read { connection, socket } => {
                 tokio_uring::spawn(async move {
-                    let outcome = socket.read(bytes_max).await;
+                    let outcome = socket.read(FIRST_BYTES).await;
                     // The engine closes the socket, and only with the last handle.
                     drop(socket);
                     endings.push(Ended::Read { connection, outcome });

@@ -16,6 +16,8 @@ mod event;
 mod failure;
 mod free_slots;
 #[cfg(feature = "conformance")]
+pub mod listeners;
+#[cfg(feature = "conformance")]
 pub mod peer;
 #[cfg(feature = "conformance")]
 pub mod rig;

@@ -1,15 +1,9 @@
 //! Accepts: who, how many, and the end of a listener.
 
-use std::{
-    collections::HashSet,
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::OwnedFd,
-    time::Duration,
-};
+use std::{net::TcpStream, time::Duration};
 
 use rustix::io::Errno;
-use socket2::{Domain, SockFilter, Socket, Type};
-use sockets::peer;
+use sockets::{listeners, peer};
 use worker::{Closing, Engine, ListenerId, Operation, Slot};
 
 use crate::{EpollEngine, EpollOptions};
@@ -33,18 +27,7 @@ fn neighbours_are_accepted_into_neighbouring_slots() {
 
 #[test]
 fn an_ipv4_peer_of_an_ipv6_listener_has_an_ipv4_address() {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-    socket.set_only_v6(false).unwrap();
-    socket.bind(&SocketAddr::from(([0_u16; 8], 0)).into()).unwrap();
-    socket.listen(16).unwrap();
-    let mut rig = Rig::with(&options(), socket.into());
-    let port = rig.address.port();
-    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let peer = rig.until(|event| match event {
-        Event::Accepted(_, _, peer) => Some(*peer),
-        _ => None,
-    });
-    assert_eq!(peer, client.local_addr().unwrap());
+    listeners::knows_its_peers::<EpollEngine>(&options());
 }
 
 #[test]
@@ -105,85 +88,21 @@ fn two_listeners_share_the_slots_that_become_free() {
     drop(clients);
 }
 
-/// A listener that shares `address`, or a port of the kernel's choice.
-fn shared_listener(address: SocketAddr) -> TcpListener {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(64).unwrap();
-    socket.into()
-}
-
-/// A client that has begun to connect.
-fn connecting(address: SocketAddr, filter: &[SockFilter]) -> Socket {
-    let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    if !filter.is_empty() {
-        client.attach_filter(filter).unwrap();
-    }
-    client.set_nonblocking(true).unwrap();
-    let begun = client.connect(&address.into()).map_err(|error| error.raw_os_error());
-    assert!(matches!(begun, Ok(()) | Err(Some(115))), "{begun:?}");
-    client
-}
-
 #[test]
 fn a_listener_that_settles_takes_who_is_on_the_way_and_nobody_new() {
-    const NEWCOMERS: usize = 16;
-    let never = Duration::from_secs(3600);
-    let options = EpollOptions { settle: never, ..options() };
-    let mut rig = Rig::with(&options, shared_listener(SocketAddr::from(([127, 0, 0, 1], 0))));
-    let address = rig.address;
-    let (_, first) = rig.client();
-    // The SYN is with the listener; the answer does not get through, as in a long round trip.
-    let midway = connecting(address, &[SockFilter::new(0x06, 0, 0, 0)]);
-    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
-    let next = shared_listener(address);
-    let newcomers: Vec<Socket> = (0..NEWCOMERS).map(|_| connecting(address, &[])).collect();
-    midway.detach_filter().unwrap();
-    // The kernel repeats the answer after a second.
-    let peer = midway.local_addr().unwrap().as_socket().unwrap();
-    rig.until(|event| {
-        let Event::Accepted(_, _, from) = event else { panic!("{event:?}") };
-        assert_eq!(*from, peer, "a newcomer");
-        Some(())
-    });
-    let settled = rig.engine.now() + never;
-    assert!(rig.engine.acceptor.due(rig.engine.now()) <= settled);
-    rig.engine.acceptor.look(settled);
-    rig.expect(&Event::StoppedAccepting(ListenerId(0)));
-    // Those whose SYN was dropped repeat it, and find the next listener.
-    let mut taken = HashSet::new();
-    while taken.len() < NEWCOMERS {
-        taken.insert(next.accept().unwrap().1);
-    }
-    for newcomer in &newcomers {
-        assert!(taken.contains(&newcomer.local_addr().unwrap().as_socket().unwrap()));
-    }
-    rig.assert_clean();
-    drop((first, midway));
+    let options = EpollOptions { settle: Duration::from_secs(3600), ..options() };
+    listeners::settles::<EpollEngine>(&options, |engine, later| engine.acceptor.look(later));
 }
 
 #[test]
 fn a_listener_without_newcomers_is_closed_at_once() {
-    let mut rig = Rig::new(&EpollOptions { settle: Duration::from_secs(3600), ..options() });
-    rig.turn();
-    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
-    rig.turn();
-    assert_eq!(rig.events, [Event::StoppedAccepting(ListenerId(0))]);
-    TcpStream::connect(rig.address).unwrap_err();
+    let options = EpollOptions { settle: Duration::from_secs(3600), ..options() };
+    listeners::closes_at_once::<EpollEngine>(&options, 1);
 }
 
 #[test]
 fn what_is_no_listener_is_fatal_with_a_sentence() {
-    let (_listener, address) = peer::listener().unwrap();
-    let connected = TcpStream::connect(address).unwrap();
-    let listener = TcpListener::from(OwnedFd::from(connected));
-    let mut engine = EpollEngine::new(&options(), vec![listener]).unwrap();
-    engine.submit(Operation::Accept { listener: ListenerId(0) });
-    let deadline = engine.now() + PATIENCE;
-    let error = engine.wait(deadline, |_, _| {}).unwrap_err();
-    assert!(error.to_string().starts_with("listener 0 is no listening TCP socket"), "{error}");
-    engine.wait(deadline, |_, _| {}).unwrap_err();
+    listeners::refuses_what_is_none::<EpollEngine>(&options());
 }
 
 /// What accept4(2) answers when process or system have no descriptor left.

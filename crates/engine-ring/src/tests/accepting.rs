@@ -3,13 +3,14 @@
 use std::{
     collections::HashSet,
     io::ErrorKind,
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     os::fd::{FromRawFd, OwnedFd},
     time::Duration,
 };
 
 use io_uring::{opcode, types::Fixed};
-use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
+use sockets::listeners;
 use worker::{Closing, Engine, ListenerId, Operation, Slot};
 
 use crate::{
@@ -22,23 +23,8 @@ use crate::{
 use super::rig::{Event, PATIENCE, Rig, listener, loopback, options, started};
 
 #[test]
-fn an_ipv6_peer_has_its_address() {
-    let listener = listener(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
-    let mut rig = Rig::with(&options(), listener);
-    let (_, client) = rig.client();
-    assert!(client.local_addr().unwrap().is_ipv6());
-}
-
-#[test]
 fn an_ipv4_peer_of_an_ipv6_listener_has_an_ipv4_address() {
-    let socket = Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
-    socket.set_only_v6(false).unwrap();
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
-    socket.listen(16).unwrap();
-    let mut rig = Rig::with(&options(), socket.into());
-    rig.address = SocketAddr::from(([127, 0, 0, 1], rig.address.port()));
-    // `client` waits for the address that the client has, 127.0.0.1.
-    rig.client();
+    listeners::knows_its_peers::<RingEngine>(&options());
 }
 
 /// Direct descriptors have no number that getsockopt takes: the kernel installs one for the test.
@@ -209,70 +195,16 @@ fn a_listener_that_stops_accepting_loses_nobody() {
     rig.assert_clean();
 }
 
-/// A listener that shares `address`, or a port of the kernel's choice.
-fn shared_listener(address: SocketAddr) -> TcpListener {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket.listen(64).unwrap();
-    socket.into()
-}
-
-/// A client that has begun to connect.
-fn connecting(address: SocketAddr, filter: &[SockFilter]) -> Socket {
-    let client = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    if !filter.is_empty() {
-        client.attach_filter(filter).unwrap();
-    }
-    client.set_nonblocking(true).unwrap();
-    let begun = client.connect(&address.into()).map_err(|error| error.raw_os_error());
-    assert!(matches!(begun, Ok(()) | Err(Some(libc::EINPROGRESS))), "{begun:?}");
-    client
-}
-
 #[test]
 fn a_listener_that_settles_takes_who_is_on_the_way_and_nobody_new() {
-    const NEWCOMERS: usize = 16;
-    let never = Duration::from_secs(3600);
-    let options = RingOptions { settle: never, ..options() };
-    let mut rig = Rig::with(&options, shared_listener(loopback()));
-    let address = rig.address;
-    let (_, first) = rig.client();
-    // The SYN is with the listener; the answer does not get through, as in a long round trip.
-    let midway = connecting(address, &[SockFilter::new(0x06, 0, 0, 0)]);
-    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
-    let next = shared_listener(address);
-    let newcomers: Vec<Socket> = (0..NEWCOMERS).map(|_| connecting(address, &[])).collect();
-    midway.detach_filter().unwrap();
-    // The kernel repeats the answer after a second.
-    let peer = midway.local_addr().unwrap().as_socket().unwrap();
-    rig.until(|event| {
-        let Event::Accepted(_, _, from) = event else { panic!("{event:?}") };
-        assert_eq!(*from, peer, "a newcomer");
-        Some(())
-    });
-    let settled = rig.engine.now() + never;
-    rig.engine.arm_accepts(settled);
-    rig.expect(&Event::StoppedAccepting(ListenerId(0)));
-    // Those whose SYN was dropped repeat it, and find the next listener.
-    let mut taken = HashSet::new();
-    while taken.len() < NEWCOMERS {
-        taken.insert(next.accept().unwrap().1);
-    }
-    for newcomer in &newcomers {
-        assert!(taken.contains(&newcomer.local_addr().unwrap().as_socket().unwrap()));
-    }
-    rig.assert_clean();
-    drop((first, midway));
+    let options = RingOptions { settle: Duration::from_secs(3600), ..options() };
+    listeners::settles::<RingEngine>(&options, |engine, later| engine.arm_accepts(later));
 }
 
 #[test]
 fn a_listener_without_newcomers_is_closed_at_once() {
     let options = RingOptions { settle: Duration::from_secs(3600), ..options() };
-    let mut rig = Rig::new(&options);
-    rig.turn();
-    rig.engine.submit(Operation::StopAccepting { listener: ListenerId(0) });
-    rig.expect(&Event::StoppedAccepting(ListenerId(0)));
+    listeners::closes_at_once::<RingEngine>(&options, 1);
 }
 
 /// Another ring that waits for the same queue takes the call and does nothing: as where the kernel
@@ -310,15 +242,7 @@ fn a_listener_that_never_accepted_is_closed_too() {
 
 #[test]
 fn what_is_no_listener_is_fatal_with_a_sentence() {
-    let pair = TcpListener::bind(loopback()).unwrap();
-    let connected = TcpStream::connect(pair.local_addr().unwrap()).unwrap();
-    let listener = TcpListener::from(OwnedFd::from(connected));
-    let mut engine = RingEngine::new(&options(), vec![listener]).unwrap();
-    engine.submit(Operation::Accept { listener: ListenerId(0) });
-    let deadline = engine.now() + PATIENCE;
-    let error = (0..10).find_map(|_| engine.wait(deadline, |_, _| {}).err()).unwrap();
-    assert!(error.to_string().starts_with("listener 0 is no listening TCP socket"), "{error}");
-    engine.wait(deadline, |_, _| {}).unwrap_err();
+    listeners::refuses_what_is_none::<RingEngine>(&options());
 }
 
 /// What the kernel answers when the system has no file left; the entry itself never gets there.
