@@ -28,6 +28,6 @@ mod wake;
 pub use crate::{
     descriptors::Descriptors,
     engine::{RingEngine, RingOptions},
-    setup::StartError,
+    setup::{KERNEL_MIN, StartError},
     wake::WakeTarget,
 };

@@ -24,7 +24,7 @@ use crate::{
 
 /// The first kernel with all that a ring cannot do without. What is missing is tried, so this is for
 /// the sentence.
-const KERNEL_MIN: (u32, u32) = (6, 1);
+pub const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// How long memory of rings that have just ended is waited for: the kernel returns it late.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(5);

@@ -29,5 +29,5 @@ mod tests;
 
 pub use crate::{
     engine::{TokioUringEngine, TokioUringOptions},
-    setup::StartError,
+    setup::{KERNEL_MIN, StartError},
 };

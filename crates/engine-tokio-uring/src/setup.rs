@@ -10,7 +10,7 @@ use rustix::{
 use tokio_uring::Runtime;
 
 /// The first kernel that tokio-uring is written for.
-const KERNEL_MIN: (u32, u32) = (5, 11);
+pub const KERNEL_MIN: (u32, u32) = (5, 11);
 
 /// Why the engine cannot start.
 #[derive(Debug)]

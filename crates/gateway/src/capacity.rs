@@ -8,7 +8,7 @@ use worker::Limits;
 
 /// Descriptors of a worker that are not for connections within the share: they answer 503, and hold
 /// the listeners and what the engine itself needs.
-const DESCRIPTORS_SPARE: u32 = 64;
+pub(crate) const DESCRIPTORS_SPARE: u32 = 64;
 
 /// Descriptors of a worker at most, whatever RLIMIT_NOFILE says: the places of a ring's file table
 /// (IORING_MAX_FIXED_FILES), and enough for any other engine.
@@ -98,6 +98,20 @@ impl Descriptors {
         match self {
             Self::OfWorker(_) => "raise RLIMIT_NOFILE (ulimit -n) or take more workers",
             Self::OfProcess(_) => "raise RLIMIT_NOFILE (ulimit -n)",
+        }
+    }
+
+    /// The least RLIMIT_NOFILE with which so many workers hold so many connections.
+    pub(crate) fn limit_for(self, connections: u32, workers: u16) -> u64 {
+        let share = connections.div_ceil(workers.into());
+        let of_worker = u64::from(share) + u64::from(DESCRIPTORS_SPARE);
+        match self {
+            Self::OfWorker(_) => of_worker,
+            Self::OfProcess(_) => {
+                let of_workers = of_worker * u64::from(workers);
+                // The least of which a quarter leaves as many.
+                of_workers + DESCRIPTORS_OF_PROCESS.min((of_workers - 1) / 3)
+            }
         }
     }
 
@@ -295,6 +309,22 @@ mod tests {
         let full = Capacity::new(Some(19_553), 2, 1, OfProcess(20_000), 64).unwrap();
         assert!(full.is_short);
         Capacity::new(None, 16, 1, OfProcess(1024), 64).unwrap_err();
+    }
+
+    #[test]
+    fn the_limit_for_a_number_of_connections_allows_them_and_one_less_does_not() {
+        for (connections, workers) in [(1, 1), (236, 1), (1000, 3), (100_000, 1), (100_000, 6)] {
+            for kind in [OfWorker, OfProcess] {
+                let limit = kind(0).limit_for(connections, workers);
+                let held = |limit| {
+                    let capacity = Capacity::new(None, workers, 1, kind(limit), 64);
+                    capacity.map_or(0, |capacity| capacity.connections_max)
+                };
+                let [enough, less] = [limit, limit - 1].map(held);
+                assert!(less < connections.into(), "{connections} {workers}: {limit}, {less}");
+                assert!(enough >= connections.into(), "{connections} {workers}: {limit}, {enough}");
+            }
+        }
     }
 
     #[test]

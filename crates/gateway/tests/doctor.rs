@@ -39,7 +39,8 @@ fn ringway_with_descriptors(count: u32) -> Command {
 
 #[test]
 fn what_doctor_says_is_what_serve_does() {
-    let (report, code) = doctor(ringway(), &["--connections", "1000"]);
+    // For `auto` it judges the ring engine.
+    let (report, code) = doctor(ringway(), &["--connections", "1000", "--engine", "auto"]);
     assert_eq!((&report["holds"], code), (&true.into(), Some(0)), "{report:#}");
     assert_eq!(check(&report, "io_uring")["holds"], true);
     let gateway = Gateway::start(&["--connections-max", "1000", "--engine", "ring"]);
@@ -89,6 +90,27 @@ fn too_few_descriptors_for_the_workers_asked_for_are_in_the_way() {
     assert!(report["workers"].as_u64().unwrap() >= 5, "{report:#}");
 }
 
+/// 999 descriptors less a quarter, 249, and 64 for each worker; more workers have less between them.
+#[test]
+fn the_descriptors_of_an_engine_that_shares_them_are_counted_as_serve_counts_them() {
+    for engine in ["epoll", "tokio-uring"] {
+        let flags = ["--engine", engine, "--workers", "2"];
+        let doctor = |connections: &str| {
+            let flags = [&flags[..], &["--connections", connections]].concat();
+            doctor(ringway_with_descriptors(999), &flags)
+        };
+        let (report, code) = doctor("622");
+        assert_eq!((&report["holds"], code), (&true.into(), Some(0)), "{report:#}");
+        let row = check(&report, "RLIMIT_NOFILE");
+        assert_eq!(row["value"], "999: 622 connections, of the process");
+        assert_eq!(row["wanted"], "at least 999, for 2 workers");
+        let (report, code) = doctor("623");
+        assert_eq!((&report["holds"], code), (&false.into(), Some(1)), "{report:#}");
+        let gateway = Gateway::spawn(ringway_with_descriptors(999), "", &flags);
+        assert_eq!(line(&gateway, "capacity")["connections_max"], 622);
+    }
+}
+
 #[test]
 fn too_little_memory_to_lock_is_in_the_way_as_serve_says() {
     if !geteuid().is_root() {
@@ -100,7 +122,8 @@ fn too_little_memory_to_lock_is_in_the_way_as_serve_says() {
     let mut serve = ringway_within(64);
     serve.args(flags).args(["--engine", "ring"]).stderr(Stdio::piped());
     let serve = serve.spawn().unwrap();
-    let (report, code) = doctor(ringway_within(64), &["--connections", "100", "--workers", "1"]);
+    let flags = ["--connections", "100", "--workers", "1", "--engine", "ring"];
+    let (report, code) = doctor(ringway_within(64), &flags);
     assert_eq!((&report["holds"], code), (&false.into(), Some(1)), "{report:#}");
     assert_eq!(check(&report, "RLIMIT_MEMLOCK")["holds"], false);
     let io_uring = check(&report, "io_uring");
@@ -124,7 +147,8 @@ fn the_flags_of_serve_are_taken_and_wrong_usage_is_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{flags:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{flags:?}");
     }
-    let output = ringway().args(["doctor", "--connections", "100"]).output().unwrap();
+    let output =
+        ringway().args(["doctor", "--connections", "100", "--engine", "auto"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.ends_with("all that 100 connections require holds\n"), "{text}");

@@ -9,17 +9,21 @@ mod network;
 use worker::Limits;
 
 use crate::{
+    capacity::Descriptors,
     cores::Cpus,
     doctor::{
         report::{Check, Report, Severity},
         root::Root,
         wanted::Wanted,
     },
+    engine::Kind,
 };
 
 /// What is looked at, and what for.
 #[derive(Debug)]
 pub(crate) struct Subject {
+    /// What would hold them.
+    pub(crate) engine: Kind,
     /// Where `/proc` and `/sys` are.
     pub(crate) root: Root,
     /// The settings for so many connections.
@@ -30,10 +34,12 @@ pub(crate) struct Subject {
     pub(crate) workers: u16,
     /// How many are asked for.
     pub(crate) workers_asked: Option<u16>,
-    /// What the descriptors allow one worker; 0: nothing.
-    pub(crate) connections_max_of_worker: u32,
-    /// Whether they stand in one table of the process instead of one of each ring.
-    pub(crate) descriptors_are_shared: bool,
+    /// How many it takes, by the descriptors.
+    pub(crate) workers_needed: u64,
+    /// What RLIMIT_NOFILE means to the engine.
+    pub(crate) descriptors: Descriptors,
+    /// What they allow a worker, or where they are the process's all workers; 0: nothing.
+    pub(crate) connections_allowed: u64,
     /// As in `limits.rs`.
     pub(crate) listen_backlog: u32,
     /// As in `limits.rs`.
@@ -61,7 +67,9 @@ pub(crate) fn report(subject: &Subject) -> Report {
         cpus::checks(subject),
     ];
     let mut notes = subject.started.clone().unwrap_or_default();
-    notes.push(UNSEEN.to_owned());
+    if matches!(subject.descriptors, Descriptors::OfWorker(_)) {
+        notes.push(UNSEEN.to_owned());
+    }
     Report::new(subject.connections, subject.workers, groups.concat(), notes)
 }
 

@@ -53,16 +53,24 @@ pub(crate) fn diagnose(request: Request) -> Result<Report, Failure> {
     let machine = serve::look(sockets.unwrap_or(direct))?;
     let cores = machine.cpus.choose(configuration.serve.cores.as_ref()).map_err(Failure::Usage)?;
     let listeners = u16::try_from(configuration.serve.listen.len()).unwrap_or(u16::MAX);
-    // A worker that is asked for as many connections as its descriptors allow.
-    let alone = Capacity::new(None, 1, listeners, machine.descriptors, 0);
-    let connections_max_of_worker = alone.map_or(0, |alone| alone.connections_max_of_worker);
+    // Workers that are asked for as many connections as their descriptors allow.
+    let allowed = |workers| {
+        let capacity = Capacity::new(None, workers, listeners, machine.descriptors, 0);
+        capacity.map_or(0, |capacity| capacity.connections_max)
+    };
+    let workers_needed = match machine.descriptors {
+        Descriptors::OfWorker(_) => u64::from(connections).div_ceil(allowed(1).max(1)),
+        Descriptors::OfProcess(_) => 1,
+    };
     let workers_asked = configuration.serve.workers;
     let workers = workers_asked.unwrap_or_else(|| {
-        let needed = connections.div_ceil(connections_max_of_worker.max(1));
-        let by_cores = u32::try_from(cores.len()).unwrap_or(u32::MAX);
-        let workers = needed.max(by_cores).min(WORKERS_MAX.into());
+        let workers = workers_needed.max(cores.len() as u64).min(WORKERS_MAX.into());
         u16::try_from(workers).unwrap_or(WORKERS_MAX)
     });
+    let connections_allowed = match machine.descriptors {
+        Descriptors::OfWorker(_) => allowed(1),
+        Descriptors::OfProcess(_) => allowed(workers),
+    };
     let serve = &mut configuration.serve;
     serve.workers = Some(workers);
     serve.connections_max = Some(connections);
@@ -75,13 +83,15 @@ pub(crate) fn diagnose(request: Request) -> Result<Report, Failure> {
     let started =
         decisions.and_then(|decisions| start::try_all(engine.kind, &configuration, &decisions));
     Ok(checks::report(&Subject {
+        engine: engine.kind,
         root: Root::new("/"),
         wanted: Wanted::new(connections.into()),
         connections,
         workers,
         workers_asked,
-        connections_max_of_worker,
-        descriptors_are_shared: matches!(machine.descriptors, Descriptors::OfProcess(_)),
+        workers_needed,
+        descriptors: machine.descriptors,
+        connections_allowed,
         listen_backlog: configuration.limits.listen_backlog,
         send_queue_total_bytes_max: configuration.limits.send_queue_total_bytes_max,
         limits,

@@ -4,15 +4,11 @@ use worker::Limits;
 
 use super::{Subject, UNTOLD};
 use crate::{
+    capacity::{DESCRIPTORS_SPARE, Descriptors},
     cli::WORKERS_MAX,
     doctor::report::{Check, Severity, bytes},
+    engine::Kind,
 };
-
-/// The first kernel with all that the ring engine asks for.
-const KERNEL_MIN: (u32, u32) = (6, 1);
-
-/// Descriptors of a worker beside its connections: they answer 503, and hold listeners and waker.
-const DESCRIPTORS_SPARE: u32 = 64;
 
 /// CAP_IPC_LOCK in the masks of `/proc/self/status` (linux/capability.h).
 const CAP_IPC_LOCK: u64 = 1 << 14;
@@ -23,25 +19,41 @@ const PAGE_BYTES: u64 = 4096;
 const STATUS: &str = "proc/self/status";
 
 pub(super) fn checks(subject: &Subject) -> Vec<Check> {
-    vec![
+    let mut checks = vec![
         kernel(subject),
         io_uring(subject),
         descriptors(subject),
         workers(subject),
         locked_memory(subject),
-    ]
+    ];
+    if subject.engine == Kind::Epoll {
+        let why = "all workers were started as ringway serve does, and ended".to_owned();
+        checks.insert(2, start(subject, "epoll", "workers", why));
+    }
+    checks
 }
 
 fn kernel(subject: &Subject) -> Check {
     let release = subject.root.word("proc/sys/kernel/osrelease");
-    let (major, minor) = KERNEL_MIN;
+    let kernel_min = match subject.engine {
+        Kind::Ring => Some(engine_ring::KERNEL_MIN),
+        Kind::TokioUring => Some(engine_tokio_uring::KERNEL_MIN),
+        Kind::Epoll => None,
+    };
+    let is_new_enough =
+        |kernel_min| release.as_deref().and_then(version).map(|it| it >= kernel_min);
+    let name = subject.engine.name();
     Check {
         name: "kernel",
-        severity: Severity::Required,
-        holds: release.as_deref().and_then(version).map(|version| version >= KERNEL_MIN),
+        severity: if kernel_min.is_some() { Severity::Required } else { Severity::Advice },
+        holds: kernel_min.and_then(is_new_enough),
+        wanted: kernel_min
+            .map_or("any".to_owned(), |(major, minor)| format!("{major}.{minor} or newer")),
         value: release.unwrap_or_else(|| UNTOLD.to_owned()),
-        wanted: format!("{major}.{minor} or newer"),
-        why: "an older one lacks operations of io_uring that the ring engine is made of".to_owned(),
+        why: match kernel_min {
+            Some(_) => format!("an older one lacks operations of io_uring that {name} is made of"),
+            None => format!("each has what {name} is made of"),
+        },
         how: "a newer kernel, or ringway serve --engine auto, which takes another engine"
             .to_owned(),
     }
@@ -65,21 +77,38 @@ fn io_uring(subject: &Subject) -> Check {
         None => "no sysctl against it".to_owned(),
         Some(setting) => format!("kernel.io_uring_disabled = {setting}"),
     };
+    if subject.engine == Kind::Epoll {
+        return Check {
+            name: "io_uring",
+            severity: Severity::Advice,
+            holds: None,
+            value: format!("{setting}, {filter}"),
+            wanted: "anything".to_owned(),
+            why: "epoll, which is asked for, does without".to_owned(),
+            how: "ringway serve --engine auto, which takes it where it is allowed".to_owned(),
+        };
+    }
+    let why = format!(
+        "each worker has a ring; all were started as ringway serve does, and ended ({setting}, \
+         {filter})"
+    );
+    start(subject, "io_uring", "rings", why)
+}
+
+/// Whether the workers start; where they do not, the engine says how to change it.
+fn start(subject: &Subject, name: &'static str, what: &str, why: String) -> Check {
     let workers = subject.workers;
     let (value, how) = match &subject.started {
-        Ok(_) => (format!("{workers} rings start"), "nothing to change"),
+        Ok(_) => (format!("{workers} {what} start"), "nothing to change"),
         Err(sentence) => ("does not start".to_owned(), sentence.as_str()),
     };
     Check {
-        name: "io_uring",
+        name,
         severity: Severity::Required,
         holds: Some(subject.started.is_ok()),
         value,
-        wanted: format!("{workers} rings at once"),
-        why: format!(
-            "each worker has a ring; all were started as ringway serve does, and ended ({setting}, \
-             {filter})"
-        ),
+        wanted: format!("{workers} {what} at once"),
+        why,
         how: how.to_owned(),
     }
 }
@@ -98,71 +127,79 @@ fn limit(subject: &Subject, label: &str) -> Option<Bounds> {
 
 fn descriptors(subject: &Subject) -> Check {
     let limit = limit(subject, "Max open files");
-    let share = subject.connections.div_ceil(subject.workers.into());
-    // Where the process shares them, one worker is allowed as many as all are.
-    let (needed, workers, whose) = if subject.descriptors_are_shared {
-        (subject.connections, subject.workers, "the process")
-    } else {
-        (share, 1, "each ring's table")
+    let Subject { connections, workers, connections_allowed: allowed, .. } = *subject;
+    let wanted = subject.descriptors.limit_for(connections, workers);
+    let (needed, whose, others, cure) = match subject.descriptors {
+        Descriptors::OfWorker(_) => (
+            connections.div_ceil(workers.into()),
+            "each ring's table",
+            "",
+            format!(", or more workers (--workers, at most {WORKERS_MAX})"),
+        ),
+        // More workers would have no more between them.
+        Descriptors::OfProcess(_) => {
+            (connections, "the process", ", and the rest is the control plane's", String::new())
+        }
     };
-    let allowed = subject.connections_max_of_worker;
     let value = match limit {
         None => UNTOLD.to_owned(),
         // `ringway serve` raises the soft limit to the hard one.
         Some((_, None)) => "unlimited".to_owned(),
         Some((_, Some(hard))) => hard.to_string(),
     };
-    let wanted = u64::from(needed) + u64::from(DESCRIPTORS_SPARE) * u64::from(workers);
     Check {
         name: "RLIMIT_NOFILE",
         severity: Severity::Required,
-        holds: Some(allowed >= needed),
+        holds: Some(allowed >= needed.into()),
         value: format!("{value}: {allowed} connections, of {whose}"),
-        wanted: format!("at least {wanted}, for {} workers", subject.workers),
+        wanted: format!("at least {wanted}, for {workers} workers"),
         why: format!(
-            "the hard limit bounds {whose}; {DESCRIPTORS_SPARE} descriptors a worker answer 503"
+            "the hard limit bounds {whose}; {DESCRIPTORS_SPARE} descriptors a worker answer \
+             503{others}"
         ),
-        how: format!(
-            "LimitNOFILE={wanted} in the unit, ulimit -Hn, or more workers (--workers, at most \
-             {WORKERS_MAX})"
-        ),
+        how: format!("LimitNOFILE={wanted} in the unit, ulimit -Hn{cure}"),
     }
 }
 
 fn workers(subject: &Subject) -> Check {
-    let default = subject.cores.len();
-    let asked = subject.workers_asked.map(usize::from);
-    let of_worker = subject.connections_max_of_worker;
-    let needed = subject.connections.div_ceil(of_worker.max(1)) as usize;
-    let of_each = subject.connections.div_ceil(u32::try_from(default.max(1)).unwrap_or(u32::MAX));
+    let default = u16::try_from(subject.cores.len()).unwrap_or(WORKERS_MAX).max(1);
+    let asked = subject.workers_asked;
+    let needed = subject.workers_needed;
+    let (holds, limit) = match subject.descriptors {
+        Descriptors::OfWorker(_) => ("each holds what RLIMIT_NOFILE allows", default),
+        Descriptors::OfProcess(_) => ("they share what RLIMIT_NOFILE allows", subject.workers),
+    };
+    let limit = subject.descriptors.limit_for(subject.connections, limit);
     Check {
         name: "workers",
         severity: Severity::Advice,
-        holds: Some(asked.unwrap_or(default) >= needed),
+        holds: Some(u64::from(asked.unwrap_or(default)) >= needed),
         value: match asked {
             Some(asked) => format!("{asked}, asked for"),
             None => format!("{default}, one a core"),
         },
         wanted: format!("at least {needed}"),
-        why: "ringway serve takes one a core unless told; each holds what RLIMIT_NOFILE allows"
-            .to_owned(),
-        how: format!(
-            "ringway serve --workers {needed}, or an RLIMIT_NOFILE of {}",
-            u64::from(of_each) + u64::from(DESCRIPTORS_SPARE)
-        ),
+        why: format!("ringway serve takes one a core unless told; {holds}"),
+        how: format!("ringway serve --workers {needed}, or an RLIMIT_NOFILE of {limit}"),
     }
 }
 
-/// What the kernel locks for the rings of these workers: completion queue, submission entries, and
-/// the ring of receive buffers, each in whole pages.
-fn locked_bytes(limits: &[Limits]) -> u64 {
+/// What the kernel locks for the rings of these workers, in whole pages: completion queue and
+/// submission entries, and of the ring engine the ring of receive buffers.
+fn locked_bytes(engine: Kind, limits: &[Limits]) -> u64 {
     let pages = |bytes: u64| bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES;
     let of_worker = |limits: &Limits| {
         let completions = u64::from(limits.completion_entries.next_power_of_two());
         let submissions = u64::from(limits.submission_entries.next_power_of_two());
-        let buffers = u64::from(limits.receive_buffers.next_power_of_two());
         // In front of the completions stand the queues' heads and tails.
-        pages(completions * 16 + PAGE_BYTES) + pages(submissions * 64) + pages(buffers * 16)
+        let queues = pages(completions * 16 + PAGE_BYTES) + pages(submissions * 64);
+        match engine {
+            Kind::Ring => {
+                queues + pages(u64::from(limits.receive_buffers.next_power_of_two()) * 16)
+            }
+            Kind::TokioUring => queues,
+            Kind::Epoll => 0,
+        }
     };
     limits.iter().map(of_worker).sum()
 }
@@ -172,12 +209,23 @@ fn locked_memory(subject: &Subject) -> Check {
     let capabilities = capabilities.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
     let is_exempt = capabilities.is_some_and(|mask| mask & CAP_IPC_LOCK != 0);
     let limit = limit(subject, "Max locked memory");
-    let wanted = locked_bytes(&subject.limits);
+    let wanted = locked_bytes(subject.engine, &subject.limits);
     let value = match limit {
         None => UNTOLD.to_owned(),
         Some((None, _)) => "unlimited".to_owned(),
         Some((Some(soft), _)) => bytes(soft),
     };
+    if subject.engine == Kind::Epoll {
+        return Check {
+            name: "RLIMIT_MEMLOCK",
+            severity: Severity::Advice,
+            holds: None,
+            value,
+            wanted: "anything".to_owned(),
+            why: "only rings count against it, and epoll has none".to_owned(),
+            how: "nothing to change".to_owned(),
+        };
+    }
     let is_enough = limit.map(|(soft, _)| soft.is_none_or(|soft| soft >= wanted));
     Check {
         name: "RLIMIT_MEMLOCK",

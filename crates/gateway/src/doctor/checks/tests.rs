@@ -70,13 +70,15 @@ impl Tree {
     /// With one core, whose worker may have 100,000 connections.
     fn subject(&self) -> Subject {
         Subject {
+            engine: Kind::Ring,
             root: Root::new(&self.0),
             wanted: Wanted::new(100_000),
             connections: 100_000,
             workers: 1,
             workers_asked: None,
-            connections_max_of_worker: 100_000,
-            descriptors_are_shared: false,
+            workers_needed: 1,
+            descriptors: Descriptors::OfWorker(100_064),
+            connections_allowed: 100_000,
             listen_backlog: 4096,
             send_queue_total_bytes_max: 256 << 20,
             limits: vec![Limits::default()],
@@ -206,7 +208,13 @@ fn a_ring_that_does_not_start_is_in_the_way_with_the_engines_own_sentence() {
 #[test]
 fn connections_are_held_by_as_many_workers_as_they_need() {
     let tree = Tree::healthy();
-    let few = Subject { workers: 6, connections_max_of_worker: 19_936, ..tree.subject() };
+    let few = Subject {
+        workers: 6,
+        workers_needed: 6,
+        descriptors: Descriptors::OfWorker(20_000),
+        connections_allowed: 19_936,
+        ..tree.subject()
+    };
     let descriptors = check(&few, "RLIMIT_NOFILE");
     assert_eq!(descriptors.holds, Some(true));
     assert_eq!(descriptors.wanted, "at least 16731, for 6 workers");
@@ -218,8 +226,69 @@ fn connections_are_held_by_as_many_workers_as_they_need() {
     let too_few = Subject { workers: 5, workers_asked: Some(5), ..told };
     assert_eq!(check(&too_few, "RLIMIT_NOFILE").holds, Some(false));
     assert!(!report(&too_few).holds());
-    let none = Subject { connections_max_of_worker: 0, ..tree.subject() };
+    let none = Subject { connections_allowed: 0, ..tree.subject() };
     assert_eq!(check(&none, "RLIMIT_NOFILE").holds, Some(false));
+}
+
+#[test]
+fn an_engine_that_shares_descriptors_needs_those_of_all_workers_in_one_limit() {
+    let tree = Tree::healthy();
+    // 100,000 and 64 for each of two workers, and 320 of the process.
+    let shared = |limit, allowed| Subject {
+        engine: Kind::Epoll,
+        workers: 2,
+        cores: vec![0, 1],
+        descriptors: Descriptors::OfProcess(limit),
+        connections_allowed: allowed,
+        ..tree.subject()
+    };
+    let enough = shared(100_448, 100_000);
+    let row = check(&enough, "RLIMIT_NOFILE");
+    assert_eq!((row.holds, row.wanted.as_str()), (Some(true), "at least 100448, for 2 workers"));
+    assert!(row.value.ends_with(": 100000 connections, of the process"), "{row:?}");
+    assert_eq!(check(&enough, "workers").holds, Some(true));
+    let short = shared(100_447, 99_998);
+    let row = check(&short, "RLIMIT_NOFILE");
+    assert_eq!((row.holds, row.severity), (Some(false), Severity::Required));
+    assert!(row.how.contains("LimitNOFILE=100448") && !row.how.contains("--workers"), "{row:?}");
+    assert!(!report(&short).holds());
+    let lines = report(&short).to_string();
+    assert!(!lines.contains("lsof"), "its sockets are those of the process: {lines}");
+}
+
+#[test]
+fn epoll_needs_neither_io_uring_nor_a_new_kernel_nor_memory_to_lock() {
+    let tree = Tree::healthy();
+    tree.write("proc/sys/kernel/osrelease", b"4.19.0\n");
+    tree.write("proc/sys/kernel/io_uring_disabled", b"2\n");
+    tree.write("proc/self/limits", b"Max open files 9 9 files\nMax locked memory 0 0 bytes\n");
+    let epoll = || Subject { engine: Kind::Epoll, ..tree.subject() };
+    assert!(report(&epoll()).holds());
+    for name in ["kernel", "io_uring", "RLIMIT_MEMLOCK"] {
+        let row = check(&epoll(), name);
+        assert_eq!((row.holds, row.severity), (None, Severity::Advice), "{row:?}");
+    }
+    assert_eq!(check(&epoll(), "epoll").value, "1 workers start");
+    let sentence = "the epoll engine cannot start".to_owned();
+    let subject = Subject { started: Err(sentence.clone()), ..epoll() };
+    assert_eq!(check(&subject, "epoll").how, sentence);
+    assert!(report(&subject).to_string().contains("cannot be held: epoll\n"));
+    // The same machine, for rings.
+    let missing = report(&tree.subject()).to_string();
+    assert!(missing.contains("cannot be held: kernel, RLIMIT_MEMLOCK\n"), "{missing}");
+}
+
+#[test]
+fn tokio_uring_needs_io_uring_of_5_11_and_has_no_ring_of_buffers() {
+    let tree = Tree::healthy();
+    let subject = || Subject { engine: Kind::TokioUring, ..tree.subject() };
+    tree.write("proc/sys/kernel/osrelease", b"5.11.0\n");
+    assert!(report(&subject()).holds());
+    tree.write("proc/sys/kernel/osrelease", b"5.10.99\n");
+    assert_eq!(check(&subject(), "kernel").holds, Some(false));
+    // 16 KiB of buffers' places less than the ring engine.
+    assert_eq!(check(&subject(), "RLIMIT_MEMLOCK").wanted, "at least 324KiB");
+    assert_eq!(check(&subject(), "io_uring").value, "1 rings start");
 }
 
 #[test]
