@@ -30,7 +30,9 @@ impl<H: Handler> Worker<H> {
         let bytes_max = self.core.options.limits.proxy_header_bytes_max as usize;
         let header = match wire::parse_proxy_header(&held, bytes_max) {
             Ok(Some(header)) => header,
-            Ok(None) => return self.hold_head(connection, &held),
+            Ok(None) if self.has_head_room(&held) => return self.keep_head(connection, &held),
+            // It is not HTTP that is spoken yet.
+            Ok(None) => return self.core.reset_handshake(connection, RefusalReason::Full),
             Err(BadProxyHeader) => {
                 return self.core.reset_handshake(connection, RefusalReason::ProxyHeader);
             }
@@ -83,13 +85,22 @@ impl<H: Handler> Worker<H> {
     }
 
     fn hold_head(&mut self, connection: ConnectionId, head: &[u8]) {
-        let limits = &self.core.options.limits;
-        if head.len() > limits.handshake_bytes_max as usize {
+        if head.len() > self.core.options.limits.handshake_bytes_max as usize {
             return self.refuse_large_head(connection);
         }
-        if (self.core.head_bytes + head.len()) as u64 > limits.handshake_total_bytes_max {
+        if !self.has_head_room(head) {
             return self.refuse_unready(connection, RefusalReason::Full);
         }
+        self.keep_head(connection, head);
+    }
+
+    /// Whether so much more of an incomplete head fits the worker's bound.
+    fn has_head_room(&self, head: &[u8]) -> bool {
+        let bytes = (self.core.head_bytes + head.len()) as u64;
+        bytes <= self.core.options.limits.handshake_total_bytes_max
+    }
+
+    fn keep_head(&mut self, connection: ConnectionId, head: &[u8]) {
         self.core.head_bytes += head.len();
         if let Some(record) = self.core.connections.get_mut(connection) {
             record.hold(head);

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod announced;
 mod compression;
 mod rig;
 mod shares;

@@ -26,6 +26,14 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
     [&[0x81, 0x80 | length, 0, 0, 0, 0], payload.as_bytes()].concat()
 }
 
+/// A client's request for an upgrade, with more header lines.
+pub(crate) fn upgrade(headers: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+}
+
 /// What tests tell a worker through the mesh.
 #[derive(Debug)]
 pub(crate) enum Letter {
@@ -347,10 +355,7 @@ impl Rig {
 
     /// The same with more header lines.
     pub(crate) fn connect_all_with(&mut self, count: u32, headers: &str) -> Vec<Slot> {
-        let head = format!(
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-        );
+        let head = upgrade(headers);
         let slots: Vec<_> = (0..count).map(|_| self.accept()).collect();
         slots.iter().for_each(|slot| self.receive(*slot, head.as_bytes()));
         self.settle();
