@@ -17,10 +17,7 @@ const KEYS_MAX: usize = 100;
 const SECRET_BYTES_MIN: usize = 32;
 
 /// RFC 7518 section 3.3: 2048 bits or more; what signs with more than 8192 is not verified.
-const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-
-/// A `RSAPublicKey` (RFC 8017 appendix A.1.1) around the shortest and the longest modulus.
-const RSA_DER_BYTES: std::ops::RangeInclusive<usize> = 268..=1100;
+const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// An uncompressed point of P-256 (SEC 1 section 2.3.3): 4, and two coordinates of 32 bytes.
 const P256_POINT_BYTES: usize = 65;
@@ -235,12 +232,9 @@ fn check(algorithm: Algorithm, key: &DecodingKey) -> Result<(), BadKeys> {
     match (algorithm, key.kind()) {
         (Algorithm::HS256, DecodingKeyKind::SecretOrDer(secret)) => check_secret(secret.len()),
         (Algorithm::RS256, DecodingKeyKind::SecretOrDer(der)) => {
-            check_rsa(RSA_DER_BYTES.contains(&der.len()))
+            check_modulus(modulus(der).unwrap_or_default())
         }
-        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, .. }) => {
-            let zeros = n.iter().take_while(|byte| **byte == 0).count();
-            check_rsa(MODULUS_BYTES.contains(&(n.len() - zeros)))
-        }
+        (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, .. }) => check_modulus(n),
         (Algorithm::ES256, DecodingKeyKind::SecretOrDer(point)) => {
             if point.len() == P256_POINT_BYTES && point[0] == 4 {
                 return Ok(());
@@ -264,11 +258,34 @@ fn check_secret(bytes: usize) -> Result<(), BadKeys> {
     Err(bad(format!("a secret for HS256 has at least {SECRET_BYTES_MIN} bytes, this one {bytes}")))
 }
 
-fn check_rsa(is_usual: bool) -> Result<(), BadKeys> {
-    if is_usual {
+fn check_modulus(modulus: &[u8]) -> Result<(), BadKeys> {
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let bits = match &modulus[zeros..] {
+        [] => 0,
+        bytes @ [first, ..] => bytes.len() * 8 - first.leading_zeros() as usize,
+    };
+    if MODULUS_BITS.contains(&bits) {
         return Ok(());
     }
-    Err(bad("a key for RS256 has 2048 to 8192 bits"))
+    Err(bad(format!("a key for RS256 has 2048 to 8192 bits, this one {bits}")))
+}
+
+/// The modulus in a `RSAPublicKey` (RFC 8017 appendix A.1.1): the first number of a sequence.
+fn modulus(der: &[u8]) -> Option<&[u8]> {
+    const SEQUENCE: u8 = 0x30;
+    const INTEGER: u8 = 2;
+    element(INTEGER, element(SEQUENCE, der)?)
+}
+
+/// What the first element has in it, if it is of this type (X.690 section 8.1); the length of what
+/// is meant here has two bytes at most.
+fn element(tag: u8, der: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = match der.strip_prefix(&[tag])? {
+        [0x82, high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]), rest),
+        [0x81, length, rest @ ..] | [length @ ..=0x7F, rest @ ..] => ((*length).into(), rest),
+        _ => return None,
+    };
+    rest.get(..length.into())
 }
 
 fn bad(sentence: impl Into<String>) -> BadKeys {

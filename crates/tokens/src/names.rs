@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_name_covers_itself_and_a_star_at_the_end_what_begins_so() {
         // (names, topic, covered)
-        let cases: [(&[&str], &str, bool); 14] = [
+        let cases: [(&[&str], &str, bool); 15] = [
             (&[], "a", false),
             (&["a"], "a", true),
             (&["a"], "ab", false),
@@ -53,6 +53,7 @@ mod tests {
             (&["room/*"], "room/7", true),
             (&["room/*"], "room/7/8", true),
             (&["room/*"], "room", false),
+            (&["room/*"], "my/room/7", false),
             (&["room*"], "room", true),
             (&["*"], "anything/at all", true),
             (&["*/a"], "b/a", false),

@@ -273,6 +273,8 @@ fn keys_that_cannot_be_used_are_refused_and_not_shown() {
     );
     refused(&[json!({ "kty": "RSA", "n": "c2hvcnQ", "e": "AQAB" })], "2048");
     refused(&[json!({ "kty": "oct", "k": "!" })], "base64url");
+    let short = URL_SAFE_NO_PAD.encode([7; 31]);
+    refused(&[json!({ "kty": "OKP", "crv": "Ed25519", "x": short })], "Ed25519");
     refused(&[p256(Some("a")), p256(Some("a"))], "have the kid \"a\"");
     refused(&[p256(None), p256(None)], "no kid to tell them apart");
     let many: Vec<Value> = (0..101).map(|kid| secret(Some(&kid.to_string()), SECRET)).collect();
@@ -294,6 +296,50 @@ fn keys_that_cannot_be_used_are_refused_and_not_shown() {
     assert!(one().and(one()).is_err());
     assert_eq!(one().and(set(&[p256(None)]).unwrap()).unwrap().count(), 2);
     assert!(!format!("{:?}", verifier(SECRET, ANY)).contains("thirty"));
+}
+
+/// A key file of a modulus of ones (RFC 8017 appendix A.1.1, X.690): a sequence of two numbers, the
+/// first with a zero in front where its first bit would be its sign.
+fn rsa_pem(modulus: &[u8]) -> Vec<u8> {
+    let element = |tag: u8, content: &[u8]| {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        let length = match length {
+            [0, low @ ..=0x7F] => vec![low],
+            [0, low] => vec![0x81, low],
+            [high, low] => vec![0x82, high, low],
+        };
+        [&[tag], &length[..], content].concat()
+    };
+    let sign: &[u8] = if modulus[0] < 0x80 { &[] } else { &[0] };
+    let numbers = [element(2, &[sign, modulus].concat()), element(2, &[1, 0, 1])].concat();
+    let text = base64::engine::general_purpose::STANDARD.encode(element(0x30, &numbers));
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|it| std::str::from_utf8(it).unwrap()).collect();
+    let kind = "RSA PUBLIC KEY";
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n")).into()
+}
+
+#[test]
+fn a_modulus_has_2048_to_8192_bits_however_it_is_written() {
+    for (first, bytes, is_taken) in [
+        (0xFF, 127, false),
+        (0x80, 255, false),
+        (0xFF, 255, false),
+        (0x7F, 256, false),
+        (0x80, 256, true),
+        (0xFF, 1024, true),
+        (0x01, 1025, false),
+    ] {
+        let mut modulus = vec![0xFF; bytes];
+        modulus[0] = first;
+        let file = Keys::from_key_file(&rsa_pem(&modulus));
+        assert_eq!(file.is_ok(), is_taken, "{first:x} {bytes}: {file:?}");
+        for zeros in [0, 3] {
+            let n = URL_SAFE_NO_PAD.encode([vec![0; zeros], modulus.clone()].concat());
+            let keys = set(&[json!({ "kty": "RSA", "n": n, "e": "AQAB" })]);
+            assert_eq!(keys.is_ok(), is_taken, "{first:x} {bytes}: {keys:?}");
+        }
+    }
 }
 
 #[test]
