@@ -1,6 +1,6 @@
 //! permessage-deflate as a client speaks it (RFC 7692 section 7.2), apart from `wire`. What inflates
-//! is written again: it is short and slow, and exact about windows: inflaters of the zlib family let pass what
-//! is a little further back than it may be, or keep the largest window whatever they are told.
+//! is written again, short and slow, for one thing: it is exact about windows. That of flate2 takes
+//! what looks back beyond the window that it was made for, which the last test here holds.
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -32,8 +32,8 @@ type Outcome<T> = Result<T, &'static str>;
 
 const CUT_OFF: &str = "is cut off";
 
-/// A payload that stands for a message: from one encoder or another, in one block or in several, and
-/// with or without a last one (RFC 7692 section 7.2.3).
+/// A payload that stands for a message: from one encoder or another, in one block or in several,
+/// and with or without a last one (RFC 7692 section 7.2.3).
 pub(crate) fn deflate(message: &[u8], chance: &mut Chance) -> Vec<u8> {
     let level = Compression::new(*chance.one(&[0, 1, 6, 9]));
     let bits = *chance.one(&[9, 10, 12, WINDOW_BITS_MAX]);
@@ -276,6 +276,8 @@ impl Code {
 
 #[cfg(test)]
 mod tests {
+    use flate2::{Decompress, FlushDecompress};
+
     use super::*;
     use crate::payload;
 
@@ -335,6 +337,25 @@ mod tests {
         }
         assert!((20..60).contains(&ended), "{ended}");
         assert_eq!(inflate(&deflate_well(&[0; 4_096]), 15), Ok(vec![0; 4_096]));
+    }
+
+    /// In one piece and byte by byte. Where this fails, flate2 would do instead of all this.
+    #[test]
+    fn flate2_lets_pass_what_is_beyond_the_window_that_it_was_made_for() {
+        let message = payload::make(0, 4, 4_096);
+        let stream = [encode(&message, 9, 15), FLUSH_END.to_vec()].concat();
+        assert_eq!(inflate(&stream[..stream.len() - 4], 9), Err("looks back beyond the window"));
+        for piece_bytes in [message.len(), 1] {
+            let mut state = Decompress::new_with_window_bits(false, 9);
+            let mut inflated = Vec::new();
+            while inflated.len() < message.len() {
+                let mut piece = Vec::with_capacity(piece_bytes);
+                let taken = usize::try_from(state.total_in()).unwrap();
+                state.decompress_vec(&stream[taken..], &mut piece, FlushDecompress::Sync).unwrap();
+                inflated.extend(piece);
+            }
+            assert!(inflated == message, "{piece_bytes}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! rest in any order. The engine also watches its worker: what the boundary forbids is kept as a
 //! breach of the contract.
 
+mod sending;
 mod telling;
 
 use std::{
@@ -18,8 +19,8 @@ use std::{
 use bytes::Bytes;
 use mesh::Member;
 use worker::{
-    Closing, Completion, ConnectionId, Engine, EngineCounts, ListenerId, OFFER_TARGETS_MAX,
-    Operation, Slot, Time, Waker,
+    Closing, Completion, ConnectionId, Engine, EngineCounts, ListenerId, Operation, Slot, Time,
+    Waker,
 };
 
 use self::telling::Source;
@@ -28,19 +29,16 @@ use crate::{
     network::{Network, State},
     options::{Clock, EngineOptions},
     outcome::Outcome,
-    reached::{CLOSE_TIMER, EAGAIN, EAGAIN_STORM, SHORT_SEND},
-    table::{Connection, Phase, Sending, Table},
-    tally::Tally,
+    reached::{CLOSE_TIMER, EAGAIN_STORM},
+    table::{Phase, Table},
     watch::Watch,
 };
 
 /// What a wait costs where it moves the clock by itself: time goes on, though nothing is awaited.
 const ENTER: Duration = Duration::from_micros(1);
 
-/// How long a storm lasts at most in which sockets take nothing, and how long one that took nothing
-/// is not writable.
+/// How long a storm lasts at most in which sockets take nothing.
 const STORM_US_MAX: u64 = 20_000;
-const SEND_REST_US_MAX: u64 = 2_000;
 
 /// Connections looked at in each wait, for what their worker owes them.
 const WATCHED_PER_WAIT: usize = 8;
@@ -63,8 +61,8 @@ enum Submitted {
 pub(crate) struct MessageCounts {
     /// Sockets took them whole.
     pub(crate) taken: u64,
-    /// Sockets did not take them whole, and their worker cannot know: the close was submitted before
-    /// their outcome was told.
+    /// Sockets did not take them whole, and their worker cannot know: the close was submitted
+    /// before their outcome was told.
     pub(crate) unknown: u64,
 }
 
@@ -313,66 +311,6 @@ impl SimEngine {
         }
     }
 
-    fn send(&mut self, state: &mut State, id: ConnectionId, bytes: Bytes) {
-        if bytes.is_empty() {
-            self.breach(format!("Send of nothing to {id:?}"));
-        }
-        let Some(connection) = self.table.open(id) else {
-            self.breach(format!("Send to {id:?}, which is not open"));
-            return;
-        };
-        if connection.sending == Sending::Waiting {
-            self.breaches.push(format!("Send to {id:?} before Writable"));
-        }
-        let sent = |decided: &Outcome| matches!(decided, Outcome::Sent(of, _) if *of == id);
-        if self.decided.iter().any(sent) {
-            self.breaches.push(format!("a second Send to {id:?} before the first was told"));
-        }
-        let limits = &self.options.promises.addresses;
-        if let Some(wrong) = state.hosts.judge(&mut connection.arrival, &bytes, limits) {
-            self.breaches.push(format!("{id:?} {wrong}: {:?}", connection.arrival));
-        }
-        connection.watch.handle_send(state.now, &bytes);
-        if bytes.starts_with(b"HTTP/1.1 101 ") {
-            connection.tally = Tally::Head(0);
-        }
-        let is_behind = connection.sending == Sending::Refused;
-        let outcome = transmit(state, self.storm_until, connection, &bytes, &mut self.messages);
-        let left = match is_behind {
-            true => Tally::left_of(&bytes, 0),
-            false => { connection.tally }.take(&bytes[taken(&outcome)..]),
-        };
-        self.untold.push((id, left));
-        self.looks.push(id.slot);
-        state.note(connection.link as u64, "sent", taken(&outcome));
-        self.decided.push(Outcome::sent(id, bytes, outcome));
-    }
-
-    fn offer(&mut self, state: &mut State, frame: &Bytes, targets: &[Slot]) {
-        let in_order = targets.windows(2).all(|pair| pair[0] < pair[1]);
-        if targets.is_empty() || targets.len() > OFFER_TARGETS_MAX || !in_order {
-            self.breach(format!("Offer to {targets:?}: too many, none, or not in slot order"));
-        }
-        for slot in targets {
-            self.offered += 1;
-            let open = self.table.at(*slot).filter(|(_, of)| of.phase == Phase::Open);
-            let Some((id, connection)) = open else {
-                self.breach(format!("Offer to slot {slot}, where nothing is open"));
-                continue;
-            };
-            if connection.sending == Sending::Waiting {
-                self.breaches.push(format!("Offer to {id:?} before Writable"));
-            }
-            let outcome = transmit(state, self.storm_until, connection, frame, &mut self.messages);
-            state.note(connection.link as u64, "offered", taken(&outcome));
-            self.untold.push((id, Tally::left_of(frame, taken(&outcome))));
-            if outcome != Ok(frame.len()) {
-                self.looks.push(*slot);
-                self.decided.push(Outcome::refused(id, frame.clone(), outcome));
-            }
-        }
-    }
-
     fn close(&mut self, state: &mut State, id: ConnectionId, how: Closing) {
         let Some(connection) = self.table.get(id) else {
             self.breach(format!("Close of {id:?}, which is gone"));
@@ -407,57 +345,6 @@ impl SimEngine {
         connection.phase = Phase::Ended;
         self.forget_decided(id);
     }
-
-    /// After a close nothing is told of what became of earlier sends.
-    fn forget_decided(&mut self, id: ConnectionId) {
-        for forgotten in self.decided.extract_if(.., |decided| decided.connection() == Some(id)) {
-            self.sends_decided += u64::from(matches!(forgotten, Outcome::Sent(..)));
-        }
-        for (_, messages) in self.untold.extract_if(.., |(of, _)| *of == id) {
-            self.messages.unknown += messages;
-        }
-    }
-}
-
-/// Offers bytes to a socket: how many it takes.
-fn transmit(
-    state: &mut State,
-    storm_until: Time,
-    connection: &mut Connection,
-    bytes: &Bytes,
-    messages: &mut MessageCounts,
-) -> Result<usize, worker::Failure> {
-    if let Some(failure) = state.broken(connection.link, Side::Server) {
-        connection.send_failed = true;
-        connection.watch.failure = Some(failure);
-        return Err(failure);
-    }
-    if connection.sending != Sending::Free {
-        return Ok(0);
-    }
-    let mut room = state.room(connection.link, Side::Server).min(bytes.len());
-    let faults = state.options.faults;
-    let refuses = if state.now < storm_until { 0.9 } else { faults.refused_sends };
-    if state.chance.of(refuses) {
-        room = 0;
-        let rest = Duration::from_micros(state.chance.long(0..=SEND_REST_US_MAX));
-        connection.rests_from_sending_until = state.now + rest;
-        state.tick(state.now + rest);
-    } else if room > 1 && state.chance.of(faults.short_sends) {
-        room = state.chance.number(1..=room - 1);
-    }
-    let count = state.write(connection.link, Side::Server, &bytes[..room]);
-    messages.taken += connection.tally.take(&bytes[..count]);
-    if count < bytes.len() {
-        connection.sending = Sending::Refused;
-        connection.watch.handle_refused(state.now);
-        state.reached.count(if count > 0 { SHORT_SEND } else { EAGAIN });
-    }
-    Ok(count)
-}
-
-fn taken(outcome: &Result<usize, worker::Failure>) -> usize {
-    *outcome.as_ref().unwrap_or(&0)
 }
 
 impl Engine for SimEngine {

@@ -1,5 +1,5 @@
-//! WebSocket as a client speaks it (RFC 6455 section 5.2), written again and apart from `wire`: what
-//! is to be tested does not test itself.
+//! WebSocket as a client speaks it (RFC 6455 section 5.2), written again and apart from `wire`:
+//! what is to be tested does not test itself.
 
 /// The opcodes there are.
 pub(crate) const TEXT: u8 = 0x1;

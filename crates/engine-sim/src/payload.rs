@@ -1,5 +1,5 @@
-//! What messages are made of: whose they are in words, and then letters that repeat themselves, some
-//! of them so far back that a window of 9, 10 or 11 bits does not reach there.
+//! What messages are made of: whose they are in words, and then letters that repeat themselves,
+//! some of them so far back that a window of 9, 10 or 11 bits does not reach there.
 
 /// A publisher's messages to one topic. By number, which the messages carry.
 pub(crate) type StreamId = usize;

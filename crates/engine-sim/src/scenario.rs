@@ -18,7 +18,8 @@ pub(crate) struct Scenario {
     /// True exactly when nothing goes wrong that a visitor does not do itself, and no bound is so
     /// small that a visitor that behaves could meet it.
     pub(crate) is_calm: bool,
-    /// True exactly when it has so many visitors that a thousand are open at once, where there is room.
+    /// True exactly when it has so many visitors that a thousand are open at once, where there is
+    /// room.
     pub(crate) is_large: bool,
     pub(crate) workers: u16,
     pub(crate) connections_max: u32,

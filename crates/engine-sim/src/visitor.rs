@@ -2,6 +2,7 @@
 //! all, answer pings or do not, leave politely, rudely or never, and come back. What they receive
 //! they check.
 
+mod hearing;
 mod offer;
 mod plan;
 
@@ -10,13 +11,12 @@ use std::time::Duration;
 use worker::Time;
 
 use crate::{
-    client::{Client, ClientRead},
+    client::Client,
     deflate,
-    frames::{self, BINARY, CLOSE, COMPRESSED, PING, PONG, TEXT},
+    frames::{self, BINARY, CLOSE, COMPRESSED, PING, TEXT},
     ledger::{StreamId, Subscription, To},
     link::LinkId,
-    network::Network,
-    reached::{BAD_EXTENSIONS, COMPRESSED_RECEIVED, STATUS_503},
+    reached::BAD_EXTENSIONS,
     visitor::{
         offer::Offer,
         plan::{Asking, Leave, Mistake, Plan, Reading, Violation},
@@ -394,118 +394,6 @@ impl Visitor {
             answer: self.answer,
             was_good: self.is_good,
         });
-    }
-
-    fn read(&mut self, world: &mut World) -> Result<(), String> {
-        let bytes_max = match self.plan.reading {
-            Reading::Slowly(bytes) => bytes,
-            Reading::Quickly | Reading::Pausing(..) => usize::MAX,
-        };
-        self.next_read = world.network.now() + Duration::from_millis(50);
-        while self.phase != Phase::Over {
-            let Some(socket) = &mut self.socket else { break };
-            match socket.read(bytes_max) {
-                ClientRead::Nothing => break,
-                ClientRead::Bytes(bytes) => {
-                    world.network.note(self.number as u64, "visitor reads", bytes.len());
-                    self.unparsed.extend(bytes);
-                    self.parse(world)?;
-                    if bytes_max != usize::MAX {
-                        break;
-                    }
-                }
-                ClientRead::Finished | ClientRead::Broken(_) => self.handle_cut(world),
-            }
-        }
-        Ok(())
-    }
-
-    fn parse(&mut self, world: &mut World) -> Result<(), String> {
-        if self.phase == Phase::Knocking && self.end.is_none() {
-            match frames::take_response(&mut self.unparsed)? {
-                None => return Ok(()),
-                Some(frames::Response { status: 101, extensions }) => {
-                    self.window_bits = self.offer.window_bits(extensions.as_deref())?;
-                    self.phase = Phase::Open;
-                    self.was_open = true;
-                    world.count_open();
-                    self.subscription.since = world.network.now();
-                }
-                Some(response) => self.handle_status(response.status, &world.network),
-            }
-        }
-        if matches!(self.end, Some(End::Refused(_))) {
-            // The body, and then the end.
-            self.unparsed.clear();
-            return Ok(());
-        }
-        while let Some(frame) = frames::take_frame(&self.unparsed, &mut self.understood)? {
-            self.handle(&frame, world)?;
-        }
-        self.unparsed.drain(..std::mem::take(&mut self.understood));
-        Ok(())
-    }
-
-    fn handle_status(&mut self, status: u16, network: &Network) {
-        if status == 503 {
-            network.reach(STATUS_503);
-        }
-        self.reach_row(status, network);
-        self.end = Some(End::Refused(status));
-    }
-
-    /// It was answered with a status or a Close code.
-    fn reach_row(&self, code: u16, network: &Network) {
-        if let Some(row) = self.row.filter(|_| self.answer == Some(code)) {
-            network.reach(row);
-        }
-    }
-
-    fn handle(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
-        if self.end.is_some() {
-            return Err(format!("visitor {}: a frame behind Close: {frame:?}", self.number));
-        }
-        match frame.opcode {
-            TEXT | BINARY => self.receive(frame, world)?,
-            PING if self.plan.answers_pings && self.phase == Phase::Open => {
-                self.send(PONG, true, &frame.payload, world);
-            }
-            PONG => {
-                let number = frame.payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-                let is_due = |number: &u32| (self.ponged + 1..=self.pinged).contains(number);
-                self.ponged = number.filter(is_due).ok_or_else(|| {
-                    format!("visitor {}: pong {number:?} is not due", self.number)
-                })?;
-            }
-            CLOSE => {
-                let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                self.end = Some(End::Closed(code));
-                code.into_iter().for_each(|code| self.reach_row(code, &world.network));
-                if self.phase == Phase::Open && self.plan.answers_close {
-                    let code = frame.payload.get(..2).unwrap_or_default().to_vec();
-                    self.send(CLOSE, true, &code, world);
-                }
-                self.enter(Phase::Closing, world);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
-        let World { ledger, network, .. } = world;
-        let by = &mut self.subscription;
-        if !frame.is_compressed {
-            return ledger.receive(by, frame.opcode, &frame.payload, network.now());
-        }
-        let number = self.number;
-        let bits = self
-            .window_bits
-            .ok_or_else(|| format!("visitor {number}: compressed, and that was not agreed on"))?;
-        let inflated = deflate::inflate(&frame.payload, bits)
-            .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
-        network.reach(COMPRESSED_RECEIVED);
-        ledger.receive(by, frame.opcode, &inflated, network.now())
     }
 
     fn enter(&mut self, phase: Phase, world: &World) {

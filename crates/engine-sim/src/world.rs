@@ -10,8 +10,8 @@ pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) network: Network,
     pub(crate) chance: Chance,
-    /// The dice of compression alone: where there is none, a seed is the history that it would be if
-    /// there never were.
+    /// The dice of compression alone: where there is none, a seed is the history that it would be
+    /// if there never were.
     pub(crate) compression: Chance,
     pub(crate) ledger: Ledger,
     /// Visits that have ended.

@@ -1,6 +1,6 @@
-//! What a wait tells: first what became of sends, then whatever else is ready, in any order and some
-//! of it late, and now and then something of a connection that is gone. Beside that it looks whether
-//! the worker keeps its promises.
+//! What a wait tells: first what became of sends, then whatever else is ready, in any order and
+//! some of it late, and now and then something of a connection that is gone. Beside that it looks
+//! whether the worker keeps its promises.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -20,8 +20,8 @@ use crate::{
 const IDLE_TURNS_MAX: u32 = 200;
 
 /// A worker that was kept from its turn for a second excuses its peers. One that waits is not kept,
-/// but in its next turn it cannot know, since a wait ends here where it would block elsewhere: so it
-/// is woken more often than that, and must have nothing to do then.
+/// but in its next turn it cannot know, since a wait ends here where it would block elsewhere: so
+/// it is woken more often than that, and must have nothing to do then.
 const NAP: Duration = Duration::from_millis(900);
 
 /// By how much deadlines are rounded up, so that several are met by one turn.
@@ -40,8 +40,8 @@ pub(super) struct Place {
     is_parked: bool,
     /// It is kept from its turn until then.
     late_until: Time,
-    /// True exactly when it was kept from the turn that is next, which others may keep it from for a
-    /// little longer.
+    /// True exactly when it was kept from the turn that is next, which others may keep it from for
+    /// a little longer.
     is_late: bool,
     /// When it is taken apart and put together again, the next last.
     moves: Vec<Time>,

@@ -248,8 +248,8 @@ impl Plan {
     /// A visit that begins at some moment from `begin` on.
     pub(super) fn new(world: &mut World, begin: Time) -> Self {
         let World { scenario, chance, .. } = world;
-        // Many come first thing, the others when they like; where there are very many, nearly all, so
-        // that they are there at once.
+        // Many come first thing, the others when they like; where there are very many, nearly all,
+        // so that they are there at once.
         let arrives = match chance.of(if scenario.is_large { 0.95 } else { 0.5 }) {
             true => begin + Duration::from_millis(chance.long(0..=3_000)),
             false => scenario.moment(begin, chance),
