@@ -68,7 +68,11 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) core: Option<usize>,
     /// Most connections of one load process.
-    #[arg(long, default_value_t = CONNECTIONS_PER_PROCESS, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        default_value_t = CONNECTIONS_PER_PROCESS,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     pub(crate) connections_per_process: u32,
     /// Messages that a load process waits for before it wakes up, in a closed loop. Few: the
     /// server spends its time on waking it. Many: its sockets hold more.

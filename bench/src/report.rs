@@ -128,7 +128,8 @@ impl Report {
     fn connecting_line(&self) -> String {
         let Connecting { wanted, open, seconds, per_second, .. } = self.connecting;
         let mut line = format!(
-            "connections  {open} of {wanted} in {seconds:.2} s, {per_second:.0} handshakes/s, {} load process{}",
+            "connections  {open} of {wanted} in {seconds:.2} s, {per_second:.0} handshakes/s, \
+             {} load process{}",
             self.processes,
             if self.processes == 1 { "" } else { "es" }
         );

@@ -1,6 +1,6 @@
 //! The ring of a load process, and the only unsafe code of this crate: entries that point at
-//! memory, that memory, and one socket option that no safe crate sets. Receives are multishot into a pool of provided buffers; a send owns
-//! its bytes until it completes.
+//! memory, that memory, and one socket option that no safe crate sets. Receives are multishot into
+//! a pool of provided buffers; a send owns its bytes until it completes.
 //!
 //! A ring is made once for a process and never dropped, so nothing here is freed while the
 //! kernel may still use it.

@@ -24,7 +24,8 @@ const LINES_MAX: usize = 64;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `address` can be bound without SO_REUSEADDR or SO_REUSEPORT, so that every server
-/// can: sockets of the last one may outlive it for a while, and a ring gives its listener back late.
+/// can: sockets of the last one may outlive it for a while, and a ring gives its listener back
+/// late.
 pub(crate) fn await_free(address: SocketAddr) -> Outcome<()> {
     let deadline = Instant::now() + FREE_MAX;
     loop {

@@ -156,8 +156,8 @@ fn load(url: &str, name: &str, arguments: &[&str]) -> (Option<i32>, Value) {
 }
 
 /// The subscribers that read have everything, and so has the publisher, which this server sends to
-/// as well; but nobody waits for its copies: the last may still be under way, and some of the warm-up
-/// may be counted.
+/// as well; but nobody waits for its copies: the last may still be under way, and some of the
+/// warm-up may be counted.
 fn assert_delivered(report: &Value, subscribers: u64) {
     let published = report["traffic"]["published"].as_u64().unwrap();
     let delivered = report["traffic"]["delivered"].as_u64().unwrap();

@@ -1,6 +1,6 @@
 //! The floor on epoll: `accept4`, and for each publication a loop of `send(2)` over the
-//! connections in the order of their slots, compressed before each where it is to be. Subscribers leave the epoll set after their
-//! handshake unless pongs are to be read.
+//! connections in the order of their slots, compressed before each where it is to be. Subscribers
+//! leave the epoll set after their handshake unless pongs are to be read.
 
 use std::io;
 use std::mem::MaybeUninit;

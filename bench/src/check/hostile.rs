@@ -35,7 +35,11 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
     /// Connections of an attack.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..19_000))]
+    #[arg(
+        long,
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(100..19_000)
+    )]
     attackers: u32,
     /// How long is published, from the beginning of an attack; longer than the handshake timeout.
     #[arg(long, value_parser = units::duration, default_value = "10s")]

@@ -25,7 +25,8 @@ use crate::units;
 /// The size of the table is read when a namespace is made, from the one that makes it: so one is
 /// made to hold the setting, and the machine's own stays as it is. A namespace has listener queues
 /// of its own too.
-const NAMESPACE: &str = "sysctl -qw net.ipv4.tcp_child_ehash_entries=4194304 && exec unshare -n sh -c '\
+const NAMESPACE: &str = "sysctl -qw net.ipv4.tcp_child_ehash_entries=4194304 && \
+    exec unshare -n sh -c '\
     ip link set lo up && sysctl -qw net.core.somaxconn=65535 net.ipv4.tcp_max_syn_backlog=65535 && \
     exec \"$0\" \"$@\"' \"$0\" \"$@\"";
 /// What the process gets to settle before its memory is read.
@@ -134,7 +135,8 @@ fn open(options: &Options, gateway: &Gateway, claims: &mut Claims) -> Outcome<Ve
     );
     let slabs: u64 = memory::settled_slabs().since(&slabs_before).values().sum();
     println!(
-        "kernel       slab {} MiB more, {:.0} B per connection for both ends; {} pages in socket buffers",
+        "kernel       slab {} MiB more, {:.0} B per connection for both ends; {} pages in socket \
+         buffers",
         slabs >> 20,
         to_f64(slabs) / to_f64(wanted),
         SocketMemory::read()?.pages
@@ -158,7 +160,8 @@ fn beat(
         "everybody was pinged and answered",
         counts.pings >= u64::from(options.connections) && counts.lost == 0,
         &format!(
-            "{} pings in {:.0} s, {} lost {}; CPU {:.1} % of a core, {each:.3} µs a second and connection",
+            "{} pings in {:.0} s, {} lost {}; CPU {:.1} % of a core, {each:.3} µs a second and \
+             connection",
             counts.pings,
             beats.seconds,
             counts.lost,

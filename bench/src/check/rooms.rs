@@ -140,8 +140,8 @@ fn print(options: &Options, one: &Figures, rooms: &Figures, two: &Figures) {
     // A topic is one of each worker that has a subscriber of it.
     let topics = u64::from(options.many.connections.div_ceil(options.members));
     println!(
-        "memory       {:.0} B per further subscription; {:.0} B per topic of {} ({:.0} B for each of \
-         the {} that the workers count)",
+        "memory       {:.0} B per further subscription; {:.0} B per topic of {} ({:.0} B for each \
+         of the {} that the workers count)",
         more(two, two.subscriptions.saturating_sub(one.subscriptions)),
         more(rooms, topics),
         options.members,

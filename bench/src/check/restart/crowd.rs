@@ -1,6 +1,6 @@
-//! The clients of a rolling restart, on one thread: subscribers that reconnect when they are closed,
-//! as a client of the contract does, and visitors that come and go all the time, so that there is
-//! always somebody in the queue of a listener that is being closed.
+//! The clients of a rolling restart, on one thread: subscribers that reconnect when they are
+//! closed, as a client of the contract does, and visitors that come and go all the time, so that
+//! there is always somebody in the queue of a listener that is being closed.
 //!
 //! ```text
 //! Away ──due──▶ Connecting ──▶ Shaking ──101──▶ Open ──Close──▶ Away

@@ -1,7 +1,7 @@
 //! The publisher of a rolling restart: posts every publication to each control plane that is there,
 //! as an operator does who runs two processes side by side; one that ends is left out from then on.
-//! Every room gets its messages numbered from 0, and each tick remembers when it was posted and when
-//! it was taken.
+//! Every room gets its messages numbered from 0, and each tick remembers when it was posted and
+//! when it was taken.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -100,8 +100,8 @@ fn publish(added: &Mutex<Vec<SocketAddr>>, stop: &AtomicBool) -> Outcome<Vec<Pos
         for mut plane in planes {
             match plane.post(&body) {
                 Ok(status) if status.starts_with("HTTP/1.1 200") => left.push(plane),
-                // It is ending, or has ended. Were it the one that stays, its subscribers would miss
-                // everything from now on.
+                // It is ending, or has ended. Were it the one that stays, its subscribers would
+                // miss everything from now on.
                 Ok(status) if status.starts_with("HTTP/1.1 503") => {}
                 Err(_) => {}
                 Ok(status) => {
