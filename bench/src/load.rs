@@ -20,6 +20,7 @@ use crate::processes::{Incomplete, Processes};
 use crate::recorder;
 use crate::report::{Connecting, Memory, Percentiles, Report, TrafficFigures};
 use crate::scenario::{Scenario, Traffic, Weighing};
+use crate::spread::to_f64;
 use crate::units;
 use crate::url::Url;
 
@@ -318,7 +319,8 @@ impl Load {
         let counts = report.traffic.counts;
         if counts.has_errors() {
             report.errors.push(format!(
-                "{} messages missing, {} repeated, {} broken, {} connections lost; the first: {why}",
+                "{} messages missing, {} repeated, {} broken, {} connections lost; the first: \
+                 {why}",
                 counts.missing, counts.repeated, counts.broken, counts.lost
             ));
         }
@@ -409,9 +411,4 @@ pub(crate) fn commit() -> String {
         }
         _ => "unknown".to_owned(),
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
-fn to_f64(value: u64) -> f64 {
-    value as f64
 }

@@ -11,6 +11,7 @@ use crate::order::{Note, Order};
 use crate::proc::Slabs;
 use crate::processes::Processes;
 use crate::report::SlabFigures;
+use crate::spread::to_f64;
 
 /// Connections that are opened to weigh the client's half. The kernel counts what lies in its
 /// caches for each CPU as live, some hundred objects, so a few pairs would not do.
@@ -103,9 +104,8 @@ pub(crate) fn server_half(
     figures
 }
 
-#[expect(clippy::cast_precision_loss, reason = "slab caches are far below 2^53 bytes")]
 fn per(bytes: u64, connections: u32) -> f64 {
-    bytes as f64 / f64::from(connections.max(1))
+    to_f64(bytes) / f64::from(connections.max(1))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::failure::{Failure, Outcome};
+use crate::spread::to_f64;
 
 /// A process and its descendants.
 #[derive(Clone, Debug)]
@@ -104,7 +105,8 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// How long a thread has run, in nanoseconds: the first number of its `schedstat`. `None`: it ended.
+/// How long a thread has run, in nanoseconds: the first number of its `schedstat`. `None`: it has
+/// ended.
 fn run_ns(task: &fs::DirEntry) -> Option<u64> {
     let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
     text.split_whitespace().next()?.parse().ok()
@@ -256,11 +258,6 @@ pub(crate) fn load_average() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
-fn to_f64(value: u64) -> f64 {
-    value as f64
-}
-
 fn malformed(file: &str) -> Failure {
     Failure::run(format!("/proc/PID/{file} is not as expected"))
 }
@@ -313,9 +310,10 @@ mod tests {
     }
 
     #[test]
-    fn our_own_tree_has_memory() {
+    fn our_own_tree_has_memory_and_has_run() {
         let tree = Tree::new(vec![std::process::id()]);
         assert!(tree.pss_bytes().unwrap() > 100_000);
         assert!(tree.cpu_seconds().unwrap() >= 0.0);
+        assert!(tree.thread_seconds().unwrap() > 0.0);
     }
 }

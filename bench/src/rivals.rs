@@ -23,6 +23,7 @@ use crate::proc;
 use crate::report::Report;
 use crate::server::{self, Server};
 use crate::units;
+use bars::Panel;
 use definition::Rival;
 use results::{Column, Results};
 
@@ -80,7 +81,8 @@ pub(crate) struct Options {
     /// Where rivals are installed [default: ringway-rivals in the user's cache directory].
     #[arg(long, value_name = "DIRECTORY")]
     cache: Option<PathBuf>,
-    /// Write rivals.md and rivals.svg into this directory, of the latency latency.md and latency.svg.
+    /// Write rivals.md and rivals.svg into this directory, and of the latency latency.md and
+    /// latency.svg.
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
     /// Measure with a build that has debug assertions, whose figures mean nothing.
@@ -97,8 +99,8 @@ enum Job {
     Echo,
     /// Connections that do nothing: memory of each, handshakes per CPU second.
     Idle,
-    /// A fan-out on schedule at half of the slower one's peak, beside Ringway at the same rate. Exit
-    /// code 1 when one is earlier at p99.
+    /// A fan-out on schedule at half of the slower one's peak, beside Ringway at the same rate.
+    /// Exit code 1 when one is earlier at p99.
     Latency,
 }
 
@@ -189,32 +191,40 @@ fn measure(
             }
         }
     }
-    let facts = [
+    let loads = format!(
+        "fan-out to {} subscribers, {FANOUT_BYTES} B, closed loop; echo on {ECHO_CONNECTIONS} \
+         connections, {ECHO_BYTES} B; idle memory: slope of Pss from {} to {} connections",
+        options.connections,
+        options.connections_idle / 3,
+        options.connections_idle,
+    );
+    let text = results.markdown(&facts(options, &before, &loads));
+    show(options, "rivals", &text, &results.panels())?;
+    Ok(holds)
+}
+
+/// What stands above a table: the machine, and which loads it was that had.
+fn facts(options: &Options, load_before: &str, loads: &str) -> [String; 4] {
+    let Options { pairs, core_server, core_load, .. } = options;
+    [
         format!("machine: {}", proc::machine()),
-        format!("load average: {before} before, {} after", proc::load_average()),
+        format!("load average: {load_before} before, {} after", proc::load_average()),
         format!("Ringway: {}", load::commit()),
         format!(
-            "fan-out to {} subscribers, {FANOUT_BYTES} B, closed loop; echo on {ECHO_CONNECTIONS} \
-             connections, {ECHO_BYTES} B; idle memory: slope of Pss from {} to {} connections; \
-             {} runs of each, in turn; server on core {}, load on core {}",
-            options.connections,
-            options.connections_idle / 3,
-            options.connections_idle,
-            options.pairs,
-            options.core_server,
-            options.core_load
+            "{loads}; {pairs} runs of each, in turn; server on core {core_server}, load on core \
+             {core_load}"
         ),
-    ];
-    let text = results.markdown(&facts);
+    ]
+}
+
+/// Prints a table, and writes it and its chart into the directory that was asked for.
+fn show(options: &Options, name: &str, text: &str, panels: &[Panel<'_>]) -> Outcome<()> {
     println!("\n{text}");
-    if let Some(directory) = &options.out {
-        let named =
-            |error: std::io::Error| Failure::run(format!("{}: {error}", directory.display()));
-        std::fs::create_dir_all(directory).map_err(named)?;
-        std::fs::write(directory.join("rivals.md"), &text).map_err(named)?;
-        bars::draw(&directory.join("rivals.svg"), &results.panels())?;
-    }
-    Ok(holds)
+    let Some(directory) = &options.out else { return Ok(()) };
+    let named = |error: std::io::Error| Failure::run(format!("{}: {error}", directory.display()));
+    std::fs::create_dir_all(directory).map_err(named)?;
+    std::fs::write(directory.join(format!("{name}.md")), text).map_err(named)?;
+    bars::draw(&directory.join(format!("{name}.svg")), panels)
 }
 
 /// One run of one job on one server.

@@ -21,6 +21,17 @@ impl Spread {
     }
 }
 
+/// How many times those of another the figures of one are, run by run.
+pub(crate) fn ratios(these: &[f64], those: &[f64]) -> Vec<f64> {
+    these.iter().zip(those).map(|(this, that)| this / that).collect()
+}
+
+/// A figure as a number to divide.
+#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
+pub(crate) fn to_f64(value: u64) -> f64 {
+    value as f64
+}
+
 impl Display for Spread {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let Spread { median, least, most } = self;
@@ -49,5 +60,10 @@ mod tests {
         assert_eq!(Spread::of(&[3.0, 1.25, 2.0]).unwrap().to_string(), "2.00 (1.25 – 3.00)");
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
+
+    #[test]
+    fn ratios_are_those_of_the_same_run() {
+        assert_eq!(ratios(&[3.0, 8.0], &[2.0, 4.0]), [1.5, 2.0]);
     }
 }

@@ -1,6 +1,6 @@
-//! One message a second to very many connections in one process, beside a bare loop that has as many
-//! rings: how long it takes until the last of them has it, what a delivery costs, and how long the
-//! worker's turns are meanwhile. Both ping everybody every 25 s.
+//! One message a second to very many connections in one process, beside a bare loop that has as
+//! many rings: how long it takes until the last of them has it, what a delivery costs, and how long
+//! the worker's turns are meanwhile. Both ping everybody every 25 s.
 
 use std::time::Duration;
 
@@ -8,14 +8,13 @@ use clap::Args;
 use hdrhistogram::Histogram;
 
 use super::crowd::{Crowd, Purpose};
-use super::figures::{self, milliseconds, spread, to_f64};
+use super::figures::{self, milliseconds, ratio, spread, to_f64};
 use super::floor::Floor;
 use super::gateway::Gateway;
 use super::{Beside, Claims};
 use crate::failure::{Failure, Outcome};
 use crate::proc::Tree;
 use crate::recorder::histogram;
-use crate::spread::Spread;
 use crate::units;
 use crate::url::Url;
 
@@ -24,7 +23,8 @@ const RATIO_MAX: f64 = 1.05;
 /// The same of the 99th and the 99.9th percentile until everybody has a message.
 const P99_RATIO_MAX: f64 = 1.1;
 const P999_RATIO_MAX: f64 = 1.5;
-/// Connections that a turn offers a frame to, before everything else has its turn: a chunk.
+/// A turn offers a frame to so many connections before everything else has its turn: a chunk. The
+/// engine sends it as it is entered for the next turn, and into that it counts.
 const CHUNK_TARGETS: f64 = 64.0;
 /// Chunks that the 99.9th percentile of the turns may take.
 const CHUNKS_MAX: f64 = 2.0;
@@ -99,7 +99,8 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
     }
     println!();
     println!(
-        "| ms, {} connections | CPU µs per delivery | delivery p50 | p99 | p99.9 | last p50 | p99 | p99.9 |",
+        "| ms, {} connections | CPU µs per delivery | delivery p50 | p99 | p99.9 | last p50 | p99 \
+         | p99.9 |",
         beside.connections
     );
     println!("|---|---|---|---|---|---|---|---|");
@@ -148,16 +149,16 @@ fn publish(
 }
 
 fn claim(bare: &Side, ringway: &Side, claims: &mut Claims) {
-    let cpu: Vec<f64> =
-        ringway.cpu_us.iter().zip(&bare.cpu_us).map(|(ours, bare)| ours / bare).collect();
-    let last = |quantile| -> Spread {
-        let ratio = |(ours, bare)| milliseconds(ours, quantile) / milliseconds(bare, quantile);
-        spread(&ringway.last.iter().zip(&bare.last).map(ratio).collect::<Vec<f64>>())
+    let last = |quantile| {
+        let at = |side: &Side| -> Vec<f64> {
+            side.last.iter().map(|one| milliseconds(one, quantile)).collect()
+        };
+        ratio(&at(ringway), &at(bare))
     };
     let published: u64 = ringway.last.iter().map(Histogram::len).sum();
-    let seen = format!("{} pairs, {published} publications", cpu.len());
+    let seen = format!("{} pairs, {published} publications", ringway.last.len());
     for (what, ratio, most) in [
-        ("CPU of a delivery", spread(&cpu), RATIO_MAX),
+        ("CPU of a delivery", ratio(&ringway.cpu_us, &bare.cpu_us), RATIO_MAX),
         ("time until everybody has a message", last(0.5), RATIO_MAX),
         ("the same at p99", last(0.99), P99_RATIO_MAX),
         ("the same at p99.9", last(0.999), P999_RATIO_MAX),
@@ -170,7 +171,9 @@ fn claim(bare: &Side, ringway: &Side, claims: &mut Claims) {
     }
 }
 
-/// Claims how long other things wait for a fan-out, in what a chunk of it takes.
+/// Claims how long other things wait for a fan-out: as long as a turn lasts, which has one chunk of
+/// it, and as much again for all else that is in the turn. It is what passes on the clock: on a core
+/// that several workers share, they wait for each other too.
 fn claim_turns(ringway: &Side, turns: &Histogram<u64>, claims: &mut Claims) {
     if turns.is_empty() {
         println!("not claimed  turns: no whole interval of 10 s was within, publish for longer");

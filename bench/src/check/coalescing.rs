@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Claims;
 use super::crowd::{Crowd, Purpose};
-use super::figures::{Watch, milliseconds, spread, to_f64};
+use super::figures::{Watch, milliseconds, ratio, spread, to_f64};
 use super::gateway::{self, Gateway};
 use crate::failure::{Failure, Outcome};
 use crate::units;
@@ -116,18 +116,15 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
 
 /// Claims what the rates give at which publications are joined: by their number, or by a delay.
 fn compare(rows: &[Row], claims: &mut Claims) {
-    let Some(slow) = rows.iter().find(|row| same(row.rate, SLOW_RATE)) else { return };
+    let Some(slow) = rows.iter().find(|row| same(row.rate, SLOW_RATE)) else {
+        println!("not claimed  what joining gives: {SLOW_RATE} a second is not among the rates");
+        return;
+    };
     let is_joined = |row: &&Row| {
         same(row.rate, FAST_RATE) || (same(row.rate, DELAYED_RATE) && row.delay != NO_DELAY)
     };
     for row in rows.iter().filter(is_joined) {
-        let ratios: Vec<f64> = row
-            .per_cpu_second
-            .iter()
-            .zip(&slow.per_cpu_second)
-            .map(|(fast, slow)| fast / slow)
-            .collect();
-        let ratio = spread(&ratios);
+        let ratio = ratio(&row.per_cpu_second, &slow.per_cpu_second);
         claims.add(
             &format!(
                 "{} gets at least {RATIO_MIN} times the deliveries of {} for the same CPU",
@@ -135,7 +132,7 @@ fn compare(rows: &[Row], claims: &mut Claims) {
                 slow.name()
             ),
             ratio.median >= RATIO_MIN,
-            &format!("{ratio}"),
+            &ratio.to_string(),
         );
     }
 }

@@ -7,7 +7,8 @@ use hdrhistogram::Histogram;
 
 use crate::failure::Outcome;
 use crate::proc::Tree;
-use crate::spread::Spread;
+pub(super) use crate::spread::to_f64;
+use crate::spread::{self, Spread};
 
 /// The start of a [`Stretch`].
 #[derive(Debug)]
@@ -53,6 +54,11 @@ pub(super) fn spread(figures: &[f64]) -> Spread {
     Spread::of(figures).expect("every round gives a figure")
 }
 
+/// How many times those of another the figures of one are, of which each round gives one.
+pub(super) fn ratio(these: &[f64], those: &[f64]) -> Spread {
+    spread(&spread::ratios(these, those))
+}
+
 /// A quantile of nanoseconds, in milliseconds.
 pub(super) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     to_f64(histogram.value_at_quantile(quantile)) / 1e6
@@ -63,10 +69,4 @@ pub(super) fn percentiles(histogram: &Histogram<u64>) -> String {
     [0.5, 0.99, 0.999]
         .map(|quantile| format!("{:.1}", milliseconds(histogram, quantile)))
         .join(" | ")
-}
-
-/// A figure as a number to divide.
-#[expect(clippy::cast_precision_loss, reason = "figures of a run are far below 2^53")]
-pub(super) fn to_f64(value: u64) -> f64 {
-    value as f64
 }

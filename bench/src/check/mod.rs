@@ -1,7 +1,7 @@
 //! `ringway-bench check`: what Ringway promises and no test can show, because it takes tens of
-//! thousands of connections or minutes. Each check starts the real binary, puts it in the situation,
-//! prints what it sees and says of each claim whether it holds. Unlike the rest of this crate it
-//! knows Ringway: its flags, its start lines and `/stats`.
+//! thousands of connections or minutes. Each check starts the real binary, puts it in the
+//! situation, prints what it sees and says of each claim whether it holds. Unlike the rest of this
+//! crate it knows Ringway: its flags, its start lines and `/stats`.
 
 mod article;
 mod back;
@@ -203,7 +203,8 @@ impl Claims {
         let Counts { published, delivered, missing, lost, .. } = counts;
         let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
         let seen = format!(
-            "{published} published, {delivered} delivered, {missing} missing, {lost} lost{why}; {more}"
+            "{published} published, {delivered} delivered, {missing} missing, {lost} lost{why}; \
+             {more}"
         );
         self.add(claim, holds, &seen);
     }

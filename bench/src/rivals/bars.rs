@@ -7,6 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::chart::{Drawn, FONT};
 use crate::failure::{Failure, Outcome};
 use crate::spread::Spread;
 
@@ -16,13 +17,9 @@ const BAR_PIXELS: i32 = 24;
 const GAP_PIXELS: i32 = 16;
 /// Where the bars start and how far the longest goes.
 const BARS_X: (i32, i32) = (330, 760);
-const FONT: &str = "sans-serif";
 /// Colours that readers with red-green blindness tell apart.
 const BAR: RGBColor = RGBColor(140, 190, 222);
 const LINE: RGBColor = RGBColor(0, 80, 130);
-
-type Drawn<'path> =
-    Result<(), DrawingAreaErrorKind<<SVGBackend<'path> as DrawingBackend>::ErrorType>>;
 
 /// One figure of all servers.
 #[derive(Debug)]

@@ -1,21 +1,21 @@
-//! Latency of a fan-out on schedule, of each rival in turn with the reference: both get half of what
-//! the slower of the two can do in a closed loop, so that neither is full and both do the same work.
+//! Latency of a fan-out on schedule, of each rival in turn with the reference: both get half of
+//! what the slower of the two can do in a closed loop, so that neither is full and both do the same
+//! work.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::bars::{self, Panel};
+use super::bars::Panel;
 use super::definition::Rival;
 use super::results::Results;
-use super::{FANOUT_BYTES, Job, Options, Task, run_task};
+use super::{FANOUT_BYTES, Job, Options, Task, facts, run_task, show};
 use crate::check::Claims;
 use crate::failure::{Failure, Outcome};
-use crate::load;
 use crate::proc;
 use crate::recorder::Tag;
 use crate::report::{Percentiles, Report};
-use crate::spread::Spread;
+use crate::spread::{self, Spread, to_f64};
 
 /// Part of the slower one's peak that is published.
 const PART_OF_PEAK: f64 = 0.5;
@@ -79,29 +79,13 @@ pub(super) fn run(
         }
     }
     let rows: Vec<Row<'_>> = rows.into_iter().map(|(_, row)| row).collect();
-    let facts = [
-        format!("machine: {}", proc::machine()),
-        format!("load average: {before} before, {} after", proc::load_average()),
-        format!("Ringway: {}", load::commit()),
-        format!(
-            "fan-out to {} subscribers, {FANOUT_BYTES} B, open loop of {} s; {} runs of each, in \
-             turn; server on core {}, load on core {}",
-            options.connections,
-            options.duration_latency.as_secs_f64(),
-            options.pairs,
-            options.core_server,
-            options.core_load
-        ),
-    ];
-    let text = markdown(reference, &rows, &facts);
-    println!("\n{text}");
-    if let Some(directory) = &options.out {
-        let named =
-            |error: std::io::Error| Failure::run(format!("{}: {error}", directory.display()));
-        std::fs::create_dir_all(directory).map_err(named)?;
-        std::fs::write(directory.join("latency.md"), &text).map_err(named)?;
-        bars::draw(&directory.join("latency.svg"), &[panel(reference, &rows)])?;
-    }
+    let loads = format!(
+        "fan-out to {} subscribers, {FANOUT_BYTES} B, open loop of {} s",
+        options.connections,
+        options.duration_latency.as_secs_f64(),
+    );
+    let text = markdown(reference, &rows, &facts(options, &before, &loads));
+    show(options, "latency", &text, &[panel(reference, &rows)])?;
     Ok(claim(reference, &rows))
 }
 
@@ -139,20 +123,22 @@ fn task(options: &Options, rate: f64, duration: Duration) -> Task {
 impl Row<'_> {
     /// How many times the reference's the latency is, round by round.
     fn ratio(&self, get: fn(&Percentiles) -> u64) -> Option<Spread> {
-        let ratio = |(its, ours): &(Percentiles, Percentiles)| {
-            milliseconds(get(its)) / milliseconds(get(ours)).max(1e-6)
-        };
-        Spread::of(&self.rounds.iter().map(ratio).collect::<Vec<f64>>())
+        let (its, ours) = self.milliseconds(get);
+        Spread::of(&spread::ratios(&its, &ours))
     }
 
     /// The rival's median and the reference's, in milliseconds.
     fn medians(&self, get: fn(&Percentiles) -> u64) -> Option<(f64, f64)> {
-        let median = |which: fn(&(Percentiles, Percentiles)) -> &Percentiles| {
-            let all: Vec<f64> =
-                self.rounds.iter().map(|round| milliseconds(get(which(round)))).collect();
-            Spread::of(&all).map(|spread| spread.median)
-        };
-        Some((median(|round| &round.0)?, median(|round| &round.1)?))
+        let (its, ours) = self.milliseconds(get);
+        Some((Spread::of(&its)?.median, Spread::of(&ours)?.median))
+    }
+
+    /// The rival's and the reference's, round by round.
+    fn milliseconds(&self, get: fn(&Percentiles) -> u64) -> (Vec<f64>, Vec<f64>) {
+        self.rounds
+            .iter()
+            .map(|(its, ours)| (milliseconds(get(its)), milliseconds(get(ours))))
+            .unzip()
     }
 }
 
@@ -165,9 +151,10 @@ fn markdown(reference: &Rival, rows: &[Row<'_>], facts: &[String]) -> String {
     let _ = write!(
         text,
         "\nBoth get half of the slower one's peak. Milliseconds from when a message was meant to \
-         leave to its arrival, median of the rounds: the server's, and {title}'s beside it. Then how \
-         many times {title}'s p99 the server's is: above 1 is later.\n\n\
-         | server | publications a second | p50 | p99 | p99.9 | × p99 |\n|---|---|---|---|---|---|\n"
+         leave to its arrival, median of the rounds: the server's, and {title}'s beside it. Then \
+         how many times {title}'s p99 the server's is: above 1 is later.\n\n\
+         | server | publications a second | p50 | p99 | p99.9 | × p99 |\n\
+         |---|---|---|---|---|---|\n"
     );
     for row in rows {
         let cell = |get| {
@@ -215,9 +202,8 @@ fn claim(reference: &Rival, rows: &[Row<'_>]) -> bool {
     claims.hold()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a minute is far below 2^53 nanoseconds")]
 fn milliseconds(ns: u64) -> f64 {
-    ns as f64 / 1e6
+    to_f64(ns) / 1e6
 }
 
 #[cfg(test)]
