@@ -17,6 +17,7 @@ fn a_gateway_that_does_not_start_is_a_failure_with_its_last_words() {
         "system-calls",
         "pause",
         "slow-consumer",
+        "isolation",
         "memory",
         "fixed-memory",
         "heartbeats",

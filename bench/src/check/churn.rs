@@ -57,7 +57,7 @@ struct Look {
     user_bytes: u64,
     slabs: Slabs,
     sockets: u64,
-    held: Vec<u64>,
+    held: [u64; HELD.len()],
 }
 
 pub(super) fn run(options: &Options) -> Outcome<bool> {
@@ -116,9 +116,9 @@ fn look(gateway: &Gateway) -> Outcome<Look> {
     let stats = gateway.stats()?;
     Ok(Look {
         user_bytes: gateway.pss_bytes()?,
-        slabs: Slabs::read().unwrap_or_default(),
+        slabs: Slabs::read()?,
         sockets: proc::sockets_used()?,
-        held: HELD.iter().map(|gauge| gateway::sum(&stats, &[gauge])).collect(),
+        held: gateway::held(&stats)?,
     })
 }
 

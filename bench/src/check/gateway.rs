@@ -161,14 +161,12 @@ impl Gateway {
 
     /// `/stats` once nothing is held for any client, and what is held nonetheless.
     pub(super) fn stats_at_rest(&self) -> Outcome<Vec<String>> {
-        let held = |stats: &Value| -> Vec<String> {
-            let gauges = HELD.iter().map(|gauge| (gauge, sum(stats, &[gauge])));
-            gauges
-                .filter(|(_, sum)| *sum > 0)
-                .map(|(gauge, sum)| format!("{gauge} {sum}"))
-                .collect()
-        };
-        Ok(held(&self.stats_until(|stats| held(stats).is_empty())?))
+        let is_at_rest = |stats: &Value| held(stats).is_ok_and(|held| held == [0; HELD.len()]);
+        let gauges = HELD.into_iter().zip(held(&self.stats_until(is_at_rest)?)?);
+        Ok(gauges
+            .filter(|(_, held)| *held > 0)
+            .map(|(gauge, held)| format!("{gauge} {held}"))
+            .collect())
     }
 
     /// Lets it have so many bytes of data and no more, as RLIMIT_DATA counts them.
@@ -216,6 +214,21 @@ pub(super) fn sum(stats: &Value, path: &[&str]) -> u64 {
     let workers = stats["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let number = |worker| path.iter().fold(worker, |value: &Value, name| &value[name]).as_u64();
     workers.iter().filter_map(number).sum()
+}
+
+/// What is held of each of [`HELD`], over all workers.
+///
+/// # Errors
+///
+/// A worker says nothing of one of them, which is not to be taken for nothing that is held.
+pub(super) fn held(stats: &Value) -> Outcome<[u64; HELD.len()]> {
+    let workers = stats["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for gauge in HELD {
+        if workers.is_empty() || workers.iter().any(|worker| !worker[gauge].is_u64()) {
+            return Err(Failure::run(format!("/stats has no {gauge}")));
+        }
+    }
+    Ok(HELD.map(|gauge| sum(stats, &[gauge])))
 }
 
 /// What was counted under `name`, `closed` or `refused`, by reason, over all workers.
@@ -290,6 +303,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_not_said_is_not_taken_for_nothing() {
+        let mut stats = json!({"workers": [{}, {}]});
+        for (number, gauge) in HELD.into_iter().enumerate() {
+            stats["workers"][0][gauge] = number.into();
+            stats["workers"][1][gauge] = 1.into();
+        }
+        assert_eq!(held(&stats).unwrap(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        stats["workers"][1]["topics"] = Value::Null;
+        assert!(held(&stats).unwrap_err().to_string().contains("topics"));
+        held(&json!({"workers": []})).unwrap_err();
+    }
 
     #[test]
     fn numbers_are_summed_over_the_workers_and_reasons_named() {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use hdrhistogram::Histogram;
+use serde_json::{Value, json};
 
 use super::Claims;
 use super::bad::{Bad, Behaviour};
 use super::crowd::{Crowd, Purpose};
-use super::figures::{milliseconds, spread};
+use super::figures::{self, milliseconds, spread};
 use super::gateway::{self, Gateway};
 use crate::failure::{Failure, Outcome};
 use crate::spread::Spread;
@@ -24,6 +25,11 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
 /// The place of p99 among them.
 const P99: usize = 1;
+/// A topic of those that never read, and what they get there before anything is measured: their
+/// sockets take no more from the start on, and their queues still have room for what follows.
+const FILLING: &str = "filling";
+const FILLING_MESSAGES: usize = 4;
+const FILLING_BYTES: usize = 32 << 10;
 /// How many times the p99 of the others may be what it is without company that never reads.
 const RATIO_MAX: f64 = 1.1;
 /// One pair moves by a third either way, so that of fewer nothing is claimed about time.
@@ -171,10 +177,7 @@ fn run_one(
     let mut crowd = crowd(options, &gateway, rate)?;
     crowd.begin(WARM_UP)?;
     crowd.finish()?;
-    let bad = is_disturbed.then(|| {
-        let room = gateway.url("/ws/room")?;
-        Bad::start(situation.behaviour, options.bad, &room, Some(options.core_load))
-    });
+    let bad = is_disturbed.then(|| start_bad(options, &gateway, situation, claims));
     let bad = bad.transpose()?;
     crowd.measure(options.duration)?;
     let (counts, why) = crowd.finish()?;
@@ -190,12 +193,39 @@ fn run_one(
     Ok(crowd.latencies().clone())
 }
 
+/// Lets the bad ones begin. Those that never read are in the way before anything is measured.
+fn start_bad(
+    options: &Options,
+    gateway: &Gateway,
+    situation: &Situation,
+    claims: &mut Claims,
+) -> Outcome<Bad> {
+    let is_still = situation.behaviour == Behaviour::Still;
+    let more = if is_still { format!("?topic={FILLING}") } else { String::new() };
+    let room = gateway.url(&format!("/ws/room{more}"))?;
+    let bad = Bad::start(situation.behaviour, options.bad, &room, Some(options.core_load))?;
+    if is_still {
+        let message = json!({ "topic": FILLING, "text": "x".repeat(FILLING_BYTES) });
+        let batch = json!({ "messages": vec![message; FILLING_MESSAGES] }).to_string();
+        let status = gateway::publish(gateway.admin()?, &batch)?;
+        let waiting = |stats: &Value| gateway::sum(stats, &["send_queues"]);
+        let wanted = u64::from(options.bad);
+        let waiting = waiting(&gateway.stats_until(|stats| waiting(stats) == wanted)?);
+        claims.add(
+            &format!("{}: their sockets are full before anything is measured", situation.name),
+            waiting == wanted,
+            &format!("{waiting} of {wanted}; status {status}"),
+        );
+    }
+    Ok(bad)
+}
+
 impl Figures {
     /// How many times what it is alone the latency is with company, pair by pair.
     fn ratio(&self, quantile: usize) -> Spread {
-        let ratios: Vec<f64> =
-            self.pairs.iter().map(|pair| pair[quantile].1 / pair[quantile].0).collect();
-        spread(&ratios)
+        let (alone, with): (Vec<f64>, Vec<f64>) =
+            self.pairs.iter().map(|pair| pair[quantile]).unzip();
+        figures::ratio(&with, &alone)
     }
 }
 
