@@ -190,16 +190,17 @@ impl SimEngine {
         (!self.has_told && self.submitted.is_empty()).then_some(self.waits_until)
     }
 
-    /// Connections that were accepted, and that were told to be closed.
-    #[must_use]
-    pub fn accepted_and_closed(&self) -> (u64, u64) {
-        (self.accepted, self.closed)
-    }
-
-    /// Sends that were submitted, one for each target of an offer, and those of them of which the
-    /// worker was told what became, or no longer needs to be.
-    pub(crate) fn sends_and_decided(&self) -> (u64, u64) {
-        (self.sends, self.sends_decided)
+    /// Everything that began has ended: connections were closed, and of each send, which a target
+    /// of an offer is one of, the worker was told what became, or no longer needs to be.
+    pub(crate) fn check_ended(&self) -> Result<(), String> {
+        let Self { accepted, closed, sends, sends_decided, .. } = self;
+        if accepted != closed || self.connections() > 0 {
+            return Err(format!("{accepted} accepted, {closed} closed"));
+        }
+        if sends != sends_decided || self.has_submitted() {
+            return Err(format!("{sends} sends were submitted, and {sends_decided} decided"));
+        }
+        Ok(())
     }
 
     /// What became of all messages.
@@ -408,5 +409,25 @@ impl Engine for SimEngine {
 
     fn counts(&self) -> EngineCounts {
         self.counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn a_send_of_which_nobody_was_told_what_became_has_not_ended() {
+        let scenario = Scenario::new(0);
+        let network = Network::new(scenario.network.clone());
+        let mut engine = network.engine(scenario.engine());
+        assert_eq!(engine.check_ended(), Ok(()));
+        let connection = ConnectionId { slot: 0, generation: 0 };
+        engine.submit(Operation::Send { connection, bytes: Bytes::from_static(b"to nobody") });
+        // A breach, so that nothing becomes of it.
+        engine.wait(Time(0), |_, _| {}).unwrap();
+        let missing = "1 sends were submitted, and 0 decided";
+        assert_eq!(engine.check_ended(), Err(missing.to_owned()));
     }
 }

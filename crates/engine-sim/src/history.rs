@@ -222,6 +222,9 @@ impl History {
             place.check_ended().map_err(|what| format!("worker {number}: {what}"))?;
         }
         self.check_messages()?;
+        if self.world.open > 0 {
+            return Err(format!("{} visitors were told 101 and no end", self.world.open));
+        }
         let mut reached = self.world.network.reached();
         reached.merge(&self.guest.reached);
         if self.world.open_max >= MANY {

@@ -137,14 +137,7 @@ impl Place {
 
     /// Everything that began has ended.
     pub(super) fn check_ended(&self) -> Result<(), String> {
-        let (accepted, closed) = self.engine.accepted_and_closed();
-        if accepted != closed || self.engine.connections() > 0 {
-            return Err(format!("{accepted} accepted, {closed} closed"));
-        }
-        let (sends, decided) = self.engine.sends_and_decided();
-        if sends != decided || self.engine.has_submitted() {
-            return Err(format!("{sends} sends were submitted, and {decided} decided"));
-        }
+        self.engine.check_ended()?;
         match self.endpoint.waiting() {
             0 => Ok(()),
             letters => Err(format!("{letters} letters were never taken")),

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use worker::{CloseReason, ClosedConnection};
 
 use crate::{
+    scenario::Scenario,
     watch::Watch,
     world::{End, Visit, World},
 };
@@ -51,21 +52,21 @@ impl Verdict {
     /// Every visit ended as its visitor meant it to, or for a reason that was stated.
     pub(super) fn check(&self, world: &World) -> Result<(), String> {
         world.visits.iter().try_for_each(|visit| {
-            let judged = self.judge(visit, world);
+            let judged = self.judge(visit, &world.scenario);
             judged.map_err(|what| format!("visitor {} was {what}: {visit:?}", visit.visitor))
         })
     }
 
-    fn judge(&self, visit: &Visit, world: &World) -> Result<(), String> {
+    fn judge(&self, visit: &Visit, scenario: &Scenario) -> Result<(), String> {
         let reason = self.reasons.get(&visit.address).copied();
         let stated = reason.map_or("nothing", CloseReason::label);
         match visit.end {
             End::Refused(503) => Ok(()),
             // Whether its address took too much, the engine has judged.
-            End::Refused(429) if world.scenario.network.hosts > 0 => Ok(()),
+            End::Refused(429) if scenario.network.hosts > 0 => Ok(()),
             End::Refused(status) if visit.answer == Some(status) => Ok(()),
             // Its request was not complete in time, on a bad way.
-            End::Refused(408) if !world.scenario.is_calm => Ok(()),
+            End::Refused(408) if !scenario.is_calm => Ok(()),
             End::Refused(_) => Err("refused for nothing that it did".to_owned()),
             End::Closed(Some(1000)) if visit.answer == Some(1000) => Ok(()),
             End::Closed(code) => {
@@ -78,27 +79,23 @@ impl Verdict {
                 }
             }
             End::Cut if visit.has_left || !visit.was_open || reason.is_some() => {
-                self.judge_good(visit, world, reason)
+                judge_good(visit, scenario, reason)
             }
             End::Cut => Err("cut, and nothing is stated".to_owned()),
         }
     }
+}
 
-    /// Where nothing goes wrong, who behaves is not cut.
-    fn judge_good(
-        &self,
-        visit: &Visit,
-        world: &World,
-        reason: Option<CloseReason>,
-    ) -> Result<(), String> {
-        let behaves = visit.was_good && visit.was_open && !visit.has_left;
-        if world.scenario.is_calm && behaves && reason.is_some() {
-            return Err(format!(
-                "cut as {}, though it behaved",
-                reason.map_or("", CloseReason::label)
-            ));
-        }
-        Ok(())
+/// Where nothing goes wrong, who behaves is not cut.
+fn judge_good(
+    visit: &Visit,
+    scenario: &Scenario,
+    reason: Option<CloseReason>,
+) -> Result<(), String> {
+    let behaves = visit.was_good && visit.was_open && !visit.has_left;
+    match reason.filter(|_| scenario.is_calm && behaves) {
+        Some(reason) => Err(format!("cut as {}, though it behaved", reason.label())),
+        None => Ok(()),
     }
 }
 
@@ -122,5 +119,41 @@ fn code_of(reason: CloseReason) -> u16 {
         CloseReason::Restarting | CloseReason::Moving => 1012,
         CloseReason::SlowConsumer | CloseReason::Overloaded => 1013,
         _ => 1011,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// Of a visitor that has broken a rule which is answered with 1009.
+    #[test]
+    fn a_code_is_in_order_if_it_answers_what_was_done_and_goes_with_what_is_stated() {
+        let scenario = Scenario::new(0);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let judge = |reason: Option<CloseReason>, code| {
+            let mut verdict = Verdict::default();
+            verdict.reasons.extend(reason.map(|reason| (address, reason)));
+            let visit = Visit {
+                visitor: 0,
+                address,
+                was_open: true,
+                end: End::Closed(code),
+                has_left: true,
+                answer: Some(1009),
+                was_good: true,
+            };
+            verdict.judge(&visit, &scenario).is_ok()
+        };
+        assert!(judge(Some(CloseReason::MessageTooBig), Some(1009)));
+        // No violation: the server's own affair.
+        assert!(judge(Some(CloseReason::Restarting), Some(1012)));
+        assert!(!judge(Some(CloseReason::ProtocolError), Some(1002)), "for something else");
+        assert!(!judge(Some(CloseReason::ProtocolError), Some(1009)), "not what is stated");
+        assert!(!judge(None, Some(1009)), "nothing is stated");
+        assert!(!judge(Some(CloseReason::MessageTooBig), Some(1000)), "as if it had left");
+        assert!(!judge(Some(CloseReason::MessageTooBig), None));
     }
 }
