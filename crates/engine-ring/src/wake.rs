@@ -30,13 +30,14 @@ enum Target {
     Event(Arc<OwnedFd>),
 }
 
-impl WakeTarget {
+impl From<Arc<OwnedFd>> for WakeTarget {
     /// A guest, which waits on this eventfd.
-    #[must_use]
-    pub fn event(event: Arc<OwnedFd>) -> Self {
+    fn from(event: Arc<OwnedFd>) -> Self {
         Self(Target::Event(event))
     }
+}
 
+impl WakeTarget {
     pub(crate) fn ring(ring: &Arc<OwnedFd>) -> Self {
         Self(Target::Ring(Arc::downgrade(ring)))
     }

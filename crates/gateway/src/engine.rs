@@ -50,7 +50,8 @@ pub(crate) struct Sizes {
 /// An engine that the gateway can start.
 pub(crate) trait Start: Engine + Sized {
     /// How a member of the mesh is woken by it.
-    type Target: Clone + fmt::Debug + Send + 'static;
+    /// Of a guest it is made from the eventfd on which the guest waits.
+    type Target: Clone + fmt::Debug + From<Arc<OwnedFd>> + Send + 'static;
 
     /// Starts it on the thread that is to use it; the listeners are its own from now on.
     ///
@@ -61,9 +62,6 @@ pub(crate) trait Start: Engine + Sized {
     /// How others wake it.
     fn target(&self) -> Self::Target;
 
-    /// How it wakes a guest, which waits on this eventfd.
-    fn target_of_guest(event: Arc<OwnedFd>) -> Self::Target;
-
     /// Says how a member is woken. Before the first wake of it.
     fn connect(&mut self, member: Member, target: Self::Target);
 
@@ -71,7 +69,9 @@ pub(crate) trait Start: Engine + Sized {
     fn fixed_bytes(&self) -> usize;
 
     /// What the operator should know of how it was started, a sentence each.
-    fn notes(&self) -> &[String];
+    fn notes(&self) -> &[String] {
+        &[]
+    }
 }
 
 impl Kind {
@@ -208,10 +208,6 @@ impl Start for RingEngine {
         self.wake_target()
     }
 
-    fn target_of_guest(event: Arc<OwnedFd>) -> WakeTarget {
-        WakeTarget::event(event)
-    }
-
     fn connect(&mut self, member: Member, target: WakeTarget) {
         Self::connect(self, member, target);
     }
@@ -246,20 +242,12 @@ impl Start for TokioUringEngine {
         self.wake_target()
     }
 
-    fn target_of_guest(event: Arc<OwnedFd>) -> EventWaker {
-        EventWaker::from(event)
-    }
-
     fn connect(&mut self, member: Member, target: EventWaker) {
         Self::connect(self, member, target);
     }
 
     fn fixed_bytes(&self) -> usize {
         Self::fixed_bytes(self)
-    }
-
-    fn notes(&self) -> &[String] {
-        &[]
     }
 }
 
@@ -283,20 +271,12 @@ impl Start for EpollEngine {
         self.wake_target()
     }
 
-    fn target_of_guest(event: Arc<OwnedFd>) -> EventWaker {
-        EventWaker::from(event)
-    }
-
     fn connect(&mut self, member: Member, target: EventWaker) {
         Self::connect(self, member, target);
     }
 
     fn fixed_bytes(&self) -> usize {
         Self::fixed_bytes(self)
-    }
-
-    fn notes(&self) -> &[String] {
-        &[]
     }
 }
 

@@ -127,7 +127,7 @@ fn start_on<E: Start>(
             return Err(sentence);
         }
     };
-    targets.push(E::target_of_guest(guest));
+    targets.push(guest.into());
     for (_, go) in &threads {
         // A thread that is gone has said so at `ends`.
         let _ = go.send(targets.clone());

@@ -72,7 +72,7 @@ fn two_rings_wake_each_other() {
 fn a_guest_is_woken_by_its_eventfd() {
     let event = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
     let mut rig = Rig::new(&options());
-    rig.engine.connect(Member(3), WakeTarget::event(Arc::clone(&event)));
+    rig.engine.connect(Member(3), WakeTarget::from(Arc::clone(&event)));
     rig.engine.submit(Operation::Wake { member: Member(3) });
     rig.turn();
     let timeout = Timespec { tv_sec: 5, tv_nsec: 0 };
