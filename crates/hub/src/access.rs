@@ -60,10 +60,10 @@ impl Access {
         (self.unix_at_zero_ms + moment.0 / 1_000_000) / 1000
     }
 
-    /// The moment from which on so many seconds have passed since 1970, to the next millisecond.
+    /// The moment from which on so many seconds have passed since 1970.
     pub(crate) fn moment(&self, seconds: u64) -> Time {
         let ms = seconds.saturating_mul(1000).saturating_sub(self.unix_at_zero_ms);
-        Time(ms.saturating_add(1).saturating_mul(1_000_000))
+        Time(ms.saturating_mul(1_000_000))
     }
 }
 

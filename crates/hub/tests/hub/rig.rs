@@ -67,14 +67,14 @@ impl Place {
     /// Takes the worker apart and puts another together of what came out.
     fn move_connections(&mut self) {
         let Self { worker, engine, endpoint } = self;
-        let was_quiet = engine.was_quiet;
+        let (was_quiet, deadline) = (engine.was_quiet, engine.deadline);
         worker.settle(engine, endpoint).unwrap();
         let ids: Vec<_> = worker.connections().collect();
         let records: Vec<_> = ids.iter().map(|it| worker.export(*it).unwrap()).collect();
         worker.forget(Hub::forget);
         records.into_iter().for_each(|record| worker.import(endpoint, record));
         // The wait of `settle` was short.
-        engine.was_quiet = was_quiet;
+        (engine.was_quiet, engine.deadline) = (was_quiet, deadline);
     }
 }
 
@@ -214,6 +214,11 @@ impl Rig {
         }
     }
 
+    /// Until when a worker waits if nothing comes.
+    pub(crate) fn waits_until(&self, worker: usize) -> Time {
+        self.workers[worker].engine.deadline
+    }
+
     /// Whether the worker reads what the client sends.
     pub(crate) fn is_read_from(&mut self, client: Client) -> bool {
         self.engine(client).receiving.contains(&client.connection)
@@ -335,6 +340,8 @@ struct ListEngine {
     passed: Duration,
     /// Whether the last wait had nothing to deliver and would have been long.
     was_quiet: bool,
+    /// Until when it would have been.
+    deadline: Time,
 }
 
 impl Engine for ListEngine {
@@ -413,6 +420,7 @@ impl Engine for ListEngine {
             }
         }
         self.was_quiet = self.was_quiet && deadline > self.now();
+        self.deadline = deadline;
         self.input.extend(unread);
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! What tokens let clients do while they are connected.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{EncodingKey, Header, encode};
-use ringway_hub::Letter;
+use ringway_hub::{Access, Letter};
 use serde_json::json;
-use worker::CloseReason;
+use worker::{CloseReason, Time};
 
 use crate::rig::{Client, Rig, Setting, access};
 
@@ -40,6 +40,24 @@ fn a_connection_ends_with_its_token_and_not_before() {
     rig.settle();
     assert_eq!(rig.received(second), ["in time", "still here"]);
     assert_eq!(rig.report(0).closed[CloseReason::TokenExpired as usize], 1);
+}
+
+#[test]
+fn a_worker_wakes_when_the_first_token_ends_by_the_wall_clock() {
+    let mut rig = Rig::new(GUARDED);
+    let client = rig.connect(0, 0, &target("a", 100, &[]));
+    rig.settle();
+    // The wall clock was set forward: half a second is left.
+    let Access { verifier, .. } = Arc::into_inner(access(SECRET)).unwrap();
+    rig.tell(0, Letter::Access(Arc::new(Access { verifier, unix_at_zero_ms: 99_500 })));
+    rig.settle();
+    assert_eq!(rig.waits_until(0), Time(500_000_000));
+    rig.pass(Duration::from_millis(499));
+    rig.settle();
+    assert!(rig.received(client).is_empty());
+    rig.pass(Duration::from_millis(1));
+    rig.settle();
+    assert_eq!(rig.received(client), [EXPIRED]);
 }
 
 #[test]

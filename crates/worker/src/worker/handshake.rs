@@ -178,12 +178,9 @@ impl<H: Handler> Worker<H> {
 
     /// Whom a request comes from; `None`: from there no more may come, and it has been told.
     fn find_client(&mut self, connection: ConnectionId, request: &Request) -> Option<SocketAddr> {
-        let peer = self.core.connections.identity(connection.slot).peer();
-        if !self.core.options.proxies.trust(peer.ip()) {
-            return Some(peer);
-        }
-        let client = self.core.options.proxies.client(request, peer);
-        self.core.connections.identity_mut(connection.slot).set_peer(client);
+        let identity = self.core.connections.identity_mut(connection.slot);
+        let client = self.core.options.proxies.client(request, identity.peer());
+        identity.set_peer(client);
         self.core.enter(connection).then_some(client)
     }
 

@@ -134,4 +134,10 @@ fn whoever_has_not_said_for_whom_it_speaks_is_on_nobodys_account() {
     rig.receive(next, &asking());
     rig.settle();
     assert!(rig.sent(next).starts_with(b"HTTP/1.1 101 "));
+    // Those who left early have taken nothing from the proxy's own account.
+    let own = rig.accept();
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    rig.receive(own, &[local, upgrade("").as_bytes()].concat());
+    rig.settle();
+    assert!(rig.sent(own).starts_with(b"HTTP/1.1 101 "));
 }
