@@ -86,11 +86,12 @@ pub(crate) fn access(verifier: Arc<Verifier>, now: Time) -> Arc<Access> {
     Arc::new(Access { verifier, unix_at_zero_ms: unix_at_zero_ms(now) })
 }
 
-/// When the workers' clock began, in milliseconds since 1970, as the wall clock has it now.
+/// When the workers' clock began, in milliseconds since 1970, as the wall clock has it now. Rounded
+/// down, so that no token ends before its time.
 pub(crate) fn unix_at_zero_ms(now: Time) -> u64 {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
-    unix_ms.saturating_sub(now.0 / 1_000_000)
+    let unix_ns = u64::try_from(unix.as_nanos()).unwrap_or(u64::MAX);
+    unix_ns.saturating_sub(now.0) / 1_000_000
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -299,12 +299,15 @@ fn what_cannot_be_is_said_at_the_start() {
     let short = KeyFile::new("short");
     let private = KeyFile::new(std::str::from_utf8(RSA).unwrap());
     let no_set = KeyFile::new(r#"{"keys": []}"#);
-    let cases: [(&[&str], &str); 6] = [
+    let long = KeyFile::new(&"s".repeat(256 * 1024 + 1));
+    let cases: [(&[&str], &str); 8] = [
         (&["--token-key-file", short.path()], "at least 32 bytes"),
         (&["--token-key-file", private.path()], "private key"),
         (&["--token-jwks-file", no_set.path()], "no key for HS256"),
         (&["--token-key-file", "/nonexistent/key"], "/nonexistent/key"),
+        (&["--token-key-file", long.path()], "at most 262144 bytes"),
         (&["--token-issuer", "x"], "need keys"),
+        (&["--token-audience", "x"], "need keys"),
         (&["--token-expiry", "optional"], "need keys"),
     ];
     for (flags, words) in cases {

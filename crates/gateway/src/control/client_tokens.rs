@@ -67,22 +67,13 @@ impl ClientTokens {
 
 #[cfg(test)]
 mod tests {
-    use std::{ffi::OsString, fs, path::Path};
+    use std::fs;
 
     use super::*;
-    use crate::config::{self, Request};
+    use crate::control::testing::token_files;
 
     /// A worker's clock that began when the wall clock did is right for as long as nobody looks.
     const START: Time = Time(0);
-
-    fn files(path: &Path) -> TokenFiles {
-        let flags = ["ringway", "serve", "--token-key-file"].map(OsString::from);
-        let arguments: Vec<OsString> = flags.into_iter().chain([path.into()]).collect();
-        let Ok(Request::Serve(configuration)) = config::read(&arguments) else {
-            panic!("these flags are valid");
-        };
-        TokenFiles::new(&configuration.serve).unwrap().unwrap()
-    }
 
     fn told(tokens: &mut ClientTokens) -> Vec<usize> {
         let mut told = Vec::new();
@@ -98,7 +89,7 @@ mod tests {
     fn a_change_is_told_once_to_every_worker_that_has_room() {
         let path = std::env::temp_dir().join(format!("ringway-key-{}", std::process::id()));
         fs::write(&path, "a secret of thirty-two bytes or more").unwrap();
-        let files = files(&path);
+        let files = token_files(&path);
         let verifier = files.read().unwrap();
         let mut tokens = ClientTokens::new(files, access(verifier, START), 3);
         let journal = Journal::new(|_| {});

@@ -3,13 +3,15 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     os::fd::OwnedFd,
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, http::Request as HttpRequest};
-use hub::{Inquiry, Letter, Receipt, Reply};
+use hub::{Access as ClientAccess, Inquiry, Letter, Receipt, Reply};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use mesh::{Endpoint, Member};
@@ -24,11 +26,16 @@ use worker::{Limits, Publication, Report, Waker};
 
 use super::{
     Access, Control, Exit, Journal, Line, Supervisor,
+    client_tokens::ClientTokens,
     guest::{Guest, Request},
     routes,
     signals::Asked,
 };
-use crate::facts::{Facts, WorkerEnd, WorkerFacts};
+use crate::{
+    config,
+    facts::{Facts, WorkerEnd, WorkerFacts},
+    token_files::TokenFiles,
+};
 
 /// Letters of each queue of the tests' meshes.
 pub(super) const LETTERS_MAX: usize = 8;
@@ -61,6 +68,16 @@ pub(super) fn facts(workers: u16) -> Arc<Facts> {
     })
 }
 
+/// Where clients' tokens are verified with the key in this file.
+pub(super) fn token_files(path: &Path) -> TokenFiles {
+    let flags = ["ringway", "serve", "--token-key-file"].map(OsString::from);
+    let arguments: Vec<OsString> = flags.into_iter().chain([path.into()]).collect();
+    let Ok(config::Request::Serve(configuration)) = config::read(&arguments) else {
+        panic!("these flags are valid");
+    };
+    TokenFiles::new(&configuration.serve).unwrap().unwrap()
+}
+
 /// A control plane without a listener, whose workers do not run yet.
 pub(super) struct Plane {
     pub(super) control: Arc<Control>,
@@ -81,6 +98,8 @@ pub(super) struct FakeWorker {
     pub(super) topics: BTreeMap<&'static str, u32>,
     /// In order.
     pub(super) taken: Arc<Mutex<Vec<Taken>>>,
+    /// What it was told to verify tokens with, in order.
+    pub(super) accesses: Arc<Mutex<Vec<Arc<ClientAccess>>>>,
     /// What the next report is to hold.
     pub(super) report: Box<Report>,
     /// True exactly when it answers reports and nothing else.
@@ -102,11 +121,16 @@ impl Waker for TestWaker {
 impl Plane {
     /// A plane of so many workers, with the guest running.
     pub(super) fn new(workers: u16, access: Access) -> Self {
-        Self::supervised(workers, access, Supervisor::default())
+        Self::with(workers, access, None, Supervisor::default())
     }
 
-    /// As [`Plane::new`], with someone who wants to know how it is.
-    pub(super) fn supervised(workers: u16, access: Access, supervisor: Supervisor) -> Self {
+    /// As [`Plane::new`], with tokens of clients and someone who wants to know how it is.
+    pub(super) fn with(
+        workers: u16,
+        access: Access,
+        tokens: Option<ClientTokens>,
+        supervisor: Supervisor,
+    ) -> Self {
         let wake_fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let mut endpoints = mesh::join(workers + 1, |_, _| LETTERS_MAX);
         let guest_endpoint = endpoints.pop().unwrap();
@@ -117,6 +141,7 @@ impl Plane {
                 endpoint,
                 topics: BTreeMap::new(),
                 taken: Arc::default(),
+                accesses: Arc::default(),
                 report: Box::default(),
                 is_stuck: false,
                 waker: Arc::default(),
@@ -136,7 +161,7 @@ impl Plane {
             Control::new(facts, access, journal);
         let (signals, asked) = mpsc::channel(4);
         let guest =
-            Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd, None, supervisor)
+            Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd, tokens, supervisor)
                 .unwrap();
         let guest = tokio::spawn(guest.run(requests, worker_ends, asked));
         let service = TowerToHyperService::new(routes::admin(&control));
@@ -225,6 +250,10 @@ impl FakeWorker {
                     None
                 }
                 _ if self.is_stuck => None,
+                Letter::Access(access) => {
+                    self.accesses.lock().unwrap().push(access);
+                    None
+                }
                 Letter::Batch(batch) => {
                     let receivers =
                         batch.publications.iter().map(|publication| self.publish(publication));

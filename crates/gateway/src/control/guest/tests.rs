@@ -1,7 +1,7 @@
 //! The guest against workers that answer letters, on a clock that only moves when nobody has
 //! anything to do.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, os::unix::net::UnixDatagram};
 
 use serde_json::json;
 use worker::{ClosedConnection, ConnectionId};
@@ -9,7 +9,7 @@ use worker::{ClosedConnection, ConnectionId};
 use super::*;
 use crate::control::{
     Access,
-    testing::{LETTERS_MAX, Plane},
+    testing::{LETTERS_MAX, Plane, token_files},
 };
 
 fn plane(workers: u16) -> Plane {
@@ -252,24 +252,92 @@ async fn a_failure_during_the_drain_waits_for_the_others() {
     assert_eq!(exit, Exit::WorkerFailed("worker 1: out of memory".into()));
 }
 
+/// A plane of two workers whose supervisor has so much patience, and the supervisor's end.
+fn supervised(patience: Duration) -> (Plane, UnixDatagram) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let supervisor = Supervisor::new(ours, Some(patience));
+    (Plane::with(2, Access::Loopback, None, supervisor), theirs)
+}
+
+/// What the supervisor was told since it last looked.
+fn told(supervisor: &UnixDatagram) -> Vec<Vec<u8>> {
+    let mut buffer = [0; 200];
+    std::iter::from_fn(|| supervisor.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec())).collect()
+}
+
+/// Signs of life among it.
+fn beats(told: &[Vec<u8>]) -> usize {
+    told.iter().filter(|it| **it == b"WATCHDOG=1").count()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_hangs_stops_the_signs_of_life() {
-    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    let supervisor = Supervisor::new(ours, Some(Duration::from_secs(4)));
-    let mut plane = Plane::supervised(2, Access::Loopback, supervisor);
+    let (mut plane, supervisor) = supervised(Duration::from_secs(4));
     let hanging = plane.workers.pop().unwrap();
     plane.start();
     plane.pass(Duration::from_secs(20)).await;
-    let mut buffer = [0; 200];
-    let told = std::iter::from_fn(|| theirs.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec()));
-    let told: Vec<_> = told.collect();
-    assert!(told[0].starts_with(b"READY=1\n"));
+    let until_now = told(&supervisor);
+    assert!(until_now[0].starts_with(b"READY=1\n"));
     // One at the start and one every two seconds, until its silence has lasted for 3 s.
-    let beats = told.iter().filter(|it| **it == b"WATCHDOG=1").count();
-    assert_eq!(beats, 2, "{told:?}");
+    assert_eq!(beats(&until_now), 2, "{until_now:?}");
     // It goes on, and so do they.
     tokio::spawn(hanging.run());
     plane.pass(Duration::from_secs(5)).await;
-    assert_eq!(theirs.recv(&mut buffer).unwrap(), b"WATCHDOG=1".len());
+    assert_eq!(told(&supervisor)[0], b"WATCHDOG=1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_that_patience_outlasts_stops_no_sign_of_life() {
+    let (mut plane, supervisor) = supervised(Duration::from_secs(20));
+    let mut hanging = plane.workers.pop().unwrap();
+    plane.start();
+    for _ in 0..50 {
+        plane.pass(Duration::from_millis(100)).await;
+        hanging.turn();
+    }
+    plane.pass(Duration::from_secs(30)).await;
+    // At the start and after 10 s; when the silence had lasted for about 15 and 25, none.
+    assert_eq!(beats(&told(&supervisor)), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_has_ended_is_not_missed_while_another_drains() {
+    let (mut plane, supervisor) = supervised(Duration::from_secs(2));
+    let mut slow = plane.workers.pop().unwrap();
+    plane.start();
+    plane.signals.send(Asked::Stop).await.unwrap();
+    let mut is_drained = false;
+    for _ in 0..100 {
+        plane.pass(Duration::from_millis(100)).await;
+        is_drained |= slow.turn();
+    }
+    assert!(is_drained, "the other one was told so, and has ended, 7 s ago");
+    told(&supervisor);
+    for _ in 0..50 {
+        plane.pass(Duration::from_millis(100)).await;
+        slow.turn();
+    }
+    assert_eq!(beats(&told(&supervisor)), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_told_when_the_wall_clock_was_set() {
+    let path = std::env::temp_dir().join(format!("ringway-clock-{}", std::process::id()));
+    std::fs::write(&path, "a secret of thirty-two bytes or more").unwrap();
+    let files = token_files(&path);
+    let verifier = files.read().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // As if the wall clock had been at its beginning when the process started.
+    let access = Arc::new(hub::Access { verifier, unix_at_zero_ms: 0 });
+    let tokens = ClientTokens::new(files, access, 2);
+    let mut plane = Plane::with(2, Access::Loopback, Some(tokens), Supervisor::default());
+    let told: Vec<_> = plane.workers.iter().map(|it| Arc::clone(&it.accesses)).collect();
+    plane.start();
+    plane.pass(Duration::from_secs(5)).await;
+    for told in told {
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 1, "once");
+        assert!(told[0].unix_at_zero_ms > 1_600_000_000_000, "in this century");
+    }
 }
