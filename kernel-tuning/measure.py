@@ -167,8 +167,7 @@ def load(arguments, server, scenario, *flags):
 
 def fan_out(arguments, flags, connections=5000, workers=1, duration="4s"):
     """One message to all, the load on another core."""
-    # Very many who come at once wait longer for their 101 than the default allows.
-    flags = ["--workers", str(workers), "--cores", "0", "--handshake-timeout", "30s", *flags]
+    flags = ["--workers", str(workers), "--cores", "0", *flags]
     with Server(arguments, flags) as server:
         count = ["--connections", str(connections), "--duration", duration]
         report = load(arguments, server, "fanout", "--core", "1", *count)
@@ -176,8 +175,8 @@ def fan_out(arguments, flags, connections=5000, workers=1, duration="4s"):
 
 
 def crowd(arguments, flags):
-    """One message to 100,000."""
-    return fan_out(arguments, flags, connections=100000, workers=6, duration="8s")
+    """One message to 20,000: 40,000 sockets, of which each packet has to find one."""
+    return fan_out(arguments, flags, connections=20000, workers=2, duration="6s")
 
 
 def grouped(arguments, flags):
@@ -217,7 +216,7 @@ def both(key, one, other):
 KNOBS = {
     "somaxconn": (storm, both("net.core.somaxconn", 128, 4096)),
     "syncookies": (storm, both("net.ipv4.tcp_syncookies", 0, 1)),
-    "ehash": (crowd, both("net.ipv4.tcp_child_ehash_entries", 32768, 262144)),
+    "ehash": (crowd, both("net.ipv4.tcp_child_ehash_entries", 4096, 65536)),
     "tcp-mem": (unread, [({}, [])]),
     "notsent-lowat": (stalled, both("net.ipv4.tcp_notsent_lowat", 4294967295, 16384)),
     "congestion": (fan_out, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
