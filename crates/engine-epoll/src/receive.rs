@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, recv},
 };
-use sockets::failure;
+use sockets::receive_failure;
 use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
@@ -124,9 +124,11 @@ impl EpollEngine {
                 state.flags.remove(Flags::READABLE | Flags::MORE);
                 return;
             }
-            // Nobody's fault: it is tried again in the next turn.
-            Err(Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => return,
-            Err(errno) => Reception::Failed(failure(errno.raw_os_error())),
+            Err(errno) => match receive_failure(errno.raw_os_error()) {
+                Some(failure) => Reception::Failed(failure),
+                // In the next turn.
+                None => return,
+            },
         };
         if !matches!(outcome, Reception::Bytes(_)) {
             state.flags.insert(Flags::ENDED);

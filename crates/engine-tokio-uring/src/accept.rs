@@ -293,3 +293,31 @@ impl TokioUringEngine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use sockets::{peer, rig::Rigged};
+
+    use crate::tests::options;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_is_looked_into_every_second_though_nobody_was_called() {
+        let (listener, address) = peer::listener().unwrap();
+        let mut engine = TokioUringEngine::rigged(&options(), vec![listener]);
+        engine.acceptor.accept(ListenerId(0));
+        // As where none of the accepts that wait has been called.
+        engine.acceptor.listeners[0].armed = engine.acceptor.armed_max;
+        let second = |second: u64| Time(second * 1_000_000_000);
+        engine.start_accepts(second(1));
+        assert_eq!(engine.starts.len(), 0, "nobody has come");
+        let _client = TcpStream::connect(address).unwrap();
+        engine.start_accepts(Time(1_999_999_999));
+        assert_eq!(engine.starts.len(), 0);
+        engine.start_accepts(second(2));
+        assert_eq!(engine.starts.len(), 1);
+    }
+}

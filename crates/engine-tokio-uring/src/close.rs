@@ -33,7 +33,6 @@ impl TokioUringEngine {
         let Some(state) = self.slots.slot_mut(slot) else { return };
         let Some(socket) = &state.socket else { return };
         state.phase = Phase::Lingering;
-        state.watch = None;
         state.flags.insert(Flags::WANTED);
         self.counts.enters += 1;
         if socket.shut_down(Shutdown::Write).is_err() {

@@ -10,7 +10,7 @@
 use std::io;
 
 use nix::errno::Errno;
-use sockets::failure;
+use sockets::receive_failure;
 use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
@@ -158,11 +158,11 @@ impl TokioUringEngine {
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
         let connection = self.slots.connection(slot);
-        let outcome = match errno {
+        let outcome = match errno.map(|errno| receive_failure(errno as i32)) {
             None => Reception::Finished,
-            // Nobody's fault: it is read again.
-            Some(Errno::EAGAIN | Errno::EINTR | Errno::ECANCELED | Errno::ENOMEM) => return,
-            Some(errno) => Reception::Failed(failure(errno as i32)),
+            Some(Some(failure)) => Reception::Failed(failure),
+            // It is read again.
+            Some(None) => return,
         };
         let Some(state) = self.slots.slot_mut(slot) else { return };
         state.flags.insert(Flags::ENDED);

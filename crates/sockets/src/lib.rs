@@ -29,6 +29,6 @@ pub use crate::{
     clock::now,
     decided::{Decided, refused},
     event::EventWaker,
-    failure::failure,
+    failure::{failure, receive_failure},
     slots::{SlotState, Slots},
 };

@@ -1,8 +1,11 @@
 //! Accepts: who, how many, and the end of a listener.
 
-use std::{net::TcpStream, time::Duration};
+use std::{io::Read, net::TcpStream, time::Duration};
 
-use rustix::io::Errno;
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::{Errno, FdFlags, fcntl_getfd},
+};
 use sockets::{listeners, peer};
 use worker::{Closing, Engine, ListenerId, Operation, Slot};
 
@@ -120,4 +123,45 @@ fn accepting_rests_when_there_is_no_descriptor_and_nobody_is_lost() {
     assert!(rig.events.is_empty() || !is_early, "it rests");
     let of_client = client.local_addr().unwrap();
     rig.until(|event| matches!(event, Event::Accepted(_, _, it) if *it == of_client).then_some(()));
+}
+
+/// As where `fs.epoll.max_user_watches` is reached: what stands in for epoll takes no registration.
+#[test]
+fn a_connection_that_epoll_does_not_take_is_lost_and_accepting_rests() {
+    let mut rig = Rig::new(&options());
+    let mut clients = [(); 2].map(|()| TcpStream::connect(rig.address).unwrap());
+    let no_epoll = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let epoll = std::mem::replace(&mut rig.engine.epoll, no_epoll);
+    let now = rig.engine.now();
+    rig.engine.acceptor.on_event(0);
+    rig.engine.accept_waiting(now, &mut |_, completion| panic!("{completion:?}"));
+    assert_eq!(rig.engine.counts().accepts_failed, 1, "the second is not tried at once");
+    assert_eq!(rig.engine.slots.free_count(), 4096);
+    assert_eq!(rig.engine.acceptor.due(now), now + Duration::from_millis(100));
+    assert_eq!(clients[0].read(&mut [0]).unwrap(), 0, "the first is told");
+    rig.engine.epoll = epoll;
+    let second = clients[1].local_addr().unwrap();
+    rig.until(|event| matches!(event, Event::Accepted(_, _, it) if *it == second).then_some(()));
+}
+
+#[test]
+fn a_turn_accepts_so_many_and_the_next_goes_on() {
+    let mut rig = Rig::new(&EpollOptions { accepts_max: 2, ..options() });
+    let clients = [(); 5].map(|()| TcpStream::connect(rig.address).unwrap());
+    let soon = rig.engine.now() + PATIENCE;
+    let accepted = [(); 3].map(|()| {
+        rig.wait(soon);
+        rig.events.drain(..).filter(|event| matches!(event, Event::Accepted(..))).count()
+    });
+    assert_eq!(accepted, [2, 2, 1]);
+    drop(clients);
+}
+
+/// Or it would live on in whatever a process starts.
+#[test]
+fn what_is_accepted_is_not_inherited() {
+    let mut rig = Rig::new(&options());
+    let (connection, _client) = rig.client();
+    let socket = rig.engine.slots.slot_mut(connection.slot).unwrap().socket.as_ref().unwrap();
+    assert!(fcntl_getfd(socket).unwrap().contains(FdFlags::CLOEXEC));
 }

@@ -9,3 +9,5 @@ mod conformance;
 mod rig;
 mod tasks;
 mod writes;
+
+pub(crate) use rig::options;

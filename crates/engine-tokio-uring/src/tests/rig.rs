@@ -19,7 +19,7 @@ impl Rigged for TokioUringEngine {
 }
 
 /// Sizes that no test comes near to.
-pub(super) fn options() -> TokioUringOptions {
+pub(crate) fn options() -> TokioUringOptions {
     TokioUringOptions {
         connections_max: 4096,
         submission_entries: 256,

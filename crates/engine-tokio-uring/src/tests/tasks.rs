@@ -8,6 +8,8 @@ use std::{
 
 use worker::{Closing, ConnectionId, Engine, Time};
 
+use crate::slots::Flags;
+
 use super::rig::{Event, PATIENCE, Rig, options, tiny};
 
 #[test]
@@ -107,4 +109,44 @@ fn more_reads_than_the_queues_hold_wait_and_end() {
     }
     rig.wait(Time(0));
     rig.assert_clean();
+}
+
+#[test]
+fn who_sends_on_and_on_keeps_nobody_from_a_turn() {
+    let mut rig = Rig::new(&tiny());
+    let (loud, mut loud_client) = rig.client();
+    let (quiet, mut quiet_client) = rig.client();
+    for connection in [loud, quiet] {
+        rig.receive(connection);
+    }
+    rig.turn();
+    loud_client.write_all(&[b'x'; 6400]).unwrap();
+    quiet_client.write_all(b"hello").unwrap();
+    assert_eq!(rig.received(quiet, 5), b"hello");
+    let length = |event: &Event| match event {
+        Event::Bytes(from, bytes) if *from == loud => bytes.len(),
+        _ => 0,
+    };
+    // Four receives into the one buffer, which begins with the first bytes.
+    let received: usize = rig.events.iter().map(length).sum();
+    assert!(received <= 4 * (128 + 64), "{received} bytes came first");
+    assert_eq!(rig.received(loud, 6400).len(), 6400);
+}
+
+/// As where the runtime's epoll instance takes no socket more: what it watches already it refuses.
+#[test]
+fn who_cannot_be_watched_for_room_is_tried_again() {
+    let mut rig = Rig::new(&options());
+    let (connection, _client) = rig.slow_client();
+    let frame = vec![b'x'; 16 << 20].into();
+    rig.offer(&frame, &[connection.slot]);
+    rig.refused(connection).unwrap();
+    rig.turn();
+    let state = rig.engine.slots.slot_mut(connection.slot).unwrap();
+    state.flags.remove(Flags::WATCHED);
+    let watch = state.watch.take();
+    rig.offer(&frame, &[connection.slot]);
+    rig.refused(connection).unwrap();
+    rig.expect(&Event::Writable(connection));
+    drop(watch);
 }
