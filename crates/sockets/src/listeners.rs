@@ -113,17 +113,17 @@ pub fn knows_its_peers<E: Rigged>(options: &E::Options) {
     }
 }
 
-/// What is no listener ends the engine, with a sentence, and for good.
+/// What is no listener ends the engine, in so many waits, with a sentence, and for good.
 ///
 /// # Panics
 /// The engine does otherwise.
-pub fn refuses_what_is_none<E: Rigged>(options: &E::Options) {
+pub fn refuses_what_is_none<E: Rigged>(options: &E::Options, waits: usize) {
     let (_listener, address) = peer::listener().unwrap();
     let connected = TcpStream::connect(address).unwrap();
     let mut engine = E::rigged(options, vec![TcpListener::from(OwnedFd::from(connected))]);
     engine.submit(Operation::Accept { listener: ListenerId(0) });
     let deadline = engine.now() + PATIENCE;
-    let error = (0..10).find_map(|_| engine.wait(deadline, |_, _| {}).err()).unwrap();
+    let error = (0..waits).find_map(|_| engine.wait(deadline, |_, _| {}).err()).unwrap();
     assert!(error.to_string().starts_with("listener 0 is no listening TCP socket"), "{error}");
     engine.wait(deadline, |_, _| {}).unwrap_err();
 }

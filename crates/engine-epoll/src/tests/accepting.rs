@@ -105,7 +105,7 @@ fn a_listener_without_newcomers_is_closed_at_once() {
 
 #[test]
 fn what_is_no_listener_is_fatal_with_a_sentence() {
-    listeners::refuses_what_is_none::<EpollEngine>(&options());
+    listeners::refuses_what_is_none::<EpollEngine>(&options(), 1);
 }
 
 /// What accept4(2) answers when process or system have no descriptor left.

@@ -242,7 +242,7 @@ fn a_listener_that_never_accepted_is_closed_too() {
 
 #[test]
 fn what_is_no_listener_is_fatal_with_a_sentence() {
-    listeners::refuses_what_is_none::<RingEngine>(&options());
+    listeners::refuses_what_is_none::<RingEngine>(&options(), 10);
 }
 
 /// What the kernel answers when the system has no file left; the entry itself never gets there.

@@ -30,7 +30,7 @@ fn a_listener_without_newcomers_is_closed_at_once() {
 
 #[test]
 fn what_is_no_listener_is_fatal_with_a_sentence() {
-    listeners::refuses_what_is_none::<TokioUringEngine>(&options());
+    listeners::refuses_what_is_none::<TokioUringEngine>(&options(), 1);
 }
 
 /// What the kernel answers when the system has no file left; the entry itself never gets there.
