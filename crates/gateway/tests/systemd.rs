@@ -15,7 +15,7 @@ use std::{
 use common::{Gateway, PATIENCE};
 use rustix::process::Signal;
 
-/// A manager at an abstract name of its own.
+/// A manager at a name of its own.
 struct Manager {
     socket: UnixDatagram,
     name: String,
@@ -25,9 +25,13 @@ impl Manager {
     fn new(test: &str) -> Self {
         let name = format!("ringway-{test}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        Self::at(&address, format!("@{name}"))
+    }
+
+    fn at(address: &SocketAddr, name: String) -> Self {
+        let socket = UnixDatagram::bind_addr(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, name: format!("@{name}") }
+        Self { socket, name }
     }
 
     /// A gateway that it starts, with these variables.
@@ -83,6 +87,20 @@ fn the_watchdog_gets_signs_of_life() {
     gateway.signal(Signal::TERM);
     assert!(manager.told_of_its_state().starts_with("STOPPING=1\n"));
     assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn a_manager_at_a_path_and_a_watchdog_of_this_very_process_are_heard() {
+    let name = std::env::temp_dir().join(format!("ringway-notify-{}", std::process::id()));
+    let address = SocketAddr::from_pathname(&name).unwrap();
+    let manager = Manager::at(&address, name.to_str().unwrap().to_owned());
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"WATCHDOG_PID=$$ exec "$0" "$@""#]).arg(common::ringway().get_program());
+    command.env("NOTIFY_SOCKET", &manager.name).env("WATCHDOG_USEC", "100000");
+    let _gateway = Gateway::spawn(command, "", &[]);
+    assert!(manager.told().starts_with("READY=1\n"));
+    assert_eq!(manager.told(), "WATCHDOG=1");
+    std::fs::remove_file(name).unwrap();
 }
 
 #[test]
