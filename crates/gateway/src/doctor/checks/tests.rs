@@ -257,6 +257,18 @@ fn an_engine_that_shares_descriptors_needs_those_of_all_workers_in_one_limit() {
 }
 
 #[test]
+fn what_others_have_taken_and_what_the_flags_ask_for_is_wanted_as_well() {
+    let tree = Tree::healthy();
+    tree.write("proc/sys/net/netfilter/nf_conntrack_max", b"131100\n");
+    tree.write("proc/sys/net/netfilter/nf_conntrack_count", b"29\n");
+    assert_eq!(tree.check("net.netfilter.nf_conntrack_max").holds, Some(false));
+    tree.write("proc/sys/net/netfilter/nf_conntrack_count", b"28\n");
+    assert_eq!(tree.check("net.netfilter.nf_conntrack_max").holds, Some(true));
+    let subject = Subject { listen_backlog: 4097, ..tree.subject() };
+    assert_eq!(check(&subject, "net.core.somaxconn").wanted, "at least 4097");
+}
+
+#[test]
 fn epoll_needs_neither_io_uring_nor_a_new_kernel_nor_memory_to_lock() {
     let tree = Tree::healthy();
     tree.write("proc/sys/kernel/osrelease", b"4.19.0\n");
