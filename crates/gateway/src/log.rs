@@ -118,7 +118,7 @@ fn name(level: Level) -> &'static str {
 }
 
 /// UTC to the millisecond, as RFC 3339 writes it.
-fn moment(since_epoch: Duration) -> String {
+pub(crate) fn moment(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

@@ -15,10 +15,10 @@ use crate::{
     connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
     letter::{Batch, Letter, Question, Receipt},
-    listing::Listing,
     options::Options,
     passes::Passes,
     route::{self, Admission, Asked},
+    search::{Ground, Search},
     subscribers::fill_from_set,
     topics::Topics,
 };
@@ -43,7 +43,7 @@ pub struct Hub {
     held_publications: HeldPublications,
     held_letters: HeldLetters,
     /// Bounded by the guests, which await the answer to each question.
-    listings: VecDeque<Listing>,
+    searches: VecDeque<Search>,
 }
 
 impl Hub {
@@ -56,18 +56,18 @@ impl Hub {
             passes: Passes::default(),
             held_publications: HeldPublications::new(options.held_bytes_max),
             held_letters: HeldLetters::new(),
-            listings: VecDeque::new(),
+            searches: VecDeque::new(),
             options,
         }
     }
 
     /// Forgets every connection, as its worker does, and keeps what belongs to none: what is held
-    /// and what is asked. Listings begin anew, for topics will stand in other places.
+    /// and what is asked. Searches begin anew, for topics will stand in other places.
     pub fn forget(&mut self) {
         self.topics = Topics::new(self.options.seed);
         self.connections = Connections::default();
         self.passes = Passes::default();
-        self.listings.iter_mut().for_each(Listing::restart);
+        self.searches.iter_mut().for_each(Search::restart);
     }
 }
 
@@ -191,11 +191,11 @@ impl Handler for Hub {
     fn poll_held(&mut self, actions: &mut Actions<'_, Letter>) -> bool {
         self.retry_publications(actions);
         self.retry_letters(actions);
-        self.advance_listing(actions);
+        self.advance_search(actions);
         self.close_expired(actions);
         !self.held_publications.is_empty()
             || !self.held_letters.is_empty()
-            || !self.listings.is_empty()
+            || !self.searches.is_empty()
     }
 
     fn deadline(&self) -> Time {
@@ -328,21 +328,22 @@ impl Hub {
     }
 
     fn answer(&mut self, actions: &mut Actions<'_, Letter>, from: Member, question: Arc<Question>) {
-        self.listings.push_back(Listing::new(from, question));
-        if self.listings.len() == 1 {
-            self.advance_listing(actions);
+        self.searches.push_back(Search::new(from, question, actions.member()));
+        if self.searches.len() == 1 {
+            self.advance_search(actions);
         }
     }
 
-    /// One step of the oldest listing.
-    fn advance_listing(&mut self, actions: &mut Actions<'_, Letter>) {
-        let Some(listing) = self.listings.front_mut() else { return };
-        if !listing.advance(&self.topics) {
+    /// One step of the oldest search.
+    fn advance_search(&mut self, actions: &mut Actions<'_, Letter>) {
+        let Self { searches, topics, connections, passes, .. } = self;
+        let Some(search) = searches.front_mut() else { return };
+        if !search.advance(&Ground { topics, connections, passes }, actions) {
             return;
         }
-        if let Some(listing) = self.listings.pop_front() {
-            let from = listing.from;
-            self.post_or_hold(actions, from, Letter::Tell(Box::new(listing.into_reply())));
+        if let Some(search) = searches.pop_front() {
+            let from = search.from();
+            self.post_or_hold(actions, from, Letter::Tell(Box::new(search.into_reply())));
         }
     }
 

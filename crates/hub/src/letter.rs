@@ -1,9 +1,10 @@
 //! What crosses the mesh: publications between workers, questions and reports with the control
 //! thread. A letter is a tag and a pointer, whatever it carries.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use worker::{Publication, Report};
+use mesh::Member;
+use worker::{ConnectionId, Publication, Report, Sight, Slot};
 
 use crate::access::Access;
 
@@ -69,6 +70,30 @@ pub enum Inquiry {
     },
     /// The subscribers of one topic.
     Topic(Box<str>),
+    /// The first `entries_max` of these open connections, by worker and slot.
+    Connections {
+        /// Which ones.
+        selection: Selection,
+        /// Those up to and including this one are left out.
+        after: Option<(Member, Slot)>,
+        /// At most so many.
+        entries_max: usize,
+    },
+    /// Close these open connections as removed, and say so when it is done.
+    Remove(Selection),
+}
+
+/// Which open connections are meant: those of which all holds that is named here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// This one of this worker.
+    pub id: Option<(Member, ConnectionId)>,
+    /// Those that subscribe to this topic.
+    pub topic: Option<Box<str>>,
+    /// Those whose client has this address, and this port where one is named.
+    pub address: Option<(IpAddr, Option<u16>)>,
+    /// Those whose token means this subject.
+    pub subject: Option<Arc<str>>,
 }
 
 /// A worker's answer to a question.
@@ -76,8 +101,49 @@ pub enum Inquiry {
 pub struct Reply {
     /// Which question.
     pub id: u64,
+    /// What was found.
+    pub findings: Findings,
+}
+
+/// What a worker has found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Findings {
     /// Topics and their subscribers on this worker, in byte order.
-    pub topics: Vec<(Box<str>, u32)>,
+    Topics(Vec<(Box<str>, u32)>),
+    /// Connections.
+    Connections(Roll),
+    /// It has closed connections.
+    Removed(Removal),
+}
+
+/// Some of a worker's open connections.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Roll {
+    /// In slot order.
+    pub entries: Vec<Entry>,
+    /// True exactly when the worker has stopped before it had seen all.
+    pub is_cut: bool,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How it stands.
+    pub sight: Sight,
+    /// What it subscribes to, in the order in which it named them; none for `/echo`.
+    pub topics: Vec<Box<str>>,
+    /// Whom its token means.
+    pub subject: Option<Box<str>>,
+}
+
+/// What a worker has closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Connections.
+    pub closed: u32,
+    /// When the last of their tokens ends, in seconds since 1970; one that never ends:
+    /// `u64::MAX`; `None` where nobody had a token.
+    pub tokens_end: Option<u64>,
 }
 
 impl Letter {

@@ -18,14 +18,18 @@ mod origin;
 mod passes;
 mod route;
 mod runs;
+mod search;
 mod subscribers;
 mod topic;
 mod topics;
+mod walk;
 
 pub use crate::{
     access::Access,
     hub::Hub,
-    letter::{Batch, Inquiry, Letter, Question, Receipt, Reply},
+    letter::{
+        Batch, Entry, Findings, Inquiry, Letter, Question, Receipt, Removal, Reply, Roll, Selection,
+    },
     options::Options,
     origin::{AllowedOrigin, BadOrigin, OriginRule},
     passes::Pass,

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use mesh::Member;
 
 use crate::{
-    letter::{Inquiry, Question, Reply},
+    letter::{Findings, Inquiry, Question, Reply},
     topics::Topics,
 };
 
@@ -37,7 +37,8 @@ impl Listing {
         self.page.clear();
     }
 
-    /// Visits the next topics. `true` exactly when it has visited all.
+    /// Visits the next topics. `true` exactly when it has visited all. Of connections it knows
+    /// nothing.
     pub(crate) fn advance(&mut self, topics: &Topics) -> bool {
         match &self.question.inquiry {
             Inquiry::Topic(name) => {
@@ -45,7 +46,9 @@ impl Listing {
                 self.page.extend(found.map(|subscribers| (name.clone(), saturate(subscribers))));
                 true
             }
-            Inquiry::Topics { entries_max: 0, .. } => true,
+            Inquiry::Topics { entries_max: 0, .. }
+            | Inquiry::Connections { .. }
+            | Inquiry::Remove(_) => true,
             Inquiry::Topics { after, entries_max } => {
                 let end = self.next + TOPICS_PER_TURN_MAX;
                 for (name, subscribers) in topics.range(self.next..end) {
@@ -61,7 +64,8 @@ impl Listing {
 
     /// The answer.
     pub(crate) fn into_reply(self) -> Reply {
-        Reply { id: self.question.id, topics: self.page.into_iter().collect() }
+        let topics = self.page.into_iter().collect();
+        Reply { id: self.question.id, findings: Findings::Topics(topics) }
     }
 }
 
@@ -91,7 +95,14 @@ mod tests {
         while !listing.advance(topics) {}
         let reply = listing.into_reply();
         assert_eq!(reply.id, 7);
-        reply.topics
+        listed(reply)
+    }
+
+    fn listed(reply: Reply) -> Vec<(Box<str>, u32)> {
+        match reply.findings {
+            Findings::Topics(topics) => topics,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn behind(after: Option<&str>, entries_max: usize) -> Inquiry {
@@ -160,7 +171,7 @@ mod tests {
         topics.subscribe("moved", 0);
         topics.subscribe("moved", 1);
         while !listing.advance(&topics) {}
-        let page = listing.into_reply().topics;
+        let page = listed(listing.into_reply());
         assert_eq!(page, [("moved".into(), 2), ("other 0".into(), 1)]);
     }
 }

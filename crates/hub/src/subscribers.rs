@@ -172,6 +172,14 @@ impl Set {
 }
 
 impl Subscribers<'_> {
+    /// The first subscriber at or behind `from`.
+    pub(crate) fn next(self, from: Slot) -> Option<Slot> {
+        match self {
+            Self::List(slots) => slots.get(slots.partition_point(|&slot| slot < from)).copied(),
+            Self::Bitmap(set) => set.next(from),
+        }
+    }
+
     /// One step of a fan-out, as [`worker::Handler::fill`] has it.
     #[inline]
     pub(crate) fn fill(self, from: Slot, busy: &SlotSet, chunk: &mut Chunk) -> Option<Slot> {

@@ -8,8 +8,9 @@ use wire::Message;
 use crate::{
     core::Core,
     handler::{Audience, HandlerCounts},
-    operation::{ConnectionId, Time},
+    operation::{ConnectionId, Slot, Time},
     publication::Publication,
+    sight::Sight,
     stats::{CloseReason, Report, Stage},
 };
 
@@ -69,6 +70,12 @@ impl<L> Actions<'_, L> {
     /// Sends a message to one open connection, behind what is queued for it.
     pub fn send(&mut self, connection: ConnectionId, message: Message<'_>) {
         self.core.send_message(connection, message);
+    }
+
+    /// The connection in this slot, unless nobody is there who is open.
+    #[must_use]
+    pub fn sight(&self, slot: Slot) -> Option<Sight> {
+        self.core.sight(slot)
     }
 
     /// Closes an open connection with a reason that has a Close frame. The handler's `on_close`

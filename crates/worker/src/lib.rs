@@ -32,6 +32,7 @@ mod rates;
 mod record;
 mod send_queue;
 mod shares;
+mod sight;
 mod slots;
 mod stats;
 mod wheel;
@@ -51,6 +52,7 @@ pub use crate::{
     proxies::Proxies,
     publication::Publication,
     record::Record,
+    sight::Sight,
     slots::SlotSet,
     stats::{
         CloseReason, ClosedConnection, DropReason, Gauges, RefusalReason, Report, Stage,

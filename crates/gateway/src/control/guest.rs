@@ -25,7 +25,8 @@ use self::ending::{Phase, delay_over};
 use super::{
     Control, Exit, Level,
     client_tokens::ClientTokens,
-    outstanding::{Answer, Outstanding, Subscribers},
+    connections::Id,
+    outstanding::{Answer, Found, Outstanding},
     signals::Asked,
     supervisor::Supervisor,
 };
@@ -65,7 +66,7 @@ pub(super) enum Request {
         /// The question.
         inquiry: Inquiry,
         /// Where the outcome goes.
-        reply: oneshot::Sender<Posted<Subscribers>>,
+        reply: oneshot::Sender<Posted<Found>>,
     },
 }
 
@@ -275,11 +276,11 @@ impl Guest {
         }
     }
 
-    fn ask(&mut self, inquiry: Inquiry) -> oneshot::Receiver<Subscribers> {
+    fn ask(&mut self, inquiry: Inquiry) -> oneshot::Receiver<Found> {
         let (reply, answered) = oneshot::channel();
         let question = Arc::new(Question { id: self.outstanding.next_id(), inquiry });
         let awaited = self.post_to_all(|| Letter::Ask(Arc::clone(&question)));
-        let answer = Answer::Subscribers { subscribers: Subscribers::new(), reply };
+        let answer = Answer::Found { found: Found::new(), reply };
         self.outstanding.insert(awaited, answer);
         answered
     }
@@ -339,9 +340,9 @@ impl Guest {
     fn log_closes(&self, worker: usize, report: &Report) {
         let journal = &self.control.journal;
         for closed in &report.closes {
-            let id = closed.connection;
+            let worker = u16::try_from(worker).unwrap_or(u16::MAX);
             let mut fields = vec![
-                ("id", format!("{worker}-{}-{}", id.slot, id.generation)),
+                ("id", Id { worker, connection: closed.connection }.to_string()),
                 ("address", closed.peer.to_string()),
                 ("topics", closed.purpose.clone()),
             ];

@@ -7,6 +7,7 @@ mod access;
 mod batch;
 mod body;
 mod client_tokens;
+mod connections;
 mod error;
 mod guest;
 mod health;

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hub::{Receipt, Reply};
+use hub::{Findings, Receipt, Reply};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// Subscribers by topic, over all workers, in byte order.
-pub(super) type Subscribers = BTreeMap<Box<str>, u64>;
+/// What workers have found, by their number.
+pub(super) type Found = BTreeMap<usize, Findings>;
 
 /// Posted and not answered by all.
 #[derive(Debug)]
@@ -36,12 +36,12 @@ pub(super) enum Answer {
         /// The batch's share of the bytes that may be on their way.
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// Topics and their subscribers.
-    Subscribers {
+    /// What each worker has found.
+    Found {
         /// So far.
-        subscribers: Subscribers,
+        found: Found,
         /// Who waits for it.
-        reply: oneshot::Sender<Subscribers>,
+        reply: oneshot::Sender<Found>,
     },
 }
 
@@ -87,10 +87,8 @@ impl Outstanding {
     /// A worker has answered a question.
     pub(super) fn handle_reply(&mut self, worker: usize, reply: Reply) {
         let Some(entry) = self.entries.get_mut(&reply.id) else { return };
-        if let Answer::Subscribers { subscribers, .. } = &mut entry.answer {
-            for (topic, count) in reply.topics {
-                *subscribers.entry(topic).or_default() += u64::from(count);
-            }
+        if let Answer::Found { found, .. } = &mut entry.answer {
+            found.insert(worker, reply.findings);
         }
         self.settle(reply.id, worker);
     }
@@ -123,8 +121,8 @@ impl Answer {
                 drop(permit);
                 let _ = reply.send(receivers);
             }
-            Self::Subscribers { subscribers, reply } => {
-                let _ = reply.send(subscribers);
+            Self::Found { found, reply } => {
+                let _ = reply.send(found);
             }
         }
     }
@@ -178,16 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn subscribers_of_a_topic_on_several_workers_are_one_entry_in_byte_order() {
+    fn what_workers_have_found_is_given_together_by_their_number() {
         let mut outstanding = Outstanding::new(4);
         let (reply, mut waiting) = oneshot::channel();
-        let answer = Answer::Subscribers { subscribers: Subscribers::new(), reply };
-        outstanding.insert(vec![true, true], answer);
-        outstanding
-            .handle_reply(0, Reply { id: 0, topics: vec![("b".into(), 1), ("c".into(), 2)] });
-        outstanding
-            .handle_reply(1, Reply { id: 0, topics: vec![("a".into(), 5), ("c".into(), 3)] });
-        let merged: Vec<_> = waiting.try_recv().unwrap().into_iter().collect();
-        assert_eq!(merged, [("a".into(), 5), ("b".into(), 1), ("c".into(), 5)]);
+        outstanding.insert(vec![true, true], Answer::Found { found: Found::new(), reply });
+        let findings = |topic: &str| Findings::Topics(vec![(topic.into(), 1)]);
+        outstanding.handle_reply(1, Reply { id: 0, findings: findings("b") });
+        assert!(waiting.try_recv().is_err(), "worker 0 has not answered");
+        outstanding.handle_reply(0, Reply { id: 0, findings: findings("a") });
+        let found: Vec<_> = waiting.try_recv().unwrap().into_iter().collect();
+        assert_eq!(found, [(0, findings("a")), (1, findings("b"))]);
     }
 }

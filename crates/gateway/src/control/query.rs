@@ -2,12 +2,28 @@
 
 use axum::http::Uri;
 
+use super::{Control, error::Refusal};
+
 /// The first value of a parameter, still encoded.
 pub(super) fn parameter<'a>(target: &'a Uri, name: &str) -> Option<&'a str> {
     target.query()?.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)
     })
+}
+
+/// How many entries of a listing are wanted: `limit`, or as many as there may be. A limit above the
+/// longest page gets the longest page.
+///
+/// # Errors
+/// 400 when it is no number above 0.
+pub(super) fn limit(control: &Control, target: &Uri) -> Result<usize, Refusal> {
+    let entries_max = control.facts.limits.listing_entries_max as usize;
+    match parameter(target, "limit").map(str::parse::<usize>) {
+        None => Ok(entries_max),
+        Some(Ok(limit @ 1..)) => Ok(limit.min(entries_max)),
+        Some(_) => Err(Refusal::bad_request("limit must be a number above 0")),
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use axum::{
     routing::{get, post},
 };
 
-use super::{Control, access, error::Refusal, health, latency, metrics, publish, stats, topics};
+use super::{
+    Control, access, connections, error::Refusal, health, latency, metrics, publish, stats, topics,
+};
 
 /// The paths of `--admin`.
 pub(super) fn admin(control: &Arc<Control>) -> Router {
@@ -24,6 +26,7 @@ pub(super) fn admin(control: &Arc<Control>) -> Router {
         .route("/stats", get(stats::stats))
         .route("/latency", get(latency::percentiles))
         .route("/latency.hlog", get(latency::interval_log))
+        .route("/connections", get(connections::page).delete(connections::remove))
         .route("/topics", get(topics::page))
         .route("/topics/", get(topics::one))
         .route("/topics/{*topic}", get(topics::one))

@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, http::Request as HttpRequest};
-use hub::{Access as ClientAccess, Inquiry, Letter, Receipt, Reply};
+use hub::{Access as ClientAccess, Findings, Inquiry, Letter, Receipt, Removal, Reply, Roll};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use mesh::{Endpoint, Member};
@@ -261,8 +261,8 @@ impl FakeWorker {
                     Some(Letter::Receipt(Box::new(Receipt { id: batch.id, receivers })))
                 }
                 Letter::Ask(question) => {
-                    let topics = self.list(&question.inquiry);
-                    Some(Letter::Tell(Box::new(Reply { id: question.id, topics })))
+                    let findings = self.find(&question.inquiry);
+                    Some(Letter::Tell(Box::new(Reply { id: question.id, findings })))
                 }
                 letter => panic!("no letter for a worker: {letter:?}"),
             };
@@ -304,14 +304,19 @@ impl FakeWorker {
         }
     }
 
-    fn list(&self, inquiry: &Inquiry) -> Vec<(Box<str>, u32)> {
+    fn find(&self, inquiry: &Inquiry) -> Findings {
         let all = self.topics.iter().map(|(topic, count)| (Box::from(*topic), *count));
         match inquiry {
-            Inquiry::Topics { after, entries_max } => all
-                .filter(|(topic, _)| after.as_ref().is_none_or(|after| topic > after))
-                .take(*entries_max)
-                .collect(),
-            Inquiry::Topic(wanted) => all.filter(|(topic, _)| topic == wanted).collect(),
+            Inquiry::Topics { after, entries_max } => Findings::Topics(
+                all.filter(|(topic, _)| after.as_ref().is_none_or(|after| topic > after))
+                    .take(*entries_max)
+                    .collect(),
+            ),
+            Inquiry::Topic(wanted) => {
+                Findings::Topics(all.filter(|(topic, _)| topic == wanted).collect())
+            }
+            Inquiry::Connections { .. } => Findings::Connections(Roll::default()),
+            Inquiry::Remove(_) => Findings::Removed(Removal::default()),
         }
     }
 }

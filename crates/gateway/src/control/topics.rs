@@ -1,17 +1,18 @@
 //! `GET /topics` and `GET /topics/{topic}`: how many subscribers a topic has, over all workers.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State, http::Uri};
-use hub::Inquiry;
+use hub::{Findings, Inquiry};
 use serde::Serialize;
 
 use super::{
     Control,
     error::Refusal,
     guest::Request,
+    outstanding::Found,
     publish::{answer, topic},
-    query::parameter,
+    query::{limit, parameter},
 };
 
 /// One topic.
@@ -35,12 +36,7 @@ pub(super) async fn page(
     State(control): State<Arc<Control>>,
     target: Uri,
 ) -> Result<Json<Page>, Refusal> {
-    let entries_max = control.facts.limits.listing_entries_max as usize;
-    let limit = match parameter(&target, "limit").map(str::parse::<usize>) {
-        None => entries_max,
-        Some(Ok(limit @ 1..)) => limit.min(entries_max),
-        Some(_) => return Err(Refusal::bad_request("limit must be a number above 0")),
-    };
+    let limit = limit(&control, &target)?;
     let after = match parameter(&target, "after") {
         None | Some("") => None,
         Some(after) => Some(topic(&control, after)?),
@@ -48,7 +44,8 @@ pub(super) async fn page(
     // A topic among the first N of all workers is among the first N of each worker that has it, so
     // its sum is complete.
     let inquiry = Inquiry::Topics { after, entries_max: limit };
-    let mut subscribers = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
+    let found = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
+    let mut subscribers = merge(found);
     let mut topics = Vec::with_capacity(limit.min(subscribers.len()));
     while topics.len() < limit
         && let Some((topic, subscribers)) = subscribers.pop_first()
@@ -67,6 +64,35 @@ pub(super) async fn one(
     let encoded = target.path().strip_prefix("/topics/").unwrap_or_default();
     let topic = topic(&control, encoded)?;
     let inquiry = Inquiry::Topic(topic.clone());
-    let subscribers = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
+    let found = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
+    let subscribers = merge(found);
     Ok(Json(Topic { subscribers: subscribers.get(&topic).copied().unwrap_or(0), topic }))
+}
+
+/// Subscribers by topic, over all workers, in byte order.
+fn merge(found: Found) -> BTreeMap<Box<str>, u64> {
+    let mut subscribers = BTreeMap::new();
+    for findings in found.into_values() {
+        let Findings::Topics(topics) = findings else { continue };
+        for (topic, count) in topics {
+            *subscribers.entry(topic).or_default() += u64::from(count);
+        }
+    }
+    subscribers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscribers_of_a_topic_on_several_workers_are_one_entry_in_byte_order() {
+        let topics = |topics: &[(&str, u32)]| {
+            Findings::Topics(topics.iter().map(|(name, count)| ((*name).into(), *count)).collect())
+        };
+        let found =
+            Found::from([(0, topics(&[("b", 1), ("c", 2)])), (1, topics(&[("a", 5), ("c", 3)]))]);
+        let merged: Vec<_> = merge(found).into_iter().collect();
+        assert_eq!(merged, [("a".into(), 5), ("b".into(), 1), ("c".into(), 5)]);
+    }
 }

@@ -43,7 +43,19 @@ impl Http {
         self.request("POST", target, headers, body)
     }
 
-    fn request(&mut self, method: &str, target: &str, headers: &str, body: &[u8]) -> Response {
+    /// DELETE.
+    pub(crate) fn delete(&mut self, target: &str) -> Response {
+        self.request("DELETE", target, "", b"")
+    }
+
+    /// A request with headers of one line each.
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Response {
         let stream = self.stream.get_or_insert_with(|| {
             let stream = TcpStream::connect(self.address).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();

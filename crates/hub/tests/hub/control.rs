@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringway_hub::{Batch, Inquiry, Letter, Question, Receipt, Reply};
+use ringway_hub::{Batch, Findings, Inquiry, Letter, Question, Receipt, Reply};
 use wire::DataOpcode;
 use worker::{Publication, Time};
 
@@ -16,7 +16,7 @@ fn batch(id: u64, messages: &[(Option<&str>, &str)]) -> Arc<Batch> {
     Arc::new(Batch { id, publications: publications.collect() })
 }
 
-fn ask(id: u64, inquiry: Inquiry) -> Letter {
+pub(crate) fn ask(id: u64, inquiry: Inquiry) -> Letter {
     Letter::Ask(Arc::new(Question { id, inquiry }))
 }
 
@@ -28,7 +28,7 @@ fn receipts(told: Vec<(u16, Letter)>) -> Vec<(u16, Receipt)> {
     receipts.collect()
 }
 
-fn replies(told: Vec<(u16, Letter)>) -> Vec<(u16, Reply)> {
+pub(crate) fn replies(told: Vec<(u16, Letter)>) -> Vec<(u16, Reply)> {
     let replies = told.into_iter().map(|(from, letter)| match letter {
         Letter::Tell(reply) => (from, *reply),
         other => panic!("{other:?}"),
@@ -108,7 +108,7 @@ fn topics_are_listed_in_pages_and_counted() {
     rig.settle();
     let reply = |id, topics: &[(&str, u32)]| {
         let topics = topics.iter().map(|(name, count)| ((*name).into(), *count)).collect();
-        (0, Reply { id, topics })
+        (0, Reply { id, findings: Findings::Topics(topics) })
     };
     assert_eq!(
         replies(rig.told()),

@@ -9,4 +9,5 @@ mod control;
 mod model;
 mod publishing;
 mod rig;
+mod roll;
 mod tokens_of_clients;

@@ -13,7 +13,7 @@ fn running(workers: u16) -> Plane {
 #[tokio::test(start_paused = true)]
 async fn errors_are_json_for_unknown_paths_and_methods_too() {
     let plane = running(1);
-    for target in ["/", "/connections", "/nothing", "/publisher"] {
+    for target in ["/", "/connection", "/nothing", "/publisher"] {
         let answered = plane.send("GET", target, "").await;
         assert_eq!(answered.status, 404, "{target}");
         assert!(answered.body["error"].is_string(), "{target}");

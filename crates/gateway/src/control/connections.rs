@@ -1,0 +1,244 @@
+//! `GET /connections` and `DELETE /connections`: which connections are open, and closing them. An
+//! id is that of the log: worker, slot, and how often the slot was used before. Pages go by worker
+//! and slot.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{Json, extract::State, http::Uri};
+use hub::{Entry, Findings, Inquiry, Selection};
+use mesh::Member;
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use worker::ConnectionId;
+
+use super::{
+    Control,
+    error::Refusal,
+    guest::Request,
+    outstanding::Found,
+    publish::{answer, topic},
+    query::{limit, parameter},
+};
+use crate::log::moment;
+
+/// Bytes of a `sub`: tokens have no longer ones.
+const SUBJECT_BYTES_MAX: usize = 255;
+
+/// Names a connection of this process, and after its end no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id {
+    pub(super) worker: u16,
+    pub(super) connection: ConnectionId,
+}
+
+/// A page of connections.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    connections: Vec<Connection>,
+    /// What to give as `after` for the next page; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// One connection.
+#[derive(Debug, Serialize)]
+struct Connection {
+    id: String,
+    worker: u16,
+    address: SocketAddr,
+    topics: Vec<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<Box<str>>,
+    opened: String,
+    last_heard: String,
+    send_queue_bytes: u64,
+}
+
+/// What was closed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Removed {
+    closed: u64,
+}
+
+/// `GET /connections?id=&topic=&address=&sub=&limit=&after=`: those of which all that is named
+/// holds.
+pub(super) async fn page(
+    State(control): State<Arc<Control>>,
+    target: Uri,
+) -> Result<Json<Page>, Refusal> {
+    let limit = limit(&control, &target)?;
+    let selection = selection(&control, &target)?;
+    let after = match parameter(&target, "after") {
+        None | Some("") => None,
+        Some(after) => Some(parse_id("after", after)?),
+    };
+    let after = after.map(|id| (Member(id.worker), id.connection.slot));
+    // The first N of all are among the first N of each worker.
+    let inquiry = Inquiry::Connections { selection, after, entries_max: limit };
+    let found = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Json(Page::new(found, limit, now)))
+}
+
+/// `DELETE /connections` with one of `id=`, `topic=`, `address=`, `sub=`.
+pub(super) async fn remove(
+    State(control): State<Arc<Control>>,
+    target: Uri,
+) -> Result<Json<Removed>, Refusal> {
+    let selection = selection(&control, &target)?;
+    let Selection { id, topic, address, subject } = &selection;
+    let named = [id.is_some(), topic.is_some(), address.is_some(), subject.is_some()];
+    if named.into_iter().filter(|it| *it).count() != 1 {
+        return Err(Refusal::bad_request("name one of id, topic, address and sub"));
+    }
+    let inquiry = Inquiry::Remove(selection);
+    let found = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
+    let closed = found.into_values().map(|findings| match findings {
+        Findings::Removed(removal) => u64::from(removal.closed),
+        Findings::Topics(_) | Findings::Connections(_) => 0,
+    });
+    Ok(Json(Removed { closed: closed.sum() }))
+}
+
+impl Page {
+    fn new(found: Found, limit: usize, now: Duration) -> Self {
+        let mut connections = Vec::new();
+        let mut next = None;
+        for (worker, findings) in found {
+            let Findings::Connections(roll) = findings else { continue };
+            let worker = u16::try_from(worker).unwrap_or(u16::MAX);
+            let is_cut = roll.is_cut || connections.len() + roll.entries.len() >= limit;
+            let room = limit - connections.len();
+            let entries = roll.entries.into_iter().take(room);
+            connections.extend(entries.map(|entry| Connection::new(worker, entry, now)));
+            if is_cut {
+                next = connections.last().map(|last| last.id.clone());
+                break;
+            }
+        }
+        Self { connections, next }
+    }
+}
+
+impl Connection {
+    fn new(worker: u16, entry: Entry, now: Duration) -> Self {
+        let Entry { sight, topics, subject } = entry;
+        Self {
+            id: Id { worker, connection: sight.connection }.to_string(),
+            worker,
+            address: sight.peer,
+            topics,
+            sub: subject,
+            opened: moment(now.saturating_sub(sight.age)),
+            last_heard: moment(now.saturating_sub(sight.silence)),
+            send_queue_bytes: sight.send_queue_bytes,
+        }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConnectionId { slot, generation } = self.connection;
+        write!(formatter, "{}-{slot}-{generation}", self.worker)
+    }
+}
+
+impl FromStr for Id {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        fn number<T: FromStr>(part: Option<&str>) -> Result<T, ()> {
+            part.ok_or(())?.parse().map_err(|_| ())
+        }
+        let mut parts = text.split('-');
+        let id = Self {
+            worker: number(parts.next())?,
+            connection: ConnectionId {
+                slot: number(parts.next())?,
+                generation: number(parts.next())?,
+            },
+        };
+        if parts.next().is_some() { Err(()) } else { Ok(id) }
+    }
+}
+
+/// What the parameters name.
+fn selection(control: &Control, target: &Uri) -> Result<Selection, Refusal> {
+    let id = parameter(target, "id").map(|text| parse_id("id", text)).transpose()?;
+    let topic = parameter(target, "topic").map(|encoded| topic(control, encoded)).transpose()?;
+    let address = parameter(target, "address").map(parse_address).transpose()?;
+    let subject = parameter(target, "sub").map(parse_subject).transpose()?;
+    let id = id.map(|id| (Member(id.worker), id.connection));
+    Ok(Selection { id, topic, address, subject })
+}
+
+fn parse_id(parameter: &str, text: &str) -> Result<Id, Refusal> {
+    text.parse().map_err(|()| {
+        Refusal::bad_request(format!("{parameter} must be an id as GET /connections shows it"))
+    })
+}
+
+/// An address alone, or with a port as `GET /connections` shows it.
+fn parse_address(encoded: &str) -> Result<(IpAddr, Option<u16>), Refusal> {
+    let text = decode(encoded, "address")?;
+    let parsed = text
+        .parse::<SocketAddr>()
+        .map(|address| (address.ip(), Some(address.port())))
+        .or_else(|_| text.parse::<IpAddr>().map(|address| (address, None)));
+    let (address, port) = parsed.map_err(|_| {
+        Refusal::bad_request(
+            "address must be 192.0.2.1, 192.0.2.1:80, 2001:db8::1 or [2001:db8::1]:80",
+        )
+    })?;
+    // As connections have it.
+    Ok((address.to_canonical(), port))
+}
+
+fn parse_subject(encoded: &str) -> Result<Arc<str>, Refusal> {
+    let subject = decode(encoded, "sub")?;
+    if subject.is_empty() || subject.len() > SUBJECT_BYTES_MAX {
+        return Err(Refusal::bad_request("sub must have 1 to 255 bytes"));
+    }
+    Ok(subject.into())
+}
+
+fn decode(encoded: &str, name: &str) -> Result<String, Refusal> {
+    let decoded = percent_decode_str(encoded).decode_utf8();
+    let decoded = decoded.map_err(|_| Refusal::bad_request(format!("{name} must be UTF-8")))?;
+    Ok(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_three_numbers() {
+        let id = Id { worker: 3, connection: ConnectionId { slot: 70_000, generation: 9 } };
+        assert_eq!(id.to_string(), "3-70000-9");
+        assert_eq!("3-70000-9".parse(), Ok(id));
+        for text in ["", "3", "3-7", "3-7-9-1", "3-7-", "a-7-9", "-3-7-9", "65536-7-9", "3-7-9 "] {
+            assert_eq!(text.parse::<Id>(), Err(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_or_one_with_a_port() {
+        let address = |text: &str| parse_address(text).ok();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(address("192.0.2.1"), Some((ip("192.0.2.1"), None)));
+        assert_eq!(address("192.0.2.1:0"), Some((ip("192.0.2.1"), Some(0))));
+        assert_eq!(address("::ffff:192.0.2.1"), Some((ip("192.0.2.1"), None)));
+        assert_eq!(address("2001:db8::1"), Some((ip("2001:db8::1"), None)));
+        assert_eq!(address("%5B2001:db8::1%5D:80"), Some((ip("2001:db8::1"), Some(80))));
+        for text in ["", "localhost", "192.0.2", "192.0.2.0/24", "192.0.2.1:", "192.0.2.1:65536"] {
+            assert_eq!(address(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Open connections shown and closed at the wish of the control thread.
+
+use std::time::Duration;
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use mesh::Member;
+use ringway_hub::{Entry, Findings, Inquiry, Removal, Roll, Selection};
+use serde_json::{Value, json};
+use worker::{CloseReason, Slot};
+
+use crate::{
+    control::{ask, replies},
+    rig::{Client, Rig, Setting},
+};
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+const REMOVED: &str = "close 1008 removed";
+
+fn everyone() -> Selection {
+    Selection::default()
+}
+
+fn of_topic(topic: &str) -> Selection {
+    Selection { topic: Some(topic.into()), ..Selection::default() }
+}
+
+fn of_subject(subject: &str) -> Selection {
+    Selection { subject: Some(subject.into()), ..Selection::default() }
+}
+
+fn page(selection: Selection, after: Option<(u16, Slot)>, entries_max: usize) -> Inquiry {
+    let after = after.map(|(worker, slot)| (Member(worker), slot));
+    Inquiry::Connections { selection, after, entries_max }
+}
+
+/// What a worker finds, and how many turns that takes.
+fn find(rig: &mut Rig, worker: u16, inquiry: Inquiry) -> (Findings, usize) {
+    rig.tell(worker, ask(7, inquiry));
+    let mut turns = 0;
+    let mut told = Vec::new();
+    while told.is_empty() {
+        rig.turn(worker.into());
+        turns += 1;
+        told = rig.told();
+    }
+    let (from, reply) = replies(told).pop().unwrap();
+    assert_eq!((from, reply.id), (worker, 7));
+    (reply.findings, turns)
+}
+
+fn list(rig: &mut Rig, worker: u16, inquiry: Inquiry) -> Roll {
+    match find(rig, worker, inquiry).0 {
+        Findings::Connections(roll) => roll,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn remove(rig: &mut Rig, worker: u16, selection: Selection) -> Removal {
+    match find(rig, worker, Inquiry::Remove(selection)).0 {
+        Findings::Removed(removal) => removal,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn slots(roll: &Roll) -> Vec<Slot> {
+    roll.entries.iter().map(|entry| entry.sight.connection.slot).collect()
+}
+
+fn topics(entry: &Entry) -> Vec<&str> {
+    entry.topics.iter().map(|topic| &**topic).collect()
+}
+
+fn token(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    encode(&Header::default(), claims, &key).unwrap()
+}
+
+/// A client of `subject` whose token ends at `exp`.
+fn connect_as(rig: &mut Rig, slot: Slot, subject: &str, exp: u64) -> Client {
+    let token = token(&json!({ "sub": subject, "exp": exp, "topics": ["*"] }));
+    rig.connect(0, slot, &format!("/ws/a?token={token}"))
+}
+
+#[test]
+fn connections_are_shown_with_topics_address_and_times() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    rig.connect(0, 3, "/ws/b?topic=a");
+    rig.connect(0, 1, "/echo");
+    rig.pass(Duration::from_secs(3));
+    rig.turn(0);
+    let heard = rig.connect(0, 70, "/ws/a");
+    rig.pass(Duration::from_secs(2));
+    rig.turn(0);
+    rig.send(heard, "here");
+    rig.settle();
+    let Roll { entries, is_cut } = list(&mut rig, 0, page(everyone(), None, 10));
+    assert!(!is_cut);
+    let shown: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let sight = entry.sight;
+            let (age, silence) = (sight.age.as_secs(), sight.silence.as_secs());
+            (sight.connection.slot, topics(entry), age, silence)
+        })
+        .collect();
+    let expected = [(1, vec![], 5, 5), (3, vec!["b", "a"], 5, 5), (70, vec!["a"], 2, 0)];
+    assert_eq!(shown, expected);
+    assert_eq!(entries[2].sight.connection, heard.connection);
+    assert_eq!(entries[2].sight.peer.to_string(), "127.0.0.1:1");
+    assert_eq!((entries[2].sight.send_queue_bytes, entries[2].subject.as_ref()), (0, None));
+}
+
+#[test]
+fn a_page_begins_behind_what_the_last_one_ended_with_whatever_worker_that_was_of() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    for (worker, slot) in [(0, 2), (0, 5), (0, 9), (1, 4)] {
+        rig.connect(worker, slot, "/ws/a");
+    }
+    let first = list(&mut rig, 0, page(everyone(), None, 2));
+    assert_eq!((slots(&first), first.is_cut), (vec![2, 5], true));
+    let rest = list(&mut rig, 0, page(everyone(), Some((0, 5)), 2));
+    assert_eq!((slots(&rest), rest.is_cut), (vec![9], false));
+    assert_eq!(slots(&list(&mut rig, 1, page(everyone(), Some((0, 5)), 2))), [4]);
+    assert!(slots(&list(&mut rig, 0, page(everyone(), Some((1, 0)), 2))).is_empty());
+    assert!(slots(&list(&mut rig, 0, page(everyone(), Some((0, Slot::MAX)), 2))).is_empty());
+}
+
+#[test]
+fn all_that_is_named_must_hold_of_a_connection() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let first = rig.connect(0, 0, "/ws/a");
+    let second = rig.connect(0, 1, "/ws/a?topic=b");
+    rig.connect(0, 2, "/echo");
+    let mut met = |selection| slots(&list(&mut rig, 0, page(selection, None, 10)));
+    let of_id =
+        |worker, connection| Selection { id: Some((Member(worker), connection)), ..everyone() };
+    let of_address = |address: &str, port| Selection {
+        address: Some((address.parse().unwrap(), port)),
+        ..everyone()
+    };
+    assert_eq!(met(of_topic("a")), [0, 1]);
+    assert_eq!(met(of_topic("b")), [1]);
+    assert!(met(of_topic("nobody")).is_empty());
+    assert_eq!(met(of_id(0, second.connection)), [1]);
+    assert!(met(of_id(1, second.connection)).is_empty(), "another worker's");
+    let earlier = worker::ConnectionId { generation: 0, ..second.connection };
+    assert!(met(of_id(0, earlier)).is_empty(), "another connection's of this slot");
+    assert_eq!(met(of_address("127.0.0.1", None)), [0, 1, 2]);
+    assert_eq!(met(of_address("127.0.0.1", Some(1))), [0, 1, 2]);
+    assert!(met(of_address("127.0.0.1", Some(2))).is_empty());
+    assert!(met(of_address("127.0.0.2", None)).is_empty());
+    assert!(met(of_subject("alice")).is_empty(), "nobody has a token");
+    assert_eq!(met(Selection { topic: Some("b".into()), ..of_address("127.0.0.1", None) }), [1]);
+    assert!(met(Selection { topic: Some("b".into()), ..of_id(0, first.connection) }).is_empty());
+}
+
+#[test]
+fn a_roll_ends_where_its_names_are_a_mebibyte() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    // Sixteen topics of 255 bytes each: 257 such connections pass a MiB.
+    for slot in 0..260 {
+        let query: Vec<_> =
+            (0..16).map(|number| format!("topic={slot:03}{number:03}{:t<249}", "")).collect();
+        rig.connect(0, slot, &format!("/ws?{}", query.join("&")));
+    }
+    let roll = list(&mut rig, 0, page(everyone(), None, 1000));
+    assert_eq!((roll.entries.len(), roll.is_cut), (258, true));
+    let rest = list(&mut rig, 0, page(everyone(), Some((0, 257)), 1000));
+    assert_eq!((slots(&rest), rest.is_cut), (vec![258, 259], false));
+}
+
+#[test]
+fn who_is_removed_is_told_so_and_nobody_else_is() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let first = rig.connect(0, 0, "/ws/a");
+    let second = rig.connect(0, 1, "/ws/b?topic=a");
+    let other = rig.connect(0, 2, "/ws/b");
+    let nobody = Removal { closed: 0, tokens_end: None };
+    assert_eq!(remove(&mut rig, 0, of_topic("c")), nobody);
+    assert_eq!(remove(&mut rig, 0, of_topic("a")), Removal { closed: 2, tokens_end: None });
+    assert_eq!(remove(&mut rig, 0, of_topic("a")), nobody, "they are gone already");
+    rig.settle();
+    assert_eq!(rig.received(first), [REMOVED]);
+    assert_eq!(rig.received(second), [REMOVED]);
+    assert!(rig.received(other).is_empty());
+    assert_eq!(rig.report(0).closed[CloseReason::Removed as usize], 2);
+    assert_eq!(slots(&list(&mut rig, 0, page(everyone(), None, 10))), [2]);
+}
+
+#[test]
+fn many_are_shown_and_removed_in_bounded_turns() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let clients: Vec<Client> = (0..150).map(|slot| rig.connect(0, slot, "/ws/a")).collect();
+    let (found, turns) = find(&mut rig, 0, page(everyone(), None, 1000));
+    assert!(matches!(found, Findings::Connections(roll) if roll.entries.len() == 150));
+    assert_eq!(turns, 2, "64 a step, and two steps in the turn that it comes in");
+    rig.tell(0, ask(1, Inquiry::Remove(everyone())));
+    let told = [0; 3].map(|_| {
+        rig.turn(0);
+        clients.iter().filter(|client| !rig.received(**client).is_empty()).count()
+    });
+    assert_eq!(told, [128, 22, 0]);
+}
+
+#[test]
+fn a_search_for_few_among_many_takes_as_many_turns_as_there_are_many() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    for slot in 0..8_200 {
+        rig.connect(0, slot, if slot == 8_100 { "/ws/b" } else { "/ws/a" });
+    }
+    let of_address =
+        Selection { address: Some(([10, 0, 0, 1].into(), None)), ..Selection::default() };
+    let (found, turns) = find(&mut rig, 0, page(of_address, None, 10));
+    assert_eq!((found, turns), (Findings::Connections(Roll::default()), 2));
+    let (found, turns) = find(&mut rig, 0, page(of_topic("b"), None, 10));
+    assert!(matches!(found, Findings::Connections(roll) if slots(&roll) == [8_100]));
+    assert_eq!(turns, 1, "only the topic's subscribers are visited");
+}
+
+#[test]
+fn a_removal_says_when_the_last_token_of_those_removed_ends() {
+    let mut rig = Rig::new(Setting { secret: Some(SECRET), ..Setting::PLAIN });
+    let alice = [connect_as(&mut rig, 0, "alice", 100), connect_as(&mut rig, 1, "alice", 300)];
+    let bob = connect_as(&mut rig, 2, "bob", 500);
+    let roll = list(&mut rig, 0, page(of_subject("alice"), None, 10));
+    assert_eq!(slots(&roll), [0, 1]);
+    assert_eq!(roll.entries[0].subject.as_deref(), Some("alice"));
+    let removal = remove(&mut rig, 0, of_subject("alice"));
+    assert_eq!(removal, Removal { closed: 2, tokens_end: Some(300) });
+    rig.settle();
+    for client in alice {
+        assert_eq!(rig.received(client), [REMOVED]);
+    }
+    assert!(rig.received(bob).is_empty());
+}
