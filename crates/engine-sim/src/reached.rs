@@ -110,7 +110,7 @@ const UNBUILT: [CloseReason; 5] = [
 ];
 
 /// Reasons that nothing here refuses for: nobody comes through a proxy, and nobody needs a token.
-const UNASKED: [RefusalReason; 9] = [
+const UNASKED: [RefusalReason; 10] = [
     RefusalReason::ProxyHeader,
     RefusalReason::TokenMissing,
     RefusalReason::TokenMalformed,
@@ -120,6 +120,7 @@ const UNASKED: [RefusalReason; 9] = [
     RefusalReason::TokenIssuer,
     RefusalReason::TokenAudience,
     RefusalReason::NotAllowed,
+    RefusalReason::TokenBlocked,
 ];
 
 /// How often each row was reached.

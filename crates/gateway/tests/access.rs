@@ -230,6 +230,88 @@ fn a_token_that_expires_ends_its_connection_and_no_other() {
 }
 
 #[test]
+fn whoever_is_removed_cannot_come_back_on_any_worker_and_nobody_else_is_touched() {
+    let key = KeyFile::new(SECRET);
+    let gateway = guarded(&key, &[]);
+    let token = |sub: &str, exp: u64| {
+        hs256(&json!({ "sub": sub, "exp": exp, "topics": ["*"], "publish": ["*"] }))
+    };
+    let exp = now() + 600;
+    let alice = format!("/ws/a?token={}", token("alice", exp));
+    let bob = format!("/ws/b?token={}", token("bob", exp));
+    let removed: Vec<TcpStream> = (0..8).map(|_| open(&gateway, &alice, "")).collect();
+    let stays = open(&gateway, &bob, "");
+    let shown = gateway.http().get("/connections?sub=bob").json();
+    assert_eq!(shown["connections"][0]["sub"], "bob");
+    assert_eq!(shown["connections"].as_array().unwrap().len(), 1);
+
+    let response = gateway.http().delete("/connections?sub=alice");
+    let answer = response.json();
+    assert_eq!((response.status, &answer["closed"]), (200, &json!(8)));
+    // Until half a minute after the token, which opens connections for so long.
+    let in_words = answer["blocked_until"].as_str().unwrap();
+    let seconds = std::process::Command::new("date").args(["+%s", "-d", in_words]).output();
+    let seconds = String::from_utf8(seconds.unwrap().stdout).unwrap();
+    assert_eq!(seconds.trim(), (exp + 30).to_string());
+    for stream in &removed {
+        assert_eq!(read_close(stream), (1008, "removed".to_owned()));
+    }
+    // Another token of hers is no better, as a program or as a page.
+    let other = format!("/ws/a?token={}", token("alice", exp + 600));
+    for target in [&alice, &other] {
+        for _ in 0..8 {
+            let response = ask(&gateway, target, "");
+            assert_eq!(response.status, 403, "{response:?}");
+            assert_eq!(response.header("www-authenticate"), None);
+            assert_eq!(ask_as_browser(&gateway, target, ""), (1008, "removed".to_owned()));
+        }
+    }
+    assert_eq!(ask(&gateway, &bob, "").status, 101);
+    send(&stays, b"still here");
+    assert_eq!(read_frame(&stays), Some((0x81, b"still here".to_vec())));
+    let stats = gateway.stats_until(|stats| sum(stats, &["refused", "token_blocked"]) == 32);
+    assert_eq!(sum(&stats, &["closed", "removed"]), 8);
+    assert_eq!(stats["blocked_subs"], 1);
+    let metrics = String::from_utf8(gateway.http().get("/metrics").body).unwrap();
+    for line in [
+        r#"ringway_handshakes_refused_total{reason="token_blocked"} 32"#,
+        "ringway_blocked_subs 1",
+        "ringway_blocked_subs_max 100000",
+        r#"ringway_limit{name="blocked_subs_max"} 100000"#,
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "no line {line}");
+    }
+}
+
+#[test]
+fn where_as_many_are_blocked_as_may_be_nobody_is_let_back_for_another() {
+    let key = KeyFile::new(SECRET);
+    let file =
+        format!("token-key-file = {:?}\nworkers = 2\n[limits]\nblocked_subs_max = 1", key.path());
+    let gateway = Gateway::start_with(&file, &[]);
+    let target = |sub: &str| {
+        let claims = json!({ "sub": sub, "exp": now() + 600, "topics": ["*"], "publish": ["*"] });
+        format!("/ws/a?token={}", hs256(&claims))
+    };
+    let mut http = gateway.http();
+    let absent = http.delete("/connections?sub=alice");
+    assert_eq!(absent.json()["closed"], 0);
+    assert_eq!(ask(&gateway, &target("alice"), "").status, 403, "blocked before she came");
+    let bob = open(&gateway, &target("bob"), "");
+    let refused = http.delete("/connections?sub=bob");
+    assert_eq!(refused.status, 429, "{refused:?}");
+    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_500..=3_600).contains(&retry_after), "an hour, as no token of hers was known");
+    assert!(refused.json()["error"].is_string());
+    send(&bob, b"nothing was done");
+    assert_eq!(read_frame(&bob), Some((0x81, b"nothing was done".to_vec())));
+    assert_eq!(http.delete("/connections?sub=alice").status, 200, "she is in the list already");
+    assert_eq!(ask(&gateway, &target("alice"), "").status, 403);
+    let stats = gateway.stats_until(|stats| sum(stats, &["refused", "token_blocked"]) == 2);
+    assert_eq!((&stats["blocked_subs"], &stats["removals_refused"]), (&json!(1), &json!(1)));
+}
+
+#[test]
 fn keys_are_read_again_on_sighup_and_stay_where_the_new_ones_are_bad() {
     let key = KeyFile::new(SECRET);
     let mut gateway = guarded(&key, &[]);

@@ -2,7 +2,7 @@
 //! held against what the request asks for. All of it is a value given to the hub; the moment comes
 //! with the call.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokens::{BadToken, Grant, Verifier};
@@ -24,6 +24,10 @@ pub struct Access {
     pub unix_at_zero_ms: u64,
 }
 
+/// Subjects whose tokens are good for nothing, whatever they say. Where nobody was removed it owns
+/// no memory, and asking it is a comparison.
+pub(crate) type Blocked = BTreeSet<Arc<str>>;
+
 /// Why a request may not become a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Denial {
@@ -38,10 +42,14 @@ impl Access {
         &self,
         request: &Request,
         asked: &Asked,
+        blocked: &Blocked,
         now: Time,
     ) -> Result<Pass, Denial> {
         let token = token(request)?;
         let grant = self.verifier.verify(&token, self.seconds(now)).map_err(deny)?;
+        if grant.subject.as_deref().is_some_and(|subject| blocked.contains(subject)) {
+            return Err(BLOCKED);
+        }
         let may_publish = match asked {
             Asked::Echo => false,
             Asked::Subscribe { topics, .. } => {
@@ -75,6 +83,11 @@ const MISSING: Denial = Denial {
 
 const NOT_ALLOWED: Denial =
     Denial { reason: RefusalReason::NotAllowed, text: "the token does not name all these topics" };
+
+const BLOCKED: Denial = Denial {
+    reason: RefusalReason::TokenBlocked,
+    text: "whom this token means was removed, and may not come back yet",
+};
 
 const UNREADABLE: Denial =
     Denial { reason: RefusalReason::TokenMalformed, text: "the token is no JWT" };

@@ -2,10 +2,13 @@
 //! and not given back. The tables are looked at where they are full and where they have just grown,
 //! so that the figures are the worst ones and not those of a lucky size.
 
+use std::sync::Arc;
+
 use allocation_counter::measure;
 use worker::Slot;
 
 use crate::{
+    access::Blocked,
     connections::{Connections, Purpose},
     topics::Topics,
 };
@@ -57,5 +60,28 @@ fn a_topic_takes_at_most_42_bytes_and_its_name_and_a_subscription_16() {
                  {bytes} bytes instead of {bound}"
             );
         }
+    }
+}
+
+/// Each worker's share of a block: a name in its set. The name itself is one for all workers.
+const BLOCK_BYTES_MAX: u64 = 36;
+
+#[test]
+fn a_blocked_subject_takes_a_worker_at_most_36_bytes() {
+    let names: Vec<Arc<str>> = (0..10_000).map(|number| format!("{number:016}").into()).collect();
+    // In their own order, after which the nodes of the set are emptiest, and in another: 7,919 and
+    // the count have no common divisor.
+    for step in [1, 7_919] {
+        let mut kept = None;
+        let info = measure(|| {
+            let mut blocked = Blocked::new();
+            for number in 0..names.len() {
+                blocked.insert(Arc::clone(&names[number * step % names.len()]));
+            }
+            kept = Some(blocked);
+        });
+        assert_eq!(kept.map_or(0, |kept| kept.len()), names.len());
+        let bytes = u64::try_from(info.bytes_current).expect("what is kept was allocated");
+        assert!(bytes <= BLOCK_BYTES_MAX * names.len() as u64, "step {step}: {bytes} bytes");
     }
 }

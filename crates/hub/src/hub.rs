@@ -12,9 +12,10 @@ use worker::{
 };
 
 use crate::{
+    access::Blocked,
     connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
-    letter::{Batch, Letter, Question, Receipt},
+    letter::{Batch, Inquiry, Letter, Question, Receipt, Selection},
     options::Options,
     passes::Passes,
     route::{self, Admission, Asked},
@@ -40,6 +41,7 @@ pub struct Hub {
     topics: Topics,
     connections: Connections,
     passes: Passes,
+    blocked: Blocked,
     held_publications: HeldPublications,
     held_letters: HeldLetters,
     /// Bounded by the guests, which await the answer to each question.
@@ -54,6 +56,7 @@ impl Hub {
             topics: Topics::new(options.seed),
             connections: Connections::default(),
             passes: Passes::default(),
+            blocked: Blocked::new(),
             held_publications: HeldPublications::new(options.held_bytes_max),
             held_letters: HeldLetters::new(),
             searches: VecDeque::new(),
@@ -61,8 +64,8 @@ impl Hub {
         }
     }
 
-    /// Forgets every connection, as its worker does, and keeps what belongs to none: what is held
-    /// and what is asked. Searches begin anew, for topics will stand in other places.
+    /// Forgets every connection, as its worker does, and keeps what belongs to none: what is held,
+    /// what is asked, and who is blocked.
     pub fn forget(&mut self) {
         self.topics = Topics::new(self.options.seed);
         self.connections = Connections::default();
@@ -82,7 +85,7 @@ impl Handler for Hub {
         readiness: Readiness,
         now: Time,
     ) -> Answer<Admission> {
-        route::answer(&self.options, request, readiness, now)
+        route::answer(&self.options, &self.blocked, request, readiness, now)
     }
 
     fn on_open(
@@ -182,6 +185,9 @@ impl Handler for Hub {
             }
             Letter::Drain(over_ms) => actions.drain(Duration::from_millis(over_ms.into())),
             Letter::Access(access) => self.options.access = Some(access),
+            Letter::Unblock(subjects) => {
+                subjects.iter().for_each(|subject| _ = self.blocked.remove(subject));
+            }
             Letter::Receipt(_) | Letter::Tell(_) => {
                 unreachable!("workers send no batches and ask no questions")
             }
@@ -328,6 +334,12 @@ impl Hub {
     }
 
     fn answer(&mut self, actions: &mut Actions<'_, Letter>, from: Member, question: Arc<Question>) {
+        // Before anybody is closed, or they would be back before the walk is over.
+        if let Inquiry::Remove(Selection { subject: Some(subject), .. }) = &question.inquiry
+            && self.options.access.is_some()
+        {
+            self.blocked.insert(Arc::clone(subject));
+        }
         self.searches.push_back(Search::new(from, question, actions.member()));
         if self.searches.len() == 1 {
             self.advance_search(actions);

@@ -27,6 +27,8 @@ pub enum Letter {
     Drain(u32),
     /// Verify tokens with this from now on. Who is connected stays.
     Access(Arc<Access>),
+    /// Tokens of these subjects are good again.
+    Unblock(Arc<Vec<Arc<str>>>),
 }
 
 const _: () = assert!(size_of::<Letter>() <= 16, "a place in a queue is a letter and its stamp");
@@ -79,7 +81,8 @@ pub enum Inquiry {
         /// At most so many.
         entries_max: usize,
     },
-    /// Close these open connections as removed, and say so when it is done.
+    /// Close these open connections as removed, and say so when it is done. A subject that is
+    /// named is blocked from now on, until [`Letter::Unblock`]: no token of it opens anything.
     Remove(Selection),
 }
 

@@ -10,7 +10,7 @@ use wire::{Extensions, Request, StatusCode};
 use worker::{Answer, CloseReason, Readiness, RefusalReason, Response, Time};
 
 use crate::{
-    access::Denial,
+    access::{Blocked, Denial},
     options::Options,
     passes::Pass,
     topic::{BadTopic, decode_topic, percent_decode},
@@ -50,6 +50,7 @@ const RESERVED: [&str; 8] =
 /// token.
 pub(crate) fn answer(
     options: &Options,
+    blocked: &Blocked,
     request: &Request,
     readiness: Readiness,
     now: Time,
@@ -77,7 +78,7 @@ pub(crate) fn answer(
         Some(Err(refusal)) => return Answer::Respond(refusal),
         Some(Ok(asked)) => asked,
     };
-    let pass = options.access.as_ref().map(|access| access.admit(request, &asked, now));
+    let pass = options.access.as_ref().map(|access| access.admit(request, &asked, blocked, now));
     match pass.transpose() {
         Err(denial) => deny(request, denial),
         Ok(pass) => Answer::Upgrade {
@@ -94,6 +95,7 @@ fn deny(request: &Request, denial: Denial) -> Answer<Admission> {
     if request.headers().contains_key(ORIGIN) {
         let close = match reason {
             RefusalReason::TokenExpired => CloseReason::TokenExpired,
+            RefusalReason::TokenBlocked => CloseReason::Removed,
             _ => CloseReason::NotAllowed,
         };
         return Answer::Dismiss { subprotocol: subprotocol(request), close, refusal: reason };
@@ -229,7 +231,7 @@ mod tests {
     fn ask_with(options: &Options, line: &str, headers: &str) -> Answer<Admission> {
         let head = format!("{line} HTTP/1.1\r\nHost: example.com\r\n{headers}\r\n");
         let (request, _) = wire::parse_request(head.as_bytes()).unwrap().unwrap();
-        answer(options, &request, Readiness::Ready, Time(0))
+        answer(options, &Blocked::new(), &request, Readiness::Ready, Time(0))
     }
 
     fn ask(target: &str) -> Answer<Admission> {
@@ -404,7 +406,8 @@ mod tests {
             let head =
                 format!("{line} HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.example\r\n\r\n");
             let (request, _) = wire::parse_request(head.as_bytes()).unwrap().unwrap();
-            let response = refusal(answer(&options(), &request, readiness, Time(0)));
+            let response =
+                refusal(answer(&options(), &Blocked::new(), &request, readiness, Time(0)));
             (response.status.as_u16(), response.text, response.refusal)
         };
         let ok = (200, "ok".to_owned(), None);

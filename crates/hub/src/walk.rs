@@ -42,33 +42,16 @@ pub(crate) struct Walk {
 impl Walk {
     /// A walk on worker `here` that has met nobody yet.
     pub(crate) fn new(from: Member, question: Arc<Question>, here: Member) -> Self {
-        let mut walk = Self {
-            from,
-            question,
-            here,
-            next: None,
-            roll: Roll::default(),
-            roll_bytes: 0,
-            removal: Removal::default(),
-        };
-        walk.restart();
-        walk
-    }
-
-    /// Goes back to its beginning and forgets whom it has shown, not how many it has closed.
-    pub(crate) fn restart(&mut self) {
-        (self.roll, self.roll_bytes) = (Roll::default(), 0);
-        self.next = match &self.question.inquiry {
+        let next = match &question.inquiry {
             Inquiry::Connections { entries_max: 0, .. } => None,
-            Inquiry::Connections { after: Some((member, slot)), .. } => {
-                if *member == self.here {
-                    slot.checked_add(1)
-                } else {
-                    (*member < self.here).then_some(0)
-                }
+            Inquiry::Connections { after: Some((member, slot)), .. } if *member == here => {
+                slot.checked_add(1)
             }
+            Inquiry::Connections { after: Some((member, _)), .. } => (*member < here).then_some(0),
             _ => Some(0),
         };
+        let (roll, removal) = (Roll::default(), Removal::default());
+        Self { from, question, here, next, roll, roll_bytes: 0, removal }
     }
 
     /// Visits the next connections. `true` exactly when it is over.

@@ -74,6 +74,8 @@ pub struct Limits {
     pub batch_messages_max: u32,
     /// Bytes of one batch publication's body.
     pub batch_bytes_max: u32,
+    /// *Process.* Subjects of tokens that are blocked at once.
+    pub blocked_subs_max: u32,
     /// Closes logged a second and reason.
     pub closes_logged_max: u32,
 }
@@ -117,6 +119,7 @@ const DEFAULT: Limits = Limits {
     listing_entries_max: 1000,
     batch_messages_max: 1000,
     batch_bytes_max: 8 * MIB,
+    blocked_subs_max: 100_000,
     closes_logged_max: 10,
 };
 

@@ -208,11 +208,13 @@ pub enum RefusalReason {
     TokenAudience,
     /// Its token is valid, and not for this.
     NotAllowed,
+    /// Whom its token means was removed, and is blocked.
+    TokenBlocked,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Malformed,
         Self::BadTopic,
         Self::Origin,
@@ -236,6 +238,7 @@ impl RefusalReason {
         Self::TokenIssuer,
         Self::TokenAudience,
         Self::NotAllowed,
+        Self::TokenBlocked,
     ];
 
     /// The metric label.
@@ -265,6 +268,7 @@ impl RefusalReason {
             Self::TokenIssuer => "token_issuer",
             Self::TokenAudience => "token_audience",
             Self::NotAllowed => "not_allowed",
+            Self::TokenBlocked => "token_blocked",
         }
     }
 
@@ -280,7 +284,7 @@ impl RefusalReason {
             | Self::TokenNotYetValid
             | Self::TokenIssuer
             | Self::TokenAudience => 401,
-            Self::Origin | Self::NotAllowed => 403,
+            Self::Origin | Self::NotAllowed | Self::TokenBlocked => 403,
             Self::NotFound => 404,
             Self::Method => 405,
             Self::Timeout => 408,

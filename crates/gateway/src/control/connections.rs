@@ -21,11 +21,11 @@ use super::{
     Control,
     error::Refusal,
     guest::Request,
-    outstanding::Found,
+    outstanding::{Found, Removed},
     publish::{answer, topic},
     query::{limit, parameter},
 };
-use crate::log::moment;
+use crate::{log::moment, quantity::Span};
 
 /// Bytes of a `sub`: tokens have no longer ones.
 const SUBJECT_BYTES_MAX: usize = 255;
@@ -60,10 +60,12 @@ struct Connection {
     send_queue_bytes: u64,
 }
 
-/// What was closed.
+/// What was closed, and until when the `sub` is blocked that was named.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Removed {
-    closed: u64,
+pub(super) struct Closed {
+    closed: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked_until: Option<String>,
 }
 
 /// `GET /connections?id=&topic=&address=&sub=&limit=&after=`: those of which all that is named
@@ -86,24 +88,30 @@ pub(super) async fn page(
     Ok(Json(Page::new(found, limit, now)))
 }
 
-/// `DELETE /connections` with one of `id=`, `topic=`, `address=`, `sub=`.
+/// `DELETE /connections` with one of `id=`, `topic=`, `address=`, `sub=`; with that also `block=`, how
+/// long it is blocked at least.
 pub(super) async fn remove(
     State(control): State<Arc<Control>>,
     target: Uri,
-) -> Result<Json<Removed>, Refusal> {
+) -> Result<Json<Closed>, Refusal> {
     let selection = selection(&control, &target)?;
     let Selection { id, topic, address, subject } = &selection;
     let named = [id.is_some(), topic.is_some(), address.is_some(), subject.is_some()];
     if named.into_iter().filter(|it| *it).count() != 1 {
         return Err(Refusal::bad_request("name one of id, topic, address and sub"));
     }
-    let inquiry = Inquiry::Remove(selection);
-    let found = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;
-    let closed = found.into_values().map(|findings| match findings {
-        Findings::Removed(removal) => u64::from(removal.closed),
-        Findings::Topics(_) | Findings::Connections(_) => 0,
-    });
-    Ok(Json(Removed { closed: closed.sum() }))
+    let block_seconds = parameter(&target, "block").map(parse_block).transpose()?;
+    if block_seconds.is_some() && subject.is_none() {
+        return Err(Refusal::bad_request("only a sub can be blocked"));
+    }
+    let request = |reply| Request::Remove { selection, block_seconds, reply };
+    let Removed { closed, blocked_until } = answer(&control, request).await?;
+    Ok(Json(Closed { closed, blocked_until: blocked_until.map(end) }))
+}
+
+/// The end of a block in words.
+fn end(seconds: u64) -> String {
+    if seconds == u64::MAX { "never".to_owned() } else { moment(Duration::from_secs(seconds)) }
 }
 
 impl Page {
@@ -206,6 +214,12 @@ fn parse_subject(encoded: &str) -> Result<Arc<str>, Refusal> {
         return Err(Refusal::bad_request("sub must have 1 to 255 bytes"));
     }
     Ok(subject.into())
+}
+
+fn parse_block(text: &str) -> Result<u64, Refusal> {
+    let span: Result<Span, String> = text.parse();
+    let span = span.map_err(|error| Refusal::bad_request(format!("block: {error}")))?;
+    Ok(span.0.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
 }
 
 fn decode(encoded: &str, name: &str) -> Result<String, Refusal> {

@@ -1,8 +1,9 @@
 //! Guest 0 of the mesh: the one task that owns the endpoint. It posts what handlers ask for,
 //! gathers the answers, fetches a report of every worker once a second, and tells the supervisor how
-//! the process is. How that ends stands in a file of its own.
+//! the process is. How that ends, and how connections are removed, stands in files of their own.
 
 mod ending;
+mod removing;
 
 use std::{
     io,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hub::{Batch, Inquiry, Letter, Question};
+use hub::{Batch, Inquiry, Letter, Question, Selection};
 use mesh::{Delivery, Endpoint, Member};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
@@ -24,9 +25,10 @@ use worker::{CloseReason, Publication, Report, Stage, Time, Waker};
 use self::ending::{Phase, delay_over};
 use super::{
     Control, Exit, Level,
+    blocks::Blocks,
     client_tokens::ClientTokens,
     connections::Id,
-    outstanding::{Answer, Found, Outstanding},
+    outstanding::{Answer, Found, Outstanding, Removed},
     signals::Asked,
     supervisor::Supervisor,
 };
@@ -68,15 +70,32 @@ pub(super) enum Request {
         /// Where the outcome goes.
         reply: oneshot::Sender<Posted<Found>>,
     },
+    /// Close these connections, and block the subject where one is named.
+    Remove {
+        /// Which ones.
+        selection: Selection,
+        /// How many seconds the subject is blocked at least, where that was asked for.
+        block_seconds: Option<u64>,
+        /// Where the outcome goes.
+        reply: oneshot::Sender<Posted<Removed>>,
+    },
 }
 
-/// What became of a request: the workers have it and the answer will come, or some worker's queue
-/// has no room and none of them has it.
+/// What became of a request: the workers have it and the answer will come, or there was no room for
+/// it and none of them has it.
 pub(super) type Posted<T> = Result<oneshot::Receiver<T>, NoRoom>;
 
-/// Some worker's queue has no room.
+/// What had no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) enum NoRoom {
+    /// Some worker's queue.
+    Letters,
+    /// The list of those who are blocked.
+    Blocks {
+        /// In how many seconds there is room again.
+        seconds: u64,
+    },
+}
 
 /// What the guest waits for.
 enum Event {
@@ -98,6 +117,7 @@ pub(super) struct Guest {
     outstanding: Outstanding,
     workers: Vec<WorkerState>,
     tokens: Option<ClientTokens>,
+    blocks: Blocks,
     supervisor: Supervisor,
     phase: Phase,
     /// Why the process fails once the other workers have drained.
@@ -152,6 +172,7 @@ impl Guest {
                 reserved_letters: RESERVED_LETTERS.min(room.saturating_sub(1)),
             })
             .collect();
+        let blocks = Blocks::new(control.facts.limits.blocked_subs_max as usize, wakers.len());
         Ok(Self {
             control,
             endpoint,
@@ -160,6 +181,7 @@ impl Guest {
             outstanding: Outstanding::new(answers_max.min(OUTSTANDING_MAX)),
             workers,
             tokens,
+            blocks,
             supervisor,
             phase: Phase::Serving,
             failure: None,
@@ -181,6 +203,7 @@ impl Guest {
             self.take_letters();
             self.post_drain();
             self.post_access();
+            self.post_unblocks();
             self.wake_workers();
             if !self.endpoint.park() {
                 self.endpoint.unpark();
@@ -238,14 +261,17 @@ impl Guest {
                 } else {
                     let refused = publications.len() as u64;
                     self.control.record().totals.publications_refused += refused;
-                    Err(NoRoom)
+                    Err(NoRoom::Letters)
                 };
                 // Who has left does not need the outcome.
                 let _ = reply.send(posted);
             }
             Request::Ask { inquiry, reply } => {
-                let posted = if has_room { Ok(self.ask(inquiry)) } else { Err(NoRoom) };
+                let posted = if has_room { Ok(self.ask(inquiry)) } else { Err(NoRoom::Letters) };
                 let _ = reply.send(posted);
+            }
+            Request::Remove { selection, block_seconds, reply } => {
+                let _ = reply.send(self.remove(selection, block_seconds, has_room));
             }
         }
     }
@@ -261,7 +287,8 @@ impl Guest {
         let awaited = self.post_to_all(|| Letter::Batch(Arc::clone(&batch)));
         self.record_encoded(&batch);
         let answer = Answer::Receivers { receivers, reply, permit: Some(permit) };
-        self.outstanding.insert(awaited, answer);
+        let answer = self.outstanding.insert(awaited, answer);
+        self.give(answer);
         answered
     }
 
@@ -281,7 +308,8 @@ impl Guest {
         let question = Arc::new(Question { id: self.outstanding.next_id(), inquiry });
         let awaited = self.post_to_all(|| Letter::Ask(Arc::clone(&question)));
         let answer = Answer::Found { found: Found::new(), reply };
-        self.outstanding.insert(awaited, answer);
+        let answer = self.outstanding.insert(awaited, answer);
+        self.give(answer);
         answered
     }
 
@@ -312,15 +340,22 @@ impl Guest {
         while let Some(Delivery { from, letter, .. }) = self.endpoint.take() {
             let worker = usize::from(from.0);
             match letter {
-                Letter::Receipt(receipt) => self.outstanding.handle_receipt(worker, &receipt),
-                Letter::Tell(reply) => self.outstanding.handle_reply(worker, *reply),
+                Letter::Receipt(receipt) => {
+                    let answer = self.outstanding.handle_receipt(worker, &receipt);
+                    self.give(answer);
+                }
+                Letter::Tell(reply) => {
+                    let answer = self.outstanding.handle_reply(worker, *reply);
+                    self.give(answer);
+                }
                 Letter::Report(report) => self.handle_report(worker, report),
                 // For workers only: a guest has no subscribers and is asked nothing.
                 Letter::Publication(_)
                 | Letter::Batch(_)
                 | Letter::Ask(_)
                 | Letter::Drain(_)
-                | Letter::Access(_) => {}
+                | Letter::Access(_)
+                | Letter::Unblock(_) => {}
             }
         }
     }
@@ -380,6 +415,7 @@ impl Guest {
         if let Some(tokens) = &mut self.tokens {
             tokens.check_clock(Time(stamp), &self.control.journal);
         }
+        self.expire_blocks();
         let ended = self.control.record().intervals.poll_end(Instant::now());
         if let Err(error) = ended {
             self.control.journal.line(

@@ -46,6 +46,8 @@ mod tests {
     fn ready_from_every_workers_first_report_to_the_signal_while_there_is_room() {
         let now = Instant::now();
         let mut record = Record {
+            blocked_subs: 0,
+            removals_refused: 0,
             draining: false,
             totals: Totals::new(2, now),
             intervals: Intervals::new(UNIX_EPOCH, now),

@@ -175,6 +175,12 @@ fn add_process(families: &mut Families, facts: &Facts, record: &Record) {
     build.sample(&labels, 1.0);
     let mut draining = families.gauge("ringway_draining", "1 from the signal on, else 0.");
     draining.sample(&[], if record.draining { 1.0 } else { 0.0 });
+    let mut blocked =
+        families.gauge("ringway_blocked_subs", "Subjects of tokens that are blocked.");
+    blocked.sample(&[], record.blocked_subs as f64);
+    let mut blocked_max =
+        families.gauge("ringway_blocked_subs_max", "Most subjects that may be blocked.");
+    blocked_max.sample(&[], facts.limits.blocked_subs_max.into());
 }
 
 fn add_workers(families: &mut Families, facts: &Facts, record: &Record, now: Instant) {
@@ -232,6 +238,11 @@ fn add_counters(families: &mut Families, record: &Record) {
     let of_clients = totals.sum(|worker| worker.publications_refused);
     publications.sample(&[("reason", "client_no_room")], of_clients as f64);
     publications.sample(&[("reason", "http_no_room")], totals.publications_refused as f64);
+    let mut removals = families.counter(
+        "ringway_removals_refused_total",
+        "Removals by sub for which too many were blocked already.",
+    );
+    removals.sample(&[], record.removals_refused as f64);
     let mut pauses = families.counter(
         "ringway_publish_rate_pauses_total",
         "Times a client was not read from because it had published faster than it may.",
@@ -280,6 +291,8 @@ mod tests {
         let facts = facts(2);
         let mut record = Record {
             draining: false,
+            blocked_subs: 3,
+            removals_refused: 2,
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, facts.started_at),
         };
@@ -318,6 +331,9 @@ mod tests {
         has(&page, r#"ringway_connections_closed_total{reason="slow_consumer"} 14"#);
         has(&page, r#"ringway_connections_closed_total{reason="reset"} 0"#);
         has(&page, r#"ringway_handshakes_refused_total{reason="origin"} 4"#);
+        has(&page, "ringway_blocked_subs 3");
+        has(&page, "ringway_blocked_subs_max 100000");
+        has(&page, "ringway_removals_refused_total 2");
         has(&page, "ringway_messages_received_total 0");
         has(&page, r#"ringway_connections_deflate{worker="1"} 4"#);
         has(&page, "ringway_deflated_messages_total 2");

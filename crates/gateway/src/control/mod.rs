@@ -5,6 +5,7 @@
 
 mod access;
 mod batch;
+mod blocks;
 mod body;
 mod client_tokens;
 mod connections;
@@ -145,6 +146,10 @@ struct Control {
 struct Record {
     /// True exactly when a signal has asked for the drain.
     draining: bool,
+    /// Subjects of tokens that are blocked.
+    blocked_subs: u64,
+    /// Removals that would have blocked one more than there may be.
+    removals_refused: u64,
     totals: Totals,
     intervals: Intervals,
 }
@@ -244,6 +249,8 @@ impl Control {
         let now = Instant::now();
         let record = Record {
             draining: false,
+            blocked_subs: 0,
+            removals_refused: 0,
             totals: Totals::new(facts.workers.len(), now),
             intervals: Intervals::new(SystemTime::now(), now),
         };

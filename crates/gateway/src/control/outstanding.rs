@@ -1,9 +1,12 @@
-//! What was posted to the workers and is not answered by all of them yet. Each entry is answered
-//! once: with what all workers said, or not at all when its asker has left.
+//! What was posted to the workers and is not answered by all of them yet. Each entry comes out once,
+//! with what all workers said; its asker may have left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use hub::{Findings, Receipt, Reply};
+use hub::{Findings, Receipt, Removal, Reply};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What workers have found, by their number.
@@ -43,6 +46,33 @@ pub(super) enum Answer {
         /// Who waits for it.
         reply: oneshot::Sender<Found>,
     },
+    /// What was removed.
+    Removed {
+        /// So far.
+        removal: Removal,
+        /// Whose block begins with it.
+        block: Option<BlockAsked>,
+        /// Who waits for it.
+        reply: oneshot::Sender<Removed>,
+    },
+}
+
+/// A block that a removal brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BlockAsked {
+    /// Whose.
+    pub(super) subject: Arc<str>,
+    /// How many seconds it lasts at least, where that was asked for.
+    pub(super) seconds_min: Option<u64>,
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Removed {
+    /// Connections closed, on all workers.
+    pub(super) closed: u32,
+    /// Until when the subject is blocked, in seconds since 1970, where one was named.
+    pub(super) blocked_until: Option<u64>,
 }
 
 impl Outstanding {
@@ -62,60 +92,64 @@ impl Outstanding {
         self.next_id
     }
 
-    /// Notes what was posted under [`Self::next_id`] to the workers that `awaited` marks.
-    pub(super) fn insert(&mut self, awaited: Vec<bool>, answer: Answer) {
-        let entry = Entry { awaited, answer };
-        if entry.awaited.contains(&true) {
-            self.entries.insert(self.next_id, entry);
-        } else {
-            entry.answer.give();
-        }
+    /// Notes what was posted under [`Self::next_id`] to the workers that `awaited` marks; it comes
+    /// back where that is nobody.
+    pub(super) fn insert(&mut self, awaited: Vec<bool>, answer: Answer) -> Option<Answer> {
+        let id = self.next_id;
         self.next_id += 1;
+        if !awaited.contains(&true) {
+            return Some(answer);
+        }
+        self.entries.insert(id, Entry { awaited, answer });
+        None
     }
 
-    /// A worker has taken a batch.
-    pub(super) fn handle_receipt(&mut self, worker: usize, receipt: &Receipt) {
-        let Some(entry) = self.entries.get_mut(&receipt.id) else { return };
+    /// A worker has taken a batch; the answer, if it was the last.
+    pub(super) fn handle_receipt(&mut self, worker: usize, receipt: &Receipt) -> Option<Answer> {
+        let entry = self.entries.get_mut(&receipt.id)?;
         if let Answer::Receivers { receivers, .. } = &mut entry.answer {
             for (sum, count) in receivers.iter_mut().zip(&receipt.receivers) {
                 *sum += u64::from(*count);
             }
         }
-        self.settle(receipt.id, worker);
+        self.settle(receipt.id, worker)
     }
 
-    /// A worker has answered a question.
-    pub(super) fn handle_reply(&mut self, worker: usize, reply: Reply) {
-        let Some(entry) = self.entries.get_mut(&reply.id) else { return };
-        if let Answer::Found { found, .. } = &mut entry.answer {
-            found.insert(worker, reply.findings);
+    /// A worker has answered a question; the answer, if it was the last.
+    pub(super) fn handle_reply(&mut self, worker: usize, reply: Reply) -> Option<Answer> {
+        let entry = self.entries.get_mut(&reply.id)?;
+        match (&mut entry.answer, reply.findings) {
+            (Answer::Found { found, .. }, findings) => _ = found.insert(worker, findings),
+            (Answer::Removed { removal, .. }, Findings::Removed(here)) => {
+                removal.closed = removal.closed.saturating_add(here.closed);
+                removal.tokens_end = removal.tokens_end.max(here.tokens_end);
+            }
+            (Answer::Removed { .. } | Answer::Receivers { .. }, _) => {}
         }
-        self.settle(reply.id, worker);
+        self.settle(reply.id, worker)
     }
 
-    /// A worker has ended: it answers nothing any more, and has nobody to deliver to.
-    pub(super) fn handle_end(&mut self, worker: usize) {
+    /// A worker has ended: it answers nothing any more, and has nobody to deliver to. The answers
+    /// that only it was awaited for.
+    pub(super) fn handle_end(&mut self, worker: usize) -> Vec<Answer> {
         let ids: Vec<u64> = self.entries.keys().copied().collect();
-        for id in ids {
-            self.settle(id, worker);
-        }
+        ids.into_iter().filter_map(|id| self.settle(id, worker)).collect()
     }
 
-    fn settle(&mut self, id: u64, worker: usize) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+    fn settle(&mut self, id: u64, worker: usize) -> Option<Answer> {
+        let entry = self.entries.get_mut(&id)?;
         entry.awaited[worker] = false;
         if entry.awaited.contains(&true) {
-            return;
+            return None;
         }
-        if let Some(entry) = self.entries.remove(&id) {
-            entry.answer.give();
-        }
+        self.entries.remove(&id).map(|entry| entry.answer)
     }
 }
 
 impl Answer {
-    /// Hands it to who waits. Who has left meanwhile has got its own answer already.
-    fn give(self) {
+    /// Hands it to who waits; of a removal `blocked_until` is told too. Who has left meanwhile has
+    /// got its own answer already.
+    pub(super) fn give(self, blocked_until: Option<u64>) {
         match self {
             Self::Receivers { receivers, reply, permit } => {
                 drop(permit);
@@ -124,6 +158,9 @@ impl Answer {
             Self::Found { found, reply } => {
                 let _ = reply.send(found);
             }
+            Self::Removed { removal, reply, .. } => {
+                let _ = reply.send(Removed { closed: removal.closed, blocked_until });
+            }
         }
     }
 }
@@ -131,6 +168,10 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn give(answers: impl IntoIterator<Item = Answer>) {
+        answers.into_iter().for_each(|answer| answer.give(None));
+    }
 
     fn receivers(publications: usize) -> (Answer, oneshot::Receiver<Vec<u64>>) {
         let (reply, waiting) = oneshot::channel();
@@ -142,10 +183,10 @@ mod tests {
         let mut outstanding = Outstanding::new(4);
         let (answer, mut waiting) = receivers(2);
         let id = outstanding.next_id();
-        outstanding.insert(vec![true, true], answer);
-        outstanding.handle_receipt(1, &Receipt { id, receivers: vec![3, 0] });
+        give(outstanding.insert(vec![true, true], answer));
+        give(outstanding.handle_receipt(1, &Receipt { id, receivers: vec![3, 0] }));
         assert!(waiting.try_recv().is_err(), "worker 0 has not answered");
-        outstanding.handle_receipt(0, &Receipt { id, receivers: vec![4, 1] });
+        give(outstanding.handle_receipt(0, &Receipt { id, receivers: vec![4, 1] }));
         assert_eq!(waiting.try_recv().unwrap(), [7, 1]);
     }
 
@@ -154,13 +195,13 @@ mod tests {
         let mut outstanding = Outstanding::new(4);
         let (answer, mut waiting) = receivers(1);
         let id = outstanding.next_id();
-        outstanding.insert(vec![true, true], answer);
-        outstanding.handle_receipt(0, &Receipt { id, receivers: vec![2] });
-        outstanding.handle_end(1);
+        give(outstanding.insert(vec![true, true], answer));
+        give(outstanding.handle_receipt(0, &Receipt { id, receivers: vec![2] }));
+        give(outstanding.handle_end(1));
         assert_eq!(waiting.try_recv().unwrap(), [2]);
 
         let (answer, mut waiting) = receivers(1);
-        outstanding.insert(vec![false, false], answer);
+        give(outstanding.insert(vec![false, false], answer));
         assert_eq!(waiting.try_recv().unwrap(), [0], "nobody was posted to");
     }
 
@@ -169,9 +210,9 @@ mod tests {
         let mut outstanding = Outstanding::new(1);
         let (answer, waiting) = receivers(1);
         drop(waiting);
-        outstanding.insert(vec![true], answer);
+        give(outstanding.insert(vec![true], answer));
         assert!(!outstanding.has_room());
-        outstanding.handle_receipt(0, &Receipt { id: 0, receivers: vec![0] });
+        give(outstanding.handle_receipt(0, &Receipt { id: 0, receivers: vec![0] }));
         assert!(outstanding.has_room());
     }
 
@@ -179,12 +220,27 @@ mod tests {
     fn what_workers_have_found_is_given_together_by_their_number() {
         let mut outstanding = Outstanding::new(4);
         let (reply, mut waiting) = oneshot::channel();
-        outstanding.insert(vec![true, true], Answer::Found { found: Found::new(), reply });
+        give(outstanding.insert(vec![true, true], Answer::Found { found: Found::new(), reply }));
         let findings = |topic: &str| Findings::Topics(vec![(topic.into(), 1)]);
-        outstanding.handle_reply(1, Reply { id: 0, findings: findings("b") });
+        give(outstanding.handle_reply(1, Reply { id: 0, findings: findings("b") }));
         assert!(waiting.try_recv().is_err(), "worker 0 has not answered");
-        outstanding.handle_reply(0, Reply { id: 0, findings: findings("a") });
+        give(outstanding.handle_reply(0, Reply { id: 0, findings: findings("a") }));
         let found: Vec<_> = waiting.try_recv().unwrap().into_iter().collect();
         assert_eq!(found, [(0, findings("a")), (1, findings("b"))]);
+    }
+
+    #[test]
+    fn a_removal_is_the_sum_of_what_workers_have_closed_and_the_last_of_their_tokens() {
+        let mut outstanding = Outstanding::new(4);
+        let (reply, mut waiting) = oneshot::channel();
+        let answer = Answer::Removed { removal: Removal::default(), block: None, reply };
+        give(outstanding.insert(vec![true, true], answer));
+        let removed = |closed, tokens_end| Findings::Removed(Removal { closed, tokens_end });
+        give(outstanding.handle_reply(1, Reply { id: 0, findings: removed(2, Some(50)) }));
+        let answer = outstanding.handle_reply(0, Reply { id: 0, findings: removed(1, None) });
+        let Some(Answer::Removed { removal, .. }) = &answer else { panic!("{answer:?}") };
+        assert_eq!(removal.tokens_end, Some(50));
+        answer.unwrap().give(Some(80));
+        assert_eq!(waiting.try_recv(), Ok(Removed { closed: 3, blocked_until: Some(80) }));
     }
 }

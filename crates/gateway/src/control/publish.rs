@@ -170,11 +170,18 @@ pub(super) async fn answer<T>(
     let answered = timeout(ANSWER_TIMEOUT, async {
         let answered = match posted.await {
             Ok(Ok(answered)) => answered,
-            Ok(Err(NoRoom)) => {
+            Ok(Err(NoRoom::Letters)) => {
                 return Err(Refusal::retry(
                     StatusCode::TOO_MANY_REQUESTS,
                     "a worker's queue is full: nothing was done, try again",
                 ));
+            }
+            Ok(Err(NoRoom::Blocks { seconds })) => {
+                return Err(Refusal {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    error: "blocked_subs_max are blocked already: nothing was done".to_owned(),
+                    retry_after_seconds: Some(u16::try_from(seconds).unwrap_or(u16::MAX).max(1)),
+                });
             }
             Err(_) => return Err(overloaded("the process is ending")),
         };

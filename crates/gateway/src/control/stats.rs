@@ -23,6 +23,9 @@ pub(super) struct Stats {
     draining: bool,
     connections: u64,
     connections_max: u64,
+    blocked_subs: u64,
+    blocked_subs_max: u32,
+    removals_refused: u64,
     workers: Vec<WorkerStats>,
 }
 
@@ -138,6 +141,9 @@ impl Stats {
             draining: record.draining,
             connections: record.totals.connections(),
             connections_max: facts.connections_max,
+            blocked_subs: record.blocked_subs,
+            blocked_subs_max: facts.limits.blocked_subs_max,
+            removals_refused: record.removals_refused,
             workers: workers
                 .map(|(index, (facts, totals))| {
                     let age = record.totals.report_age_seconds(index, now);
@@ -213,6 +219,8 @@ mod tests {
         let now = facts.started_at + Duration::from_secs(75);
         let mut record = Record {
             draining: true,
+            blocked_subs: 4,
+            removals_refused: 1,
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, now),
         };
@@ -244,6 +252,9 @@ mod tests {
         assert_eq!(stats["draining"], true);
         assert_eq!(stats["connections"], 3);
         assert_eq!(stats["connections_max"], 200);
+        assert_eq!(stats["blocked_subs"], 4);
+        assert_eq!(stats["blocked_subs_max"], 100_000);
+        assert_eq!(stats["removals_refused"], 1);
         let worker = &stats["workers"][1];
         assert_eq!(worker["worker"], 1);
         assert_eq!(worker["core"], 1);

@@ -100,6 +100,10 @@ pub(super) struct FakeWorker {
     pub(super) taken: Arc<Mutex<Vec<Taken>>>,
     /// What it was told to verify tokens with, in order.
     pub(super) accesses: Arc<Mutex<Vec<Arc<ClientAccess>>>>,
+    /// Who it was told is blocked no longer, in order.
+    pub(super) unblocked: Arc<Mutex<Vec<Arc<str>>>>,
+    /// What it says to have closed whenever it is to close connections.
+    pub(super) removal: Removal,
     /// What the next report is to hold.
     pub(super) report: Box<Report>,
     /// True exactly when it answers reports and nothing else.
@@ -142,6 +146,8 @@ impl Plane {
                 topics: BTreeMap::new(),
                 taken: Arc::default(),
                 accesses: Arc::default(),
+                unblocked: Arc::default(),
+                removal: Removal::default(),
                 report: Box::default(),
                 is_stuck: false,
                 waker: Arc::default(),
@@ -254,6 +260,10 @@ impl FakeWorker {
                     self.accesses.lock().unwrap().push(access);
                     None
                 }
+                Letter::Unblock(subjects) => {
+                    self.unblocked.lock().unwrap().extend(subjects.iter().cloned());
+                    None
+                }
                 Letter::Batch(batch) => {
                     let receivers =
                         batch.publications.iter().map(|publication| self.publish(publication));
@@ -316,7 +326,7 @@ impl FakeWorker {
                 Findings::Topics(all.filter(|(topic, _)| topic == wanted).collect())
             }
             Inquiry::Connections { .. } => Findings::Connections(Roll::default()),
-            Inquiry::Remove(_) => Findings::Removed(Removal::default()),
+            Inquiry::Remove(_) => Findings::Removed(self.removal),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod compression;
 mod control;
+mod crowd;
 mod model;
 mod publishing;
 mod rig;

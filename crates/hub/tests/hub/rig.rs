@@ -139,6 +139,23 @@ impl Rig {
         target: &str,
         headers: &str,
     ) -> Client {
+        let (client, answer) = self.ask_with(worker, slot, target, headers);
+        assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
+        client
+    }
+
+    /// A request in this slot, and what is answered.
+    pub(crate) fn ask(&mut self, worker: usize, slot: Slot, target: &str) -> Vec<u8> {
+        self.ask_with(worker, slot, target, "").1
+    }
+
+    fn ask_with(
+        &mut self,
+        worker: usize,
+        slot: Slot,
+        target: &str,
+        headers: &str,
+    ) -> (Client, Vec<u8>) {
         let engine = &mut self.workers[worker].engine;
         let generation = engine.generations.entry(slot).or_default();
         *generation += 1;
@@ -153,9 +170,7 @@ impl Rig {
         for _ in 0..4 {
             self.turn(worker);
         }
-        let answer = self.received_bytes(client);
-        assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
-        client
+        (client, self.received_bytes(client))
     }
 
     /// The client sends a text; the worker has not had a turn yet.

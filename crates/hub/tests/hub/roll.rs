@@ -1,12 +1,12 @@
 //! Open connections shown and closed at the wish of the control thread.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use mesh::Member;
-use ringway_hub::{Entry, Findings, Inquiry, Removal, Roll, Selection};
+use ringway_hub::{Entry, Findings, Inquiry, Letter, Removal, Roll, Selection};
 use serde_json::{Value, json};
-use worker::{CloseReason, Slot};
+use worker::{CloseReason, RefusalReason, Slot};
 
 use crate::{
     control::{ask, replies},
@@ -21,7 +21,7 @@ fn everyone() -> Selection {
     Selection::default()
 }
 
-fn of_topic(topic: &str) -> Selection {
+pub(crate) fn of_topic(topic: &str) -> Selection {
     Selection { topic: Some(topic.into()), ..Selection::default() }
 }
 
@@ -29,13 +29,17 @@ fn of_subject(subject: &str) -> Selection {
     Selection { subject: Some(subject.into()), ..Selection::default() }
 }
 
-fn page(selection: Selection, after: Option<(u16, Slot)>, entries_max: usize) -> Inquiry {
+pub(crate) fn page(
+    selection: Selection,
+    after: Option<(u16, Slot)>,
+    entries_max: usize,
+) -> Inquiry {
     let after = after.map(|(worker, slot)| (Member(worker), slot));
     Inquiry::Connections { selection, after, entries_max }
 }
 
 /// What a worker finds, and how many turns that takes.
-fn find(rig: &mut Rig, worker: u16, inquiry: Inquiry) -> (Findings, usize) {
+pub(crate) fn find(rig: &mut Rig, worker: u16, inquiry: Inquiry) -> (Findings, usize) {
     rig.tell(worker, ask(7, inquiry));
     let mut turns = 0;
     let mut told = Vec::new();
@@ -63,7 +67,7 @@ fn remove(rig: &mut Rig, worker: u16, selection: Selection) -> Removal {
     }
 }
 
-fn slots(roll: &Roll) -> Vec<Slot> {
+pub(crate) fn slots(roll: &Roll) -> Vec<Slot> {
     roll.entries.iter().map(|entry| entry.sight.connection.slot).collect()
 }
 
@@ -204,21 +208,6 @@ fn many_are_shown_and_removed_in_bounded_turns() {
 }
 
 #[test]
-fn a_search_for_few_among_many_takes_as_many_turns_as_there_are_many() {
-    let mut rig = Rig::new(Setting::PLAIN);
-    for slot in 0..8_200 {
-        rig.connect(0, slot, if slot == 8_100 { "/ws/b" } else { "/ws/a" });
-    }
-    let of_address =
-        Selection { address: Some(([10, 0, 0, 1].into(), None)), ..Selection::default() };
-    let (found, turns) = find(&mut rig, 0, page(of_address, None, 10));
-    assert_eq!((found, turns), (Findings::Connections(Roll::default()), 2));
-    let (found, turns) = find(&mut rig, 0, page(of_topic("b"), None, 10));
-    assert!(matches!(found, Findings::Connections(roll) if slots(&roll) == [8_100]));
-    assert_eq!(turns, 1, "only the topic's subscribers are visited");
-}
-
-#[test]
 fn a_removal_says_when_the_last_token_of_those_removed_ends() {
     let mut rig = Rig::new(Setting { secret: Some(SECRET), ..Setting::PLAIN });
     let alice = [connect_as(&mut rig, 0, "alice", 100), connect_as(&mut rig, 1, "alice", 300)];
@@ -233,4 +222,28 @@ fn a_removal_says_when_the_last_token_of_those_removed_ends() {
         assert_eq!(rig.received(client), [REMOVED]);
     }
     assert!(rig.received(bob).is_empty());
+}
+
+#[test]
+fn whoever_is_removed_by_subject_is_blocked_until_the_worker_is_told_otherwise() {
+    let mut rig = Rig::new(Setting { secret: Some(SECRET), ..Setting::PLAIN });
+    let refused = |rig: &mut Rig| rig.report(0).refused[RefusalReason::TokenBlocked as usize];
+    let target = |subject: &str| {
+        format!("/ws/a?token={}", token(&json!({ "sub": subject, "exp": 100, "topics": ["*"] })))
+    };
+    assert_eq!(remove(&mut rig, 0, of_subject("alice")), Removal::default(), "before she came");
+    assert!(rig.ask(0, 0, &target("alice")).starts_with(b"HTTP/1.1 403 "));
+    rig.connect(0, 1, &target("bob"));
+    rig.settle();
+    assert_eq!(refused(&mut rig), 1);
+    // A question is no removal, and neither blocks nor unblocks.
+    list(&mut rig, 0, page(of_subject("bob"), None, 10));
+    list(&mut rig, 0, page(of_subject("alice"), None, 10));
+    rig.connect(0, 2, &target("bob"));
+    assert!(rig.ask(0, 3, &target("alice")).starts_with(b"HTTP/1.1 403 "));
+    rig.settle();
+    assert_eq!(refused(&mut rig), 1);
+    rig.tell(0, Letter::Unblock(Arc::new(vec!["alice".into(), "nobody".into()])));
+    rig.settle();
+    rig.connect(0, 4, &target("alice"));
 }

@@ -14,5 +14,7 @@ mod model;
 mod publishing;
 #[path = "../hub/rig.rs"]
 mod rig;
+#[path = "../hub/roll.rs"]
+mod roll;
 #[path = "../hub/tokens_of_clients.rs"]
 mod tokens_of_clients;

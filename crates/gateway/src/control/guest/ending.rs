@@ -75,7 +75,8 @@ impl Guest {
         let index = usize::from(worker);
         self.workers[index].alive = false;
         self.control.record().totals.handle_end(index);
-        self.outstanding.handle_end(index);
+        let answers = self.outstanding.handle_end(index);
+        self.give(answers);
         let expected = self.workers[index].told_to_drain;
         let failure = match outcome {
             Ok(()) if expected => None,

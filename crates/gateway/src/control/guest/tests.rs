@@ -321,17 +321,64 @@ async fn a_worker_that_has_ended_is_not_missed_while_another_drains() {
     assert_eq!(beats(&told(&supervisor)), 5);
 }
 
-#[tokio::test(start_paused = true)]
-async fn workers_are_told_when_the_wall_clock_was_set() {
-    let path = std::env::temp_dir().join(format!("ringway-clock-{}", std::process::id()));
+/// Two workers where clients need tokens. The wall clock was at its beginning when the process
+/// started, as far as they know.
+fn guarded(name: &str) -> Plane {
+    let path = std::env::temp_dir().join(format!("ringway-{name}-{}", std::process::id()));
     std::fs::write(&path, "a secret of thirty-two bytes or more").unwrap();
     let files = token_files(&path);
     let verifier = files.read().unwrap();
     std::fs::remove_file(&path).unwrap();
-    // As if the wall clock had been at its beginning when the process started.
     let access = Arc::new(hub::Access { verifier, unix_at_zero_ms: 0 });
     let tokens = ClientTokens::new(files, access, 2);
-    let mut plane = Plane::with(2, Access::Loopback, Some(tokens), Supervisor::default());
+    Plane::with(2, Access::Loopback, Some(tokens), Supervisor::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_blocks_until_the_last_token_has_ended_and_the_workers_are_told() {
+    let mut plane = guarded("block");
+    let told: Vec<_> = plane.workers.iter().map(|it| Arc::clone(&it.unblocked)).collect();
+    plane.workers[0].removal = hub::Removal { closed: 3, tokens_end: Some(40) };
+    plane.workers[1].removal = hub::Removal { closed: 1, tokens_end: Some(70) };
+    plane.start();
+    plane.settle().await;
+    let answered = plane.send("DELETE", "/connections?sub=alice", "").await;
+    let until = "1970-01-01T00:01:40.000Z";
+    let expected = json!({"closed": 4, "blocked_until": until});
+    assert_eq!((answered.status, answered.body), (200, expected), "half a minute after the last");
+    let blocked = |stats: &serde_json::Value| stats["blocked_subs"].as_u64().unwrap();
+    assert_eq!(blocked(&plane.send("GET", "/stats", "").await.body), 1);
+    plane.pass(Duration::from_secs(2)).await;
+    assert_eq!(blocked(&plane.send("GET", "/stats", "").await.body), 0);
+    for told in &told {
+        assert_eq!(*told.lock().unwrap(), [Arc::from("alice")], "long ago");
+    }
+    // Who is removed by anything else is not blocked.
+    let answered = plane.send("DELETE", "/connections?topic=a", "").await;
+    assert_eq!((answered.status, answered.body), (200, json!({"closed": 4})));
+    let answered = plane.send("DELETE", "/connections?topic=a&block=1m", "").await;
+    assert_eq!(answered.status, 400);
+    let answered = plane.send("DELETE", "/connections?sub=a&block=1h", "").await;
+    assert_eq!(answered.status, 400);
+    let answered = plane.send("DELETE", "/connections?sub=bob&block=90m", "").await;
+    assert_eq!(answered.status, 200);
+    assert!(answered.body["blocked_until"].as_str() > Some("2020"), "{}", answered.body);
+    plane.pass(Duration::from_secs(2)).await;
+    assert_eq!(blocked(&plane.send("GET", "/stats", "").await.body), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_clients_need_no_tokens_nobody_is_blocked() {
+    let mut plane = plane(1);
+    plane.start();
+    let answered = plane.send("DELETE", "/connections?sub=alice", "").await;
+    assert_eq!((answered.status, answered.body), (200, json!({"closed": 0})));
+    assert_eq!(plane.send("GET", "/stats", "").await.body["blocked_subs"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_are_told_when_the_wall_clock_was_set() {
+    let mut plane = guarded("clock");
     let told: Vec<_> = plane.workers.iter().map(|it| Arc::clone(&it.accesses)).collect();
     plane.start();
     plane.pass(Duration::from_secs(5)).await;
