@@ -1,0 +1,155 @@
+//! Who may do what over the control plane, against the real binary: the scopes of its tokens, and
+//! pages of other sites in a browser on this machine, which reach a loopback address too.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{fs, net::TcpStream, time::Instant};
+
+use common::{
+    Gateway, PATIENCE,
+    http::{Http, Response},
+    raw::{open, read_close, read_frame},
+    temporary_file,
+};
+use rustix::process::Signal;
+
+/// Every request of the control plane that is worth a row: what it needs beside `admin`.
+const REQUESTS: [(&str, &str, &str); 16] = [
+    ("GET", "/stats", "read"),
+    ("GET", "/metrics", "read"),
+    ("GET", "/healthz", "read"),
+    ("GET", "/readyz", "read"),
+    ("GET", "/latency", "read"),
+    ("GET", "/latency.hlog", "read"),
+    ("GET", "/topics", "read"),
+    ("GET", "/topics/room", "read"),
+    ("GET", "/connections", "read"),
+    ("HEAD", "/connections", "read"),
+    ("POST", "/publish/nobody", "publish"),
+    ("POST", "/broadcast", "publish"),
+    ("DELETE", "/connections?topic=nobody", "admin"),
+    ("DELETE", "/connections?address=192.0.2.1", "admin"),
+    ("DELETE", "/connections?id=255-9-9", "admin"),
+    ("DELETE", "/connections?sub=nobody", "admin"),
+];
+
+fn subscriber(gateway: &Gateway) -> TcpStream {
+    let stream = gateway.connect();
+    open(&stream, "/ws/room");
+    stream
+}
+
+/// One request on a connection of its own, with `Host` and all other headers as given.
+fn send(gateway: &Gateway, method: &str, target: &str, headers: &str) -> Response {
+    use std::io::{BufReader, Write};
+    let stream = TcpStream::connect(gateway.admin).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(&stream, "{method} {target} HTTP/1.1\r\n{headers}Content-Length: 1\r\n\r\nx").unwrap();
+    if method == "HEAD" {
+        return Response::read_head(&mut BufReader::new(&stream));
+    }
+    Response::read(&mut BufReader::new(&stream))
+}
+
+fn with_token(http: &mut Http, method: &str, target: &str, token: &str) -> u16 {
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    http.request(method, target, &headers, b"x").status
+}
+
+#[test]
+fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
+    let path = temporary_file("# scraper\nread R\npublish P\nadmin A\nplain\n");
+    let mut gateway = Gateway::start(&["--admin-token-file", path.to_str().unwrap()]);
+    let stays = subscriber(&gateway);
+    let mut http = gateway.http();
+    // It is not ready until every worker has reported.
+    let until = Instant::now() + PATIENCE;
+    while with_token(&mut http, "GET", "/readyz", "R") != 200 {
+        assert!(Instant::now() < until, "it is never ready");
+    }
+    // The answer to HEAD has a length and no body, which this client would wait for.
+    for (method, target, scope) in REQUESTS.into_iter().filter(|it| it.0 != "HEAD") {
+        let allowed = |token: &str| match token {
+            "R" => scope == "read",
+            "P" => scope == "publish",
+            _ => true,
+        };
+        for token in ["R", "P", "A", "plain"] {
+            let status = with_token(&mut http, method, target, token);
+            let expected = if allowed(token) { 200 } else { 403 };
+            assert_eq!(status, expected, "{method} {target} with {token}");
+        }
+        assert_eq!(with_token(&mut http, method, target, "nobody"), 401, "{method} {target}");
+        let without = http.request(method, target, "", b"x");
+        assert_eq!(without.status, 401, "{method} {target}");
+        assert_eq!(without.header("www-authenticate"), Some("Bearer"));
+    }
+    // A reader cannot close anybody, nor can who publishes, and who publishes sees nobody.
+    assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "R"), 403);
+    assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "P"), 403);
+    assert_eq!(with_token(&mut http, "POST", "/publish/room", "P"), 200);
+    assert_eq!(received(&stays), ["x", "x", "x", "x"], "of three broadcasts, and this");
+
+    fs::write(&path, "admin B\n").unwrap();
+    gateway.signal(Signal::HUP);
+    gateway.line(|line| line["message"] == "tokens reloaded");
+    assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "A"), 401);
+    assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "B"), 200);
+    assert_eq!(read_close(&stays), (1008, "removed".to_owned()));
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_page_of_another_site_can_do_nothing_and_read_nothing() {
+    let gateway = Gateway::start(&[]);
+    let host = format!("Host: {}\r\n", gateway.admin);
+    let stays = subscriber(&gateway);
+    let foreign = [
+        // The page's name was pointed at the loopback address (DNS rebinding).
+        "Host: attacker.example\r\n".to_owned(),
+        format!("Host: attacker.example:{}\r\n", gateway.admin.port()),
+        "Host: 127.0.0.1.attacker.example\r\nOrigin: http://127.0.0.1.attacker.example\r\n"
+            .to_owned(),
+        // The page sends across sites.
+        format!("{host}Origin: https://attacker.example\r\n"),
+        format!("{host}Origin: null\r\n"),
+        format!("{host}Origin: https://127.0.0.1.attacker.example\r\n"),
+        format!("{host}Sec-Fetch-Site: cross-site\r\n"),
+        // A form: no preflight comes before it.
+        format!(
+            "{host}Origin: https://attacker.example\r\nSec-Fetch-Site: cross-site\r\n\
+             Content-Type: text/plain\r\n"
+        ),
+    ];
+    let harmful = [
+        ("POST", "/publish/room"),
+        ("POST", "/publish"),
+        ("POST", "/broadcast"),
+        ("DELETE", "/connections?topic=room"),
+        ("DELETE", "/connections?address=127.0.0.1"),
+        ("OPTIONS", "/publish/room"),
+        ("OPTIONS", "/connections?topic=room"),
+    ];
+    let all = REQUESTS.iter().map(|(method, target, _)| (*method, *target)).chain(harmful);
+    for (method, target) in all {
+        for headers in &foreign {
+            let response = send(&gateway, method, target, headers);
+            assert_eq!(response.status, 403, "{method} {target} {headers}");
+            let mut names = response.headers.iter().map(|(name, _)| name);
+            assert!(!names.any(|name| name.starts_with("access-control-")), "{response:?}");
+        }
+    }
+    // Nothing was said to who subscribes, and it is still there; a page of ours may do all of it.
+    let own = format!("{host}Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", gateway.admin);
+    assert_eq!(send(&gateway, "POST", "/publish/room", &own).status, 200);
+    assert_eq!(received(&stays), ["x"]);
+    assert_eq!(send(&gateway, "DELETE", "/connections?topic=room", &own).status, 200);
+    assert_eq!(read_close(&stays), (1008, "removed".to_owned()));
+}
+
+/// As many messages as are compared with.
+fn received<const N: usize>(stream: &TcpStream) -> [String; N] {
+    [(); N].map(|()| String::from_utf8(read_frame(stream).unwrap().1).unwrap())
+}
