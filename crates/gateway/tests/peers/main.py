@@ -13,6 +13,7 @@ from pathlib import Path
 import conformance
 import matrix
 import meet
+import metrics
 from library import KINDS
 
 
@@ -70,7 +71,19 @@ async def run_matrix(arguments: argparse.Namespace) -> list[str]:
     return tables
 
 
-SUITES = {"meet": run_meet, "autobahn": run_autobahn, "matrix": run_matrix}
+async def run_metrics(_: argparse.Namespace) -> list[str]:
+    """What was scraped under load."""
+    rows = await metrics.metrics()
+    heading = ("scrapes", "samples", "deliveries", "verdict")
+    return [table("`/metrics` read by promtool:", [heading, *rows])]
+
+
+SUITES = {
+    "meet": run_meet,
+    "metrics": run_metrics,
+    "autobahn": run_autobahn,
+    "matrix": run_matrix,
+}
 
 
 def main() -> None:
