@@ -20,7 +20,7 @@ pub struct Canary {
 }
 
 /// All of them.
-pub const CANARIES: [Canary; 9] = [
+pub const CANARIES: [Canary; 10] = [
     Canary {
         name: "rest-dropped",
         says: "a partial send's rest is dropped",
@@ -61,6 +61,11 @@ pub const CANARIES: [Canary; 9] = [
         name: "window-ignored",
         says: "publications ignore a receiver's window",
         broken: Some(Break::WindowIgnored),
+    },
+    Canary {
+        name: "queue-bound-doubled",
+        says: "a queue holds twice what it may",
+        broken: Some(Break::QueueBoundDoubled),
     },
 ];
 

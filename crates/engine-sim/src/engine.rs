@@ -25,12 +25,12 @@ use worker::{
 
 use self::telling::Source;
 use crate::{
-    link::Side,
+    link::{LinkId, Side},
     network::{Network, State},
     options::{Clock, EngineOptions},
     outcome::Outcome,
     reached::{CLOSE_TIMER, EAGAIN_STORM},
-    table::{Phase, Table},
+    table::{Phase, Sending, Table},
     watch::Watch,
 };
 
@@ -99,6 +99,9 @@ pub struct SimEngine {
     messages: MessageCounts,
     /// Places where something may be ready to be told, in any order, some twice.
     looks: Vec<Slot>,
+    /// Places where a socket refuses bytes, in any order, some twice, and others where it no longer
+    /// does.
+    refusing: Vec<Slot>,
     /// What is ready to be told: kept for its memory.
     sources: Vec<Source>,
     gone: Vec<ConnectionId>,
@@ -147,6 +150,7 @@ impl SimEngine {
             untold: Vec::new(),
             messages: MessageCounts::default(),
             looks: Vec::new(),
+            refusing: Vec::new(),
             sources: Vec::new(),
             gone: Vec::new(),
             ended: BTreeMap::new(),
@@ -218,6 +222,20 @@ impl SimEngine {
     #[must_use]
     pub fn breaches(&self) -> &[String] {
         &self.breaches
+    }
+
+    /// Open connections whose socket refuses bytes, and how many it has taken.
+    pub(crate) fn refusing(&mut self) -> impl Iterator<Item = (LinkId, u64)> {
+        let Self { table, refusing, .. } = self;
+        refusing.sort_unstable();
+        refusing.dedup();
+        let mut refuses = |slot: Slot| {
+            let (_, connection) = table.at(slot)?;
+            let refuses = connection.phase == Phase::Open && connection.sending == Sending::Waiting;
+            refuses.then_some((connection.link, connection.taken))
+        };
+        refusing.retain(|slot| refuses(*slot).is_some());
+        refusing.iter().filter_map(move |slot| refuses(*slot))
     }
 
     /// What was seen of a connection that is there, or was.

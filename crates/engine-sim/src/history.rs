@@ -20,6 +20,7 @@ use crate::{
     history::{crowd::Crowd, place::Place, verdict::Verdict},
     ledger::Ledger,
     network::Network,
+    queues::Queues,
     reached::{MANY_OPEN, Reached},
     scenario::Scenario,
     world::World,
@@ -138,12 +139,14 @@ impl History {
         let places = endpoints.into_iter();
         let places = places.map(|it| Place::new(it, &network, &scenario, &addresses)).collect();
         let ledger = Ledger::new(scenario.slow_consumer, scenario.publish_rate_max);
+        let queues = Queues::new(&scenario.limits);
         let mut world = World {
             scenario,
             network,
             chance,
             compression,
             ledger,
+            queues,
             visits: Vec::new(),
             visits_begun: 0,
             open: 0,

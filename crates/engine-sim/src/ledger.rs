@@ -28,6 +28,9 @@ pub(crate) use crate::payload::StreamId;
 #[derive(Debug)]
 struct Message {
     sent: Time,
+    /// By then every worker has it or a letter with it: the guest gives it to all at once, and so
+    /// does the worker of a client, before anybody receives it.
+    known: Time,
     opcode: u8,
     bytes: usize,
 }
@@ -42,6 +45,14 @@ struct Stream {
     heard: usize,
     /// True exactly when it is known that the gateway has taken every message.
     taken: bool,
+}
+
+/// What is known of a message that was received, from before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) sent: Time,
+    /// When all workers had been given it.
+    pub(crate) known: Time,
 }
 
 /// Everything that was published.
@@ -98,7 +109,8 @@ impl Ledger {
         self.publications += usize::from(stream.to != To::Echo);
         let messages = &mut stream.messages;
         let payload = payload::make(id, messages.len(), bytes);
-        messages.push(Message { sent: now, opcode, bytes });
+        let known = if stream.publisher.is_none() { now } else { Time::NEVER };
+        messages.push(Message { sent: now, known, opcode, bytes });
         payload
     }
 
@@ -114,7 +126,7 @@ impl Ledger {
         opcode: u8,
         received: &[u8],
         now: Time,
-    ) -> Result<(), String> {
+    ) -> Result<Heard, String> {
         let visitor = by.visitor;
         let (id, number) = payload::parse(received)
             .filter(|(id, _)| *id < self.streams.len())
@@ -148,9 +160,13 @@ impl Ledger {
         }
         self.lost += (number - next) as u64;
         by.next.insert(id, number + 1);
+        let heard = Heard { sent: message.sent, known: message.known };
+        for message in stream.messages.iter_mut().take(number + 1).skip(stream.heard) {
+            message.known = message.known.min(now);
+        }
         stream.heard = stream.heard.max(number + 1);
         self.received += 1;
-        Ok(())
+        Ok(heard)
     }
 
     /// How many messages all subscribers have received.

@@ -25,6 +25,7 @@ mod options;
 mod outcome;
 mod payload;
 mod pipe;
+mod queues;
 mod reached;
 mod scenario;
 mod table;

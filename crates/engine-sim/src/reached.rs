@@ -42,6 +42,11 @@ pub(crate) const CLOSE_TIMER: &str = "timer: close";
 /// A thousand connections were open at once: once a history.
 pub(crate) const MANY_OPEN: &str = "1,000 open at once";
 
+/// What was queued for a connection was seen, from outside, to be near the bound of one queue; and
+/// for one that was sent compressed messages.
+pub(crate) const QUEUE_NEAR_BOUND: &str = "queue near its bound";
+pub(crate) const DEFLATED_QUEUE_NEAR_BOUND: &str = "the same, compressed";
+
 /// A visitor has received a compressed message.
 pub(crate) const COMPRESSED_RECEIVED: &str = "compressed: received";
 
@@ -58,7 +63,7 @@ pub(crate) const BAD_CONTROL: &str = "bad: RSV1 on a ping";
 pub(crate) const BAD_AGREEMENT: &str = "bad: RSV1 unagreed";
 
 /// The rows that no report counts.
-const ROWS: [&str; 27] = [
+const ROWS: [&str; 29] = [
     MOVED_WORKER,
     SHORT_SEND,
     EAGAIN,
@@ -76,6 +81,8 @@ const ROWS: [&str; 27] = [
     STATUS_503,
     CLOSE_TIMER,
     MANY_OPEN,
+    QUEUE_NEAR_BOUND,
+    DEFLATED_QUEUE_NEAR_BOUND,
     COMPRESSED_RECEIVED,
     BAD_EXTENSIONS,
     BAD_STREAM,

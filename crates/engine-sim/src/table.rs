@@ -56,6 +56,8 @@ pub(crate) struct Connection {
     pub(crate) arrival: Arrival,
     /// Where its socket is in what it has taken.
     pub(crate) tally: Tally,
+    /// How many bytes that is.
+    pub(crate) taken: u64,
 }
 
 impl Connection {
@@ -111,6 +113,7 @@ impl Table {
             watch: Watch::new(now),
             arrival,
             tally: Tally::Nothing,
+            taken: 0,
         });
         Some(ConnectionId { slot, generation: place.generation })
     }

@@ -65,6 +65,8 @@ pub(crate) struct Visitor {
     /// Read, and not yet understood: from there on.
     unparsed: Vec<u8>,
     understood: usize,
+    /// Bytes that were understood since the connection began.
+    heard_bytes: u64,
     next_message: Time,
     next_read: Time,
     /// Pings sent, and the number of the last that was answered.
@@ -114,6 +116,7 @@ impl Visitor {
             withheld: None,
             unparsed: Vec::new(),
             understood: 0,
+            heard_bytes: 0,
             pinged: 0,
             ponged: 0,
             stream: ledger.stream(to, Some(visit)),
@@ -382,6 +385,7 @@ impl Visitor {
     fn drop_socket(&mut self, world: &mut World, how: fn(&mut Client)) {
         let Some(mut socket) = self.socket.take() else { return };
         how(&mut socket);
+        world.queues.forget(socket.link());
         self.phase = Phase::Over;
         self.unsent.clear();
         world.open -= usize::from(self.was_open);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{chance::Chance, ledger::Ledger, network::Network, scenario::Scenario};
+use crate::{chance::Chance, ledger::Ledger, network::Network, queues::Queues, scenario::Scenario};
 
 /// The network, the dice, and what is known of the past.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub(crate) struct World {
     /// if there never were.
     pub(crate) compression: Chance,
     pub(crate) ledger: Ledger,
+    pub(crate) queues: Queues,
     /// Visits that have ended.
     pub(crate) visits: Vec<Visit>,
     /// How many visits there have been.

@@ -28,6 +28,8 @@ pub enum Break {
     DropsUncounted,
     /// Publications are compressed for the largest window, whatever was agreed on.
     WindowIgnored,
+    /// A connection's queue may hold twice what it may.
+    QueueBoundDoubled,
 }
 
 thread_local! {
@@ -74,4 +76,8 @@ pub(crate) fn forgets_to_count_drops() -> bool {
 
 pub(crate) fn ignores_windows() -> bool {
     is(Break::WindowIgnored)
+}
+
+pub(crate) fn doubles_queue_bound() -> bool {
+    is(Break::QueueBoundDoubled)
 }

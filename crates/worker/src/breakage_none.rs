@@ -31,3 +31,7 @@ pub(crate) const fn forgets_to_count_drops() -> bool {
 pub(crate) const fn ignores_windows() -> bool {
     false
 }
+
+pub(crate) const fn doubles_queue_bound() -> bool {
+    false
+}

@@ -120,6 +120,7 @@ fn transmit(
     }
     let count = state.write(connection.link, Side::Server, &bytes[..room]);
     messages.taken += connection.tally.take(&bytes[..count]);
+    connection.taken += count as u64;
     if count < bytes.len() {
         connection.sending = Sending::Refused;
         connection.watch.handle_refused(state.now);

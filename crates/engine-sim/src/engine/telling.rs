@@ -247,6 +247,7 @@ impl SimEngine {
                 && connection.sending == Sending::Refused
             {
                 connection.sending = Sending::Waiting;
+                self.refusing.push(id.slot);
                 self.looks.push(id.slot);
             }
         }

@@ -45,6 +45,8 @@ pub(super) struct Place {
     is_late: bool,
     /// When it is taken apart and put together again, the next last.
     moves: Vec<Time>,
+    /// When that was last done.
+    moved: Time,
     idle_turns: u32,
     /// True exactly when its thread has ended, because it was drained.
     has_ended: bool,
@@ -78,6 +80,7 @@ impl Place {
             late_until: Time(0),
             is_late: false,
             moves,
+            moved: Time(0),
             idle_turns: 0,
             has_ended: false,
         }
@@ -169,6 +172,7 @@ impl Place {
         }
         if self.moves.last().is_some_and(|when| *when <= now) {
             self.moves.pop();
+            self.moved = now;
             has_reason = true;
             world.network.reach(MOVED_WORKER);
             self.move_connections()?;
@@ -187,7 +191,18 @@ impl Place {
         // Nothing takes no time.
         let took = Duration::from_micros(world.chance.long(1..=50));
         world.network.advance(now + took);
-        self.wait(now)
+        self.wait(now)?;
+        self.look_at_queues(now, world);
+        Ok(())
+    }
+
+    /// Where it has given everybody everything that it was given, what waits for sockets is known.
+    fn look_at_queues(&mut self, now: Time, world: &mut World) {
+        if self.is_parked && self.worker.gauges().fanout_publications == 0 {
+            for (link, taken) in self.engine.refusing() {
+                world.queues.look(link, now, taken, self.moved);
+            }
+        }
     }
 
     /// Takes the worker apart, and puts another together of what came out.

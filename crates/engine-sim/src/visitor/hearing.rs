@@ -9,7 +9,8 @@ use crate::{
     deflate,
     frames::{self, BINARY, CLOSE, PING, PONG, TEXT},
     network::Network,
-    reached::{COMPRESSED_RECEIVED, STATUS_503},
+    queues::Shown,
+    reached::{COMPRESSED_RECEIVED, DEFLATED_QUEUE_NEAR_BOUND, QUEUE_NEAR_BOUND, STATUS_503},
     world::{End, World},
 };
 
@@ -41,7 +42,10 @@ impl Visitor {
 
     fn parse(&mut self, world: &mut World) -> Result<(), String> {
         if self.phase == Phase::Knocking && self.end.is_none() {
-            match frames::take_response(&mut self.unparsed)? {
+            let before = self.unparsed.len();
+            let response = frames::take_response(&mut self.unparsed)?;
+            self.heard_bytes += (before - self.unparsed.len()) as u64;
+            match response {
                 None => return Ok(()),
                 Some(frames::Response { status: 101, extensions }) => {
                     self.window_bits = self.offer.window_bits(extensions.as_deref())?;
@@ -58,8 +62,11 @@ impl Visitor {
             self.unparsed.clear();
             return Ok(());
         }
+        let mut begin = self.understood;
         while let Some(frame) = frames::take_frame(&self.unparsed, &mut self.understood)? {
-            self.handle(&frame, world)?;
+            self.heard_bytes += (self.understood - begin) as u64;
+            self.handle(&frame, self.understood - begin, world)?;
+            begin = self.understood;
         }
         self.unparsed.drain(..std::mem::take(&mut self.understood));
         Ok(())
@@ -80,12 +87,17 @@ impl Visitor {
         }
     }
 
-    fn handle(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
+    fn handle(
+        &mut self,
+        frame: &frames::Frame,
+        frame_bytes: usize,
+        world: &mut World,
+    ) -> Result<(), String> {
         if self.end.is_some() {
             return Err(format!("visitor {}: a frame behind Close: {frame:?}", self.number));
         }
         match frame.opcode {
-            TEXT | BINARY => self.receive(frame, world)?,
+            TEXT | BINARY => self.receive(frame, frame_bytes, world)?,
             PING if self.plan.answers_pings && self.phase == Phase::Open => {
                 self.send(PONG, true, &frame.payload, world);
             }
@@ -111,19 +123,34 @@ impl Visitor {
         Ok(())
     }
 
-    fn receive(&mut self, frame: &frames::Frame, world: &mut World) -> Result<(), String> {
-        let World { ledger, network, .. } = world;
+    fn receive(
+        &mut self,
+        frame: &frames::Frame,
+        frame_bytes: usize,
+        world: &mut World,
+    ) -> Result<(), String> {
+        let World { ledger, network, queues, .. } = world;
         let by = &mut self.subscription;
-        if !frame.is_compressed {
-            return ledger.receive(by, frame.opcode, &frame.payload, network.now());
-        }
         let number = self.number;
-        let bits = self
-            .window_bits
-            .ok_or_else(|| format!("visitor {number}: compressed, and that was not agreed on"))?;
-        let inflated = deflate::inflate(&frame.payload, bits)
-            .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
-        network.reach(COMPRESSED_RECEIVED);
-        ledger.receive(by, frame.opcode, &inflated, network.now())
+        let mut row = QUEUE_NEAR_BOUND;
+        let heard = if frame.is_compressed {
+            let bits = self.window_bits.ok_or_else(|| {
+                format!("visitor {number}: compressed, and that was not agreed on")
+            })?;
+            let inflated = deflate::inflate(&frame.payload, bits)
+                .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
+            network.reach(COMPRESSED_RECEIVED);
+            row = DEFLATED_QUEUE_NEAR_BOUND;
+            ledger.receive(by, frame.opcode, &inflated, network.now())?
+        } else {
+            ledger.receive(by, frame.opcode, &frame.payload, network.now())?
+        };
+        let Some(socket) = &self.socket else { return Ok(()) };
+        let place = (self.heard_bytes - frame_bytes as u64, self.heard_bytes);
+        let shown = queues.receive(socket.link(), place, &heard);
+        if shown.map_err(|what| format!("visitor {number}: {what}"))? == Shown::NearlyFull {
+            network.reach(row);
+        }
+        Ok(())
     }
 }

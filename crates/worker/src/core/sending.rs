@@ -266,7 +266,10 @@ impl Core {
             return;
         };
         // Without the charge of one frame: the smallest bound takes one message of the greatest size.
-        let bytes_max = self.options.limits.send_queue_bytes_max + self.frame_charge() as u64;
+        let mut bytes_max = self.options.limits.send_queue_bytes_max + self.frame_charge() as u64;
+        if breakage::doubles_queue_bound() {
+            bytes_max *= 2;
+        }
         let mut bytes = queue.bytes() as u64;
         if self.options.slow_consumer != SlowConsumer::Close {
             bytes = self.drop_messages(connection, bytes_max);
