@@ -20,7 +20,7 @@ pub struct Canary {
 }
 
 /// All of them.
-pub const CANARIES: [Canary; 10] = [
+pub const CANARIES: [Canary; 11] = [
     Canary {
         name: "rest-dropped",
         says: "a partial send's rest is dropped",
@@ -66,6 +66,11 @@ pub const CANARIES: [Canary; 10] = [
         name: "queue-bound-doubled",
         says: "a queue holds twice what it may",
         broken: Some(Break::QueueBoundDoubled),
+    },
+    Canary {
+        name: "refused-bytes-counted",
+        says: "refused bytes stay counted as sent",
+        broken: Some(Break::RefusedBytesCounted),
     },
 ];
 

@@ -28,7 +28,7 @@ const LENGTHS_ORDER: [usize; 19] =
 /// The symbol that ends a block; those above are lengths of matches.
 const BLOCK_END: usize = 256;
 
-type Outcome<T> = Result<T, &'static str>;
+pub(crate) type Outcome<T> = Result<T, &'static str>;
 
 const CUT_OFF: &str = "is cut off";
 
@@ -69,11 +69,11 @@ pub(crate) fn deflate_well(message: &[u8]) -> Vec<u8> {
     output
 }
 
-/// The message in a payload that was made for a window of so many bits.
-pub(crate) fn inflate(payload: &[u8], window_bits: u8) -> Outcome<Vec<u8>> {
+/// The message in a payload.
+pub(crate) fn inflate(payload: &[u8]) -> Outcome<Inflated> {
     let input = [payload, &FLUSH_END].concat();
     let mut bits = Bits { bytes: &input, position: 0 };
-    let mut message = Message { bytes: Vec::new(), window_bytes: 1 << window_bits };
+    let mut inflated = Inflated { message: Vec::new(), reach_bytes: 0 };
     // Every block takes three bits at least.
     loop {
         if bits.take(1)? == 1 {
@@ -81,18 +81,18 @@ pub(crate) fn inflate(payload: &[u8], window_bits: u8) -> Outcome<Vec<u8>> {
         }
         match bits.take(2)? {
             0 => {
-                bits.copy_stored(&mut message)?;
+                bits.copy_stored(&mut inflated)?;
                 if bits.position == input.len() * 8 {
-                    return Ok(message.bytes);
+                    return Ok(inflated);
                 }
             }
             1 => {
                 let lengths: Vec<u8> = (0..288).map(fixed_length).collect();
-                bits.copy_block(&Code::new(&lengths)?, &Code::new(&[5; 30])?, &mut message)?;
+                bits.copy_block(&Code::new(&lengths)?, &Code::new(&[5; 30])?, &mut inflated)?;
             }
             2 => {
                 let (literals, distances) = bits.take_codes()?;
-                bits.copy_block(&literals, &distances, &mut message)?;
+                bits.copy_block(&literals, &distances, &mut inflated)?;
             }
             _ => return Err("has a block of no kind"),
         }
@@ -110,27 +110,35 @@ fn fixed_length(symbol: usize) -> u8 {
 }
 
 /// What was inflated.
-struct Message {
-    bytes: Vec<u8>,
-    window_bytes: usize,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Inflated {
+    pub(crate) message: Vec<u8>,
+    /// How far back its encoder has looked.
+    reach_bytes: usize,
 }
 
-impl Message {
+impl Inflated {
+    /// The message, if it was made for a window of so many bits.
+    pub(crate) fn within(&self, window_bits: u8) -> Outcome<&[u8]> {
+        match self.reach_bytes <= 1 << window_bits {
+            true => Ok(&self.message),
+            false => Err("looks back beyond the window"),
+        }
+    }
+
     fn push(&mut self, byte: u8) -> Outcome<()> {
-        if self.bytes.len() == MESSAGE_BYTES_MAX {
+        if self.message.len() == MESSAGE_BYTES_MAX {
             return Err("is longer than any that was sent");
         }
-        self.bytes.push(byte);
+        self.message.push(byte);
         Ok(())
     }
 
     fn repeat(&mut self, distance: usize, length: usize) -> Outcome<()> {
-        if distance > self.window_bytes {
-            return Err("looks back beyond the window");
-        }
+        self.reach_bytes = self.reach_bytes.max(distance);
         for _ in 0..length {
-            let at = self.bytes.len().checked_sub(distance).ok_or("looks back to nothing")?;
-            self.push(self.bytes[at])?;
+            let at = self.message.len().checked_sub(distance).ok_or("looks back to nothing")?;
+            self.push(self.message[at])?;
         }
         Ok(())
     }
@@ -154,14 +162,14 @@ impl Bits<'_> {
     }
 
     /// RFC 1951 section 3.2.4.
-    fn copy_stored(&mut self, message: &mut Message) -> Outcome<()> {
+    fn copy_stored(&mut self, inflated: &mut Inflated) -> Outcome<()> {
         self.position = self.position.next_multiple_of(8);
         let (length, complement) = (self.take(16)?, self.take(16)?);
         if length ^ complement != 0xFFFF {
             return Err("has a stored block whose length is wrong");
         }
         for byte in self.bytes.get(self.position / 8..).unwrap_or_default().iter().take(length) {
-            message.push(*byte)?;
+            inflated.push(*byte)?;
         }
         self.position += length * 8;
         if self.position > self.bytes.len() * 8 { Err(CUT_OFF) } else { Ok(()) }
@@ -172,12 +180,12 @@ impl Bits<'_> {
         &mut self,
         literals: &Code,
         distances: &Code,
-        message: &mut Message,
+        inflated: &mut Inflated,
     ) -> Outcome<()> {
         loop {
             let symbol = self.take_symbol(literals)?;
             if let Ok(literal) = u8::try_from(symbol) {
-                message.push(literal)?;
+                inflated.push(literal)?;
                 continue;
             }
             let length = match symbol - BLOCK_END {
@@ -190,7 +198,7 @@ impl Bits<'_> {
                 number @ 0..=29 => self.take_graded(number, 2)? + 1,
                 _ => return Err("has a distance of no kind"),
             };
-            message.repeat(distance, length)?;
+            inflated.repeat(distance, length)?;
         }
     }
 
@@ -280,6 +288,11 @@ mod tests {
 
     use super::*;
     use crate::payload;
+
+    /// The message in a payload that was made for a window of so many bits.
+    fn inflate(payload: &[u8], window_bits: u8) -> Outcome<Vec<u8>> {
+        super::inflate(payload)?.within(window_bits).map(<[u8]>::to_vec)
+    }
 
     /// A payload that an encoder with a window of so many bits makes.
     fn encode(message: &[u8], level: u32, bits: u8) -> Vec<u8> {

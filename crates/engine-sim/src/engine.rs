@@ -30,6 +30,7 @@ use crate::{
     options::{Clock, EngineOptions},
     outcome::Outcome,
     reached::{CLOSE_TIMER, EAGAIN_STORM},
+    sent::SentCounts,
     table::{Phase, Sending, Table},
     watch::Watch,
 };
@@ -54,16 +55,6 @@ enum Submitted {
     Offer(Bytes, Vec<Slot>),
     Close(ConnectionId, Closing),
     Wake(Member),
-}
-
-/// What became of messages that were sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct MessageCounts {
-    /// Sockets took them whole.
-    pub(crate) taken: u64,
-    /// Sockets did not take them whole, and their worker cannot know: the close was submitted
-    /// before their outcome was told.
-    pub(crate) unknown: u64,
 }
 
 /// Where a listener is in its life.
@@ -96,7 +87,7 @@ pub struct SimEngine {
     told: Vec<Outcome>,
     /// Messages that a socket did not take, whose worker is still to be told.
     untold: Vec<(ConnectionId, u64)>,
-    messages: MessageCounts,
+    counted: SentCounts,
     /// Places where something may be ready to be told, in any order, some twice.
     looks: Vec<Slot>,
     /// Places where a socket refuses bytes, in any order, some twice, and others where it no longer
@@ -148,7 +139,7 @@ impl SimEngine {
             offered: 0,
             told: Vec::new(),
             untold: Vec::new(),
-            messages: MessageCounts::default(),
+            counted: SentCounts::default(),
             looks: Vec::new(),
             refusing: Vec::new(),
             sources: Vec::new(),
@@ -207,9 +198,9 @@ impl SimEngine {
         Ok(())
     }
 
-    /// What became of all messages.
-    pub(crate) fn messages(&self) -> MessageCounts {
-        self.messages
+    /// What became of all that was sent.
+    pub(crate) fn sent_counts(&self) -> SentCounts {
+        self.counted
     }
 
     /// Connections that the engine holds.

@@ -25,6 +25,29 @@ use crate::{
     world::World,
 };
 
+/// What a worker has told of what it has sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) delivered: u64,
+    /// Messages, whatever for.
+    pub(crate) dropped: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) saved_bytes: u64,
+}
+
+impl Told {
+    /// Adds a report; `None` if it withdraws more than there was.
+    fn add(&mut self, report: &Report) -> Option<()> {
+        let delivered = self.delivered + report.messages_delivered;
+        self.delivered = delivered.checked_sub(report.messages_withdrawn)?;
+        let sent_bytes = self.sent_bytes + report.sent_bytes;
+        self.sent_bytes = sent_bytes.checked_sub(report.sent_bytes_withdrawn)?;
+        self.dropped += report.messages_dropped.iter().sum::<u64>();
+        self.saved_bytes += report.deflated_saved_bytes;
+        Some(())
+    }
+}
+
 /// The guest.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -54,7 +77,7 @@ pub(crate) struct Guest {
     pub(crate) opened: u64,
     pub(crate) closed: u64,
     /// By worker.
-    pub(crate) delivered: Vec<u64>,
+    pub(crate) told: Vec<Told>,
     /// Messages that were dropped from queues of connections that live on.
     pub(crate) dropped: u64,
     pub(crate) reached: Reached,
@@ -85,7 +108,7 @@ impl Guest {
             gauges: vec![Gauges::default(); workers],
             opened: 0,
             closed: 0,
-            delivered: vec![0; workers],
+            told: vec![Told::default(); workers],
             dropped: 0,
             reached: Reached::default(),
         }
@@ -232,11 +255,8 @@ impl Guest {
         self.asked[worker] = false;
         self.opened += report.opened;
         self.closed += report.closed.iter().sum::<u64>();
-        let delivered = self.delivered[worker] + report.messages_delivered;
-        self.delivered[worker] =
-            delivered.checked_sub(report.messages_withdrawn).ok_or_else(|| {
-                format!("worker {worker} withdraws messages that it has never delivered")
-            })?;
+        let told = self.told[worker].add(report);
+        told.ok_or_else(|| format!("worker {worker} withdraws what it has never counted"))?;
         self.dropped += [DropReason::Oldest, DropReason::Replaced]
             .map(|reason| report.messages_dropped[reason as usize])
             .iter()

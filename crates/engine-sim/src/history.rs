@@ -15,7 +15,6 @@ use worker::{Addresses, Time};
 use crate::{
     chance::Chance,
     deeds::Deed,
-    engine::MessageCounts,
     guest::Guest,
     history::{crowd::Crowd, place::Place, verdict::Verdict},
     ledger::Ledger,
@@ -239,26 +238,22 @@ impl History {
             opened: self.guest.opened,
             open_max: self.world.open_max,
             published: self.world.ledger.publications(),
-            delivered: self.guest.delivered.iter().sum(),
+            delivered: self.delivered(),
             reached,
             fingerprint: self.world.network.fingerprint(),
         })
     }
 
     /// Every message was counted as what it became: exactly as many delivered as sockets took, but
-    /// for those of which no worker can know, and no fewer dropped than are missing.
+    /// for those of which no worker can know, and no fewer dropped than are missing. So was every
+    /// byte.
     fn check_messages(&self) -> Result<(), String> {
-        for (number, place) in self.places.iter().enumerate() {
-            let MessageCounts { taken, unknown } = place.messages();
-            let delivered = self.guest.delivered[number];
-            if delivered != taken + unknown {
-                return Err(format!(
-                    "worker {number} has delivered {delivered} messages, but sockets took {taken}, \
-                     and {unknown} are unknown"
-                ));
-            }
+        let saving_max = self.world.scenario.saving_bytes_max();
+        for (number, (place, told)) in self.places.iter().zip(&self.guest.told).enumerate() {
+            let checked = place.sent_counts().check(told, saving_max);
+            checked.map_err(|what| format!("worker {number} {what}"))?;
         }
-        let delivered: u64 = self.guest.delivered.iter().sum();
+        let delivered = self.delivered();
         let received = self.world.ledger.received();
         if received > delivered {
             return Err(format!("{received} messages received, and {delivered} delivered"));
@@ -268,6 +263,10 @@ impl History {
             return Err(format!("{lost} messages are missing, and {dropped} dropped"));
         }
         Ok(())
+    }
+
+    fn delivered(&self) -> u64 {
+        self.guest.told.iter().map(|told| told.delivered).sum()
     }
 
     /// Has everyone act until then.

@@ -24,6 +24,7 @@ use crate::{
     deeds::{Deed, Deeds},
     engine::SimEngine,
     hosts::{self, Hosts},
+    inflated::Payloads,
     link::{End, Link, LinkId, Side},
     options::{EngineOptions, NetworkOptions},
     pipe::{Pipe, Segment},
@@ -71,6 +72,8 @@ pub(crate) struct State {
     pub(crate) reached: Reached,
     /// What addresses have of all engines together.
     pub(crate) hosts: Hosts,
+    /// What was sent compressed.
+    pub(crate) payloads: Payloads,
     deeds: Deeds,
     /// Links at whose client's end something has happened, each once.
     client_news: Vec<LinkId>,
@@ -372,6 +375,7 @@ impl Network {
             woken: Vec::new(),
             reached: Reached::default(),
             hosts: Hosts::default(),
+            payloads: Payloads::default(),
             client_news: Vec::new(),
             server_news: Vec::new(),
         };

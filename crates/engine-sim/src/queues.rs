@@ -85,8 +85,11 @@ impl Queues {
             let queued = look.bytes + self.charge * look.frames.saturating_sub(1);
             if queued > self.bytes_max {
                 return Err(format!(
-                    "{} bytes in {} frames were queued at {:?}, and at most {} may be",
-                    look.bytes, look.frames, look.at, self.bytes_max
+                    "{} bytes in {} frames or more were queued at {:?}, and at most {} may be",
+                    look.bytes,
+                    look.frames.max(1),
+                    look.at,
+                    self.bytes_max
                 ));
             }
             let near = self.bytes_max * 3 / 4;

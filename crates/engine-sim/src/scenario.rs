@@ -8,6 +8,7 @@ use worker::{AddressLimits, Addresses, Limits, SlowConsumer, Time};
 
 use crate::{
     chance::Chance,
+    inflated,
     options::{Clock, EngineOptions, Faults, NetworkOptions, Promises},
 };
 
@@ -72,6 +73,9 @@ pub(crate) struct Scenario {
 
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: u32 = 4096;
+
+/// The longest name of a message, which every one has: two numbers, and two spaces.
+const MESSAGE_NAME_BYTES_MAX: usize = 42;
 
 /// The first is the default, and the strictest to check.
 const POLICIES: [SlowConsumer; 4] =
@@ -203,6 +207,11 @@ impl Scenario {
             held_bytes_max: self.held_bytes_max,
             seed: self.seed ^ u64::from(member),
         }
+    }
+
+    /// No message that is compressed saves more: none is longer, its number and its stream's counted.
+    pub(crate) fn saving_bytes_max(&self) -> u64 {
+        inflated::frame_bytes(self.message_bytes.max(MESSAGE_NAME_BYTES_MAX))
     }
 
     /// A moment between the beginning and the end.

@@ -58,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) tally: Tally,
     /// How many bytes that is.
     pub(crate) taken: u64,
+    /// Of the payload that it is in, if that is compressed.
+    pub(crate) piece: Vec<u8>,
 }
 
 impl Connection {
@@ -114,6 +116,7 @@ impl Table {
             arrival,
             tally: Tally::Nothing,
             taken: 0,
+            piece: Vec::new(),
         });
         Some(ConnectionId { slot, generation: place.generation })
     }

@@ -1,5 +1,8 @@
 //! How many whole messages a socket has taken: the frames that a server sends, counted from the
-//! bytes, and apart from what the worker says about them.
+//! bytes, and apart from what the worker says about them. It shows the payloads of the compressed
+//! ones.
+
+use crate::frames::COMPRESSED;
 
 /// The opcodes of messages (RFC 6455 section 5.2).
 const MESSAGES: std::ops::RangeInclusive<u8> = 1..=2;
@@ -16,8 +19,16 @@ pub(crate) enum Tally {
     Head(usize),
     /// In the header of a frame, of which these bytes have come.
     Header([u8; 10], usize),
-    /// In a payload, of which so many bytes are still to come, of a message or not.
-    Payload(usize, bool),
+    /// In a payload, of which so many bytes are still to come.
+    Payload(usize, Kind),
+}
+
+/// Of what a payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Control,
+    Message,
+    Compressed,
 }
 
 impl Tally {
@@ -26,6 +37,12 @@ impl Tally {
 
     /// Goes on with these bytes. How many messages end in them.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> u64 {
+        self.take_showing(bytes, |_, _| ())
+    }
+
+    /// Does the same, and shows every piece of the payload of a compressed message, and whether it
+    /// is the last.
+    pub(crate) fn take_showing(&mut self, bytes: &[u8], mut show: impl FnMut(&[u8], bool)) -> u64 {
         let mut messages = 0;
         let mut rest = bytes;
         while let [byte, behind @ ..] = rest {
@@ -44,14 +61,17 @@ impl Tally {
                     header[*length] = *byte;
                     *length += 1;
                     if let Some(payload) = payload_bytes(&header[..*length]) {
-                        *self = Self::Payload(payload, MESSAGES.contains(&(header[0] & 0x0F)));
+                        *self = Self::Payload(payload, Kind::of(header[0]));
                         messages += self.end_payload();
                     }
                 }
-                Self::Payload(left, _) => {
-                    let count = rest.len().min(*left);
-                    rest = &rest[count..];
-                    *left -= count;
+                Self::Payload(left, kind) => {
+                    let (piece, behind) = rest.split_at(rest.len().min(*left));
+                    rest = behind;
+                    *left -= piece.len();
+                    if *kind == Kind::Compressed {
+                        show(piece, *left == 0);
+                    }
                     messages += self.end_payload();
                 }
             }
@@ -61,9 +81,9 @@ impl Tally {
 
     /// The next frame, if nothing of the payload is still to come. How many messages ended.
     fn end_payload(&mut self) -> u64 {
-        let Self::Payload(0, is_message) = *self else { return 0 };
+        let Self::Payload(0, kind) = *self else { return 0 };
         *self = Self::FRAME;
-        u64::from(is_message)
+        u64::from(kind != Kind::Control)
     }
 
     /// How many messages end in the rest of bytes that begin with a frame, of which so many were
@@ -72,6 +92,17 @@ impl Tally {
         let mut tally = Self::FRAME;
         tally.take(&frames[..taken]);
         tally.take(&frames[taken..])
+    }
+}
+
+impl Kind {
+    /// By the first byte of the frame.
+    fn of(first: u8) -> Self {
+        match MESSAGES.contains(&(first & 0x0F)) {
+            false => Self::Control,
+            true if first & COMPRESSED != 0 => Self::Compressed,
+            true => Self::Message,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Break {
     WindowIgnored,
     /// A connection's queue may hold twice what it may.
     QueueBoundDoubled,
+    /// What is refused stays counted as sent.
+    RefusedBytesCounted,
 }
 
 thread_local! {
@@ -80,4 +82,8 @@ pub(crate) fn ignores_windows() -> bool {
 
 pub(crate) fn doubles_queue_bound() -> bool {
     is(Break::QueueBoundDoubled)
+}
+
+pub(crate) fn counts_refused_bytes() -> bool {
+    is(Break::RefusedBytesCounted)
 }

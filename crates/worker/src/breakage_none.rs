@@ -35,3 +35,7 @@ pub(crate) const fn ignores_windows() -> bool {
 pub(crate) const fn doubles_queue_bound() -> bool {
     false
 }
+
+pub(crate) const fn counts_refused_bytes() -> bool {
+    false
+}

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use worker::{ConnectionId, OFFER_TARGETS_MAX, Slot, Time};
+use worker::{ConnectionId, Lost, OFFER_TARGETS_MAX, Slot, Taken, Time};
 
-use super::{MessageCounts, SimEngine};
+use super::SimEngine;
 use crate::{
     link::Side,
     network::State,
     outcome::Outcome,
     reached::{EAGAIN, SHORT_SEND},
+    sent::SentCounts,
     table::{Connection, Phase, Sending},
     tally::Tally,
 };
@@ -44,7 +45,7 @@ impl SimEngine {
             connection.tally = Tally::Head(0);
         }
         let is_behind = connection.sending == Sending::Refused;
-        let outcome = transmit(state, self.storm_until, connection, &bytes, &mut self.messages);
+        let outcome = transmit(state, self.storm_until, connection, &bytes, &mut self.counted);
         let left = match is_behind {
             true => Tally::left_of(&bytes, 0),
             false => { connection.tally }.take(&bytes[taken(&outcome)..]),
@@ -70,7 +71,7 @@ impl SimEngine {
             if connection.sending == Sending::Waiting {
                 self.breaches.push(format!("Offer to {id:?} before Writable"));
             }
-            let outcome = transmit(state, self.storm_until, connection, frame, &mut self.messages);
+            let outcome = transmit(state, self.storm_until, connection, frame, &mut self.counted);
             state.note(connection.link as u64, "offered", taken(&outcome));
             self.untold.push((id, Tally::left_of(frame, taken(&outcome))));
             if outcome != Ok(frame.len()) {
@@ -83,10 +84,24 @@ impl SimEngine {
     /// After a close nothing is told of what became of earlier sends.
     pub(super) fn forget_decided(&mut self, id: ConnectionId) {
         for forgotten in self.decided.extract_if(.., |decided| decided.connection() == Some(id)) {
-            self.sends_decided += u64::from(matches!(forgotten, Outcome::Sent(..)));
+            match forgotten {
+                Outcome::Sent(_, outcome) => {
+                    self.sends_decided += 1;
+                    let taken = outcome.map_or(0, |outcome| outcome.taken);
+                    self.counted.bytes_unknown += taken as u64;
+                }
+                Outcome::Refused(_, outcome) => {
+                    let left = match outcome {
+                        Ok(Taken { bytes, taken }) => bytes.len() - taken,
+                        Err(Lost { bytes, .. }) => bytes.len(),
+                    };
+                    self.counted.bytes_presumed += left as u64;
+                }
+                _ => {}
+            }
         }
         for (_, messages) in self.untold.extract_if(.., |(of, _)| *of == id) {
-            self.messages.unknown += messages;
+            self.counted.unknown += messages;
         }
     }
 }
@@ -97,7 +112,7 @@ fn transmit(
     storm_until: Time,
     connection: &mut Connection,
     bytes: &Bytes,
-    messages: &mut MessageCounts,
+    counted: &mut SentCounts,
 ) -> Result<usize, worker::Failure> {
     if let Some(failure) = state.broken(connection.link, Side::Server) {
         connection.send_failed = true;
@@ -119,14 +134,31 @@ fn transmit(
         room = state.chance.number(1..=room - 1);
     }
     let count = state.write(connection.link, Side::Server, &bytes[..room]);
-    messages.taken += connection.tally.take(&bytes[..count]);
-    connection.taken += count as u64;
+    take(state, connection, &bytes[..count], counted);
     if count < bytes.len() {
         connection.sending = Sending::Refused;
         connection.watch.handle_refused(state.now);
         state.reached.count(if count > 0 { SHORT_SEND } else { EAGAIN });
     }
     Ok(count)
+}
+
+/// Counts what a socket has taken.
+fn take(state: &mut State, connection: &mut Connection, bytes: &[u8], counted: &mut SentCounts) {
+    let Connection { tally, piece, taken, .. } = connection;
+    *taken += bytes.len() as u64;
+    counted.bytes += bytes.len() as u64;
+    counted.taken += tally.take_showing(bytes, |payload, is_last| {
+        if !is_last || !piece.is_empty() {
+            piece.extend_from_slice(payload);
+        }
+        if is_last {
+            let payload = if piece.is_empty() { payload } else { &piece[..] };
+            // What stands for no message its receiver will not take.
+            counted.saved_bytes += state.payloads.saving(payload).unwrap_or(0);
+            piece.clear();
+        }
+    });
 }
 
 fn taken(outcome: &Result<usize, worker::Failure>) -> usize {

@@ -8,10 +8,11 @@ use worker::{Addresses, ConnectionId, Time, Worker};
 
 use crate::{
     bounds,
-    engine::{MessageCounts, SimEngine},
+    engine::SimEngine,
     network::Network,
     reached::{LATE_TURN, MESH_FULL, MOVED_WORKER, PAUSED_PUBLISHER},
     scenario::Scenario,
+    sent::SentCounts,
     watch::Watch,
     world::World,
 };
@@ -114,9 +115,9 @@ impl Place {
         self.engine.connections()
     }
 
-    /// What became of the messages that it has sent.
-    pub(super) fn messages(&self) -> MessageCounts {
-        self.engine.messages()
+    /// What became of all that it has sent.
+    pub(super) fn sent_counts(&self) -> SentCounts {
+        self.engine.sent_counts()
     }
 
     /// What its engine has seen of a connection.

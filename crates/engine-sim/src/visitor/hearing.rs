@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{Phase, Visitor, plan::Reading};
 use crate::{
     client::ClientRead,
-    deflate,
     frames::{self, BINARY, CLOSE, PING, PONG, TEXT},
     network::Network,
     queues::Shown,
@@ -137,11 +136,15 @@ impl Visitor {
             let bits = self.window_bits.ok_or_else(|| {
                 format!("visitor {number}: compressed, and that was not agreed on")
             })?;
-            let inflated = deflate::inflate(&frame.payload, bits)
-                .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
-            network.reach(COMPRESSED_RECEIVED);
+            let mut state = network.state.borrow_mut();
+            let now = state.now;
+            state.reached.count(COMPRESSED_RECEIVED);
             row = DEFLATED_QUEUE_NEAR_BOUND;
-            ledger.receive(by, frame.opcode, &inflated, network.now())?
+            let inflated = state.payloads.inflate(&frame.payload);
+            let message = inflated
+                .and_then(|inflated| inflated.within(bits))
+                .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
+            ledger.receive(by, frame.opcode, message, now)?
         } else {
             ledger.receive(by, frame.opcode, &frame.payload, network.now())?
         };

@@ -184,6 +184,9 @@ impl Core {
 
     /// So many bytes that were offered, and counted then, were not taken.
     fn uncount_sent(&mut self, bytes: usize) {
+        if breakage::counts_refused_bytes() {
+            return;
+        }
         let report = &mut self.report;
         withdraw(&mut report.sent_bytes, &mut report.sent_bytes_withdrawn, bytes as u64);
     }
