@@ -130,6 +130,7 @@ impl History {
         // Another seed than the network's and the scenario's, or they would throw alike.
         let chance = Chance::new(scenario.seed ^ 0x9E37_79B9_7F4A_7C15);
         let compression = Chance::new(scenario.seed ^ 0xC2B2_AE3D_27D4_EB4F);
+        let fragments = Chance::new(scenario.seed ^ 0x2545_F491_4F6C_DD1D);
         let letters_max = scenario.limits.mesh_letters_max as usize;
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
@@ -144,6 +145,7 @@ impl History {
             network,
             chance,
             compression,
+            fragments,
             ledger,
             queues,
             visits: Vec::new(),

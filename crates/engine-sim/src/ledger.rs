@@ -33,6 +33,8 @@ struct Message {
     known: Time,
     opcode: u8,
     bytes: usize,
+    /// The row that is reached when somebody receives it.
+    row: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(crate) struct Heard {
     pub(crate) sent: Time,
     /// When all workers had been given it.
     pub(crate) known: Time,
+    /// What is reached with it, the first time.
+    pub(crate) row: Option<&'static str>,
 }
 
 /// Everything that was published.
@@ -110,8 +114,15 @@ impl Ledger {
         let messages = &mut stream.messages;
         let payload = payload::make(id, messages.len(), bytes);
         let known = if stream.publisher.is_none() { now } else { Time::NEVER };
-        messages.push(Message { sent: now, known, opcode, bytes });
+        messages.push(Message { sent: now, known, opcode, bytes, row: None });
         payload
+    }
+
+    /// A row is reached when somebody receives the last message of the stream.
+    pub(crate) fn expect(&mut self, id: StreamId, row: &'static str) {
+        if let Some(message) = self.streams[id].messages.last_mut() {
+            message.row = Some(row);
+        }
     }
 
     /// The gateway has taken every message of the stream.
@@ -160,7 +171,8 @@ impl Ledger {
         }
         self.lost += (number - next) as u64;
         by.next.insert(id, number + 1);
-        let heard = Heard { sent: message.sent, known: message.known };
+        let row = message.row.filter(|_| stream.heard <= number);
+        let heard = Heard { sent: message.sent, known: message.known, row };
         for message in stream.messages.iter_mut().take(number + 1).skip(stream.heard) {
             message.known = message.known.min(now);
         }

@@ -121,7 +121,7 @@ mod tests {
 
     /// Sent and known at these times.
     fn heard(sent: u64, known: u64) -> Heard {
-        Heard { sent: Time(sent), known: Time(known) }
+        Heard { sent: Time(sent), known: Time(known), row: None }
     }
 
     #[test]

@@ -45,7 +45,12 @@ pub(crate) const MANY_OPEN: &str = "1,000 open at once";
 /// What was queued for a connection was seen, from outside, to be near the bound of one queue; and
 /// for one that was sent compressed messages.
 pub(crate) const QUEUE_NEAR_BOUND: &str = "queue near its bound";
-pub(crate) const DEFLATED_QUEUE_NEAR_BOUND: &str = "the same, compressed";
+pub(crate) const DEFLATED_QUEUE_NEAR_BOUND: &str = "compressed: queue near it";
+
+/// Somebody has received a message that its publisher had sent in three fragments or more, with
+/// control frames between them; and one that was compressed.
+pub(crate) const FRAGMENTS: &str = "many fragments";
+pub(crate) const DEFLATED_FRAGMENTS: &str = "compressed: many fragments";
 
 /// A visitor has received a compressed message.
 pub(crate) const COMPRESSED_RECEIVED: &str = "compressed: received";
@@ -63,7 +68,7 @@ pub(crate) const BAD_CONTROL: &str = "bad: RSV1 on a ping";
 pub(crate) const BAD_AGREEMENT: &str = "bad: RSV1 unagreed";
 
 /// The rows that no report counts.
-const ROWS: [&str; 29] = [
+const ROWS: [&str; 31] = [
     MOVED_WORKER,
     SHORT_SEND,
     EAGAIN,
@@ -83,6 +88,8 @@ const ROWS: [&str; 29] = [
     MANY_OPEN,
     QUEUE_NEAR_BOUND,
     DEFLATED_QUEUE_NEAR_BOUND,
+    FRAGMENTS,
+    DEFLATED_FRAGMENTS,
     COMPRESSED_RECEIVED,
     BAD_EXTENSIONS,
     BAD_STREAM,

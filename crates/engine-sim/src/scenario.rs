@@ -37,6 +37,8 @@ pub(crate) struct Scenario {
     pub(crate) offers: bool,
     /// True exactly when the server takes such offers.
     pub(crate) compresses: bool,
+    /// True exactly when some messages come in many fragments.
+    pub(crate) fragments: bool,
     /// True exactly when visitors may publish.
     pub(crate) client_publish: bool,
     pub(crate) same_origin: bool,
@@ -121,6 +123,7 @@ impl Scenario {
             limits,
             offers,
             compresses,
+            fragments: Chance::new(seed ^ 0xFF51_AFD7_ED55_8CCD).of(0.5),
             client_publish: chance.of(0.9),
             same_origin: chance.of(0.5),
             handshake_timeout: milliseconds(chance, 2_000..=5_000),

@@ -5,6 +5,7 @@
 mod hearing;
 mod offer;
 mod plan;
+mod saying;
 
 use std::time::Duration;
 
@@ -12,8 +13,7 @@ use worker::Time;
 
 use crate::{
     client::Client,
-    deflate,
-    frames::{self, BINARY, CLOSE, COMPRESSED, PING, TEXT},
+    frames::{self, CLOSE},
     ledger::{StreamId, Subscription, To},
     link::LinkId,
     reached::BAD_EXTENSIONS,
@@ -280,58 +280,6 @@ impl Visitor {
         if !self.unsent.is_empty() && socket.is_broken() {
             self.handle_cut(world);
         }
-    }
-
-    /// A message, or a ping.
-    fn say(&mut self, world: &mut World) {
-        let says_ping = self.plan.messages == 0 || self.plan.pings > 0 && world.chance.of(0.5);
-        if says_ping {
-            self.plan.pings -= 1;
-            self.pinged += 1;
-            let payload = self.pinged.to_be_bytes();
-            self.send(PING, true, &payload, world);
-        } else {
-            self.plan.messages -= 1;
-            self.publish(world);
-        }
-        let pauses = world.chance.of(0.15);
-        let span = if pauses { self.plan.pause } else { self.plan.period };
-        let ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        self.next_message = world.network.now() + Duration::from_nanos(world.chance.long(0..=ns));
-    }
-
-    fn publish(&mut self, world: &mut World) {
-        let World { scenario, network, chance, compression, ledger, .. } = world;
-        let mut opcode = *chance.one(&[TEXT, BINARY]);
-        if !scenario.client_publish && !self.subscription.echo {
-            self.has_left = true;
-            self.answer = Some(1008);
-            return self.send(opcode, true, b"may not be said", world);
-        }
-        let bytes = chance.number(0..=scenario.message_bytes);
-        let mut payload = ledger.publish(self.stream, network.now(), opcode, bytes);
-        if self.window_bits.is_some() && compression.of(0.6) {
-            payload = deflate::deflate(&payload, compression);
-            opcode |= COMPRESSED;
-        }
-        if chance.of(0.2) {
-            let at = chance.number(0..=payload.len());
-            self.send(opcode, false, &payload[..at], world);
-            if world.chance.of(0.5) {
-                self.pinged += 1;
-                let between = self.pinged.to_be_bytes();
-                self.send(PING, true, &between, world);
-            }
-            self.send(0, true, &payload[at..], world);
-        } else {
-            self.send(opcode, true, &payload, world);
-        }
-    }
-
-    fn send(&mut self, opcode: u8, is_final: bool, payload: &[u8], world: &mut World) {
-        let key = world.chance.long(0..=u64::from(u32::MAX));
-        let key = u32::try_from(key).unwrap_or(0).to_be_bytes();
-        self.unsent.extend(frames::frame(opcode, is_final, payload, key));
     }
 
     fn leave(&mut self, leave: Leave, world: &mut World) {

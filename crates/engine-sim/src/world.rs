@@ -13,6 +13,8 @@ pub(crate) struct World {
     /// The dice of compression alone: where there is none, a seed is the history that it would be
     /// if there never were.
     pub(crate) compression: Chance,
+    /// The dice of messages in many fragments, for the same reason.
+    pub(crate) fragments: Chance,
     pub(crate) ledger: Ledger,
     pub(crate) queues: Queues,
     /// Visits that have ended.

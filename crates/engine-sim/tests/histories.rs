@@ -20,7 +20,8 @@ fn the_same_seed_is_the_same_history_and_another_is_another() {
     assert_eq!(fingerprints.len(), SEEDS.len());
 }
 
-/// What histories have found, and is mended.
+/// What histories have found, and is mended. What was added since with dice of its own does not
+/// happen in these.
 #[test]
 fn histories_that_were_broken_are_not_any_more() {
     for (seed, what) in [

@@ -148,6 +148,7 @@ impl Visitor {
         } else {
             ledger.receive(by, frame.opcode, &frame.payload, network.now())?
         };
+        heard.row.into_iter().for_each(|row| network.reach(row));
         let Some(socket) = &self.socket else { return Ok(()) };
         let place = (self.heard_bytes - frame_bytes as u64, self.heard_bytes);
         let shown = queues.receive(socket.link(), place, &heard);
