@@ -15,7 +15,7 @@ use rustix::{
     },
     io::Errno,
 };
-use sockets::{Decided, EventWaker};
+use sockets::{Decided, EventWaker, Resting};
 use worker::{Completion, Engine, EngineCounts, Operation, Slot, Time, Waker};
 
 use crate::{
@@ -66,6 +66,8 @@ pub struct EpollEngine {
     pub(crate) buffer: Vec<u8>,
     /// Slots that have something and are to be received from, each once.
     pub(crate) ready: VecDeque<Slot>,
+    /// Slots for whose bytes the kernel had no memory.
+    pub(crate) resting: Resting,
     /// What became of sends, in order, not yet told.
     pub(crate) decided: Vec<Decided>,
     /// Targets of offers that the worker has not been told of.
@@ -114,6 +116,7 @@ impl EpollEngine {
             acceptor: Acceptor::new(watched, options.accepts_max.max(1), options.settle),
             buffer: vec![0; options.receive_bytes.max(64) as usize],
             ready: VecDeque::new(),
+            resting: Resting::default(),
             decided: Vec::new(),
             offered: 0,
             ended: Vec::new(),
@@ -232,7 +235,7 @@ impl Engine for EpollEngine {
         let span = if self.has_work(now) {
             Duration::ZERO
         } else {
-            deadline.min(self.acceptor.due(now)).since(now)
+            deadline.min(self.acceptor.due(now)).min(self.resting.due()).since(now)
         };
         self.poll(span);
         self.check()?;

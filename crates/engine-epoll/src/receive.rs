@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, recv},
 };
-use sockets::receive_failure;
+use sockets::{ReceiveFailure, receive_failure};
 use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
@@ -88,6 +88,7 @@ impl EpollEngine {
         now: Time,
         on_completion: &mut impl FnMut(Time, Completion<'_>),
     ) {
+        self.ready.extend(self.resting.rested(now));
         for _ in 0..self.ready.len().min(RECEIVES_MAX) {
             let Some(slot) = self.ready.pop_front() else { return };
             let Some(state) = self.slots.slot_mut(slot) else { continue };
@@ -97,6 +98,13 @@ impl EpollEngine {
                 self.list_if_ready(slot);
             }
         }
+    }
+
+    /// Receives from a connection later: the kernel has no memory for its bytes.
+    pub(crate) fn receive_later(&mut self, now: Time, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.flags.insert(Flags::LISTED);
+        self.resting.rest(now, slot);
     }
 
     fn receive_once(
@@ -125,9 +133,10 @@ impl EpollEngine {
                 return;
             }
             Err(errno) => match receive_failure(errno.raw_os_error()) {
-                Some(failure) => Reception::Failed(failure),
+                ReceiveFailure::Lost(failure) => Reception::Failed(failure),
                 // In the next turn.
-                None => return,
+                ReceiveFailure::Passing => return,
+                ReceiveFailure::Exhausted => return self.receive_later(now, slot),
             },
         };
         if !matches!(outcome, Reception::Bytes(_)) {

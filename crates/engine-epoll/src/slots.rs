@@ -46,7 +46,7 @@ bitflags! {
         /// There is more to learn than bytes: an end, an error, or an urgent mark, at which a receive
         /// stops short. Reading goes on until the socket has nothing.
         const MORE = 1 << 3;
-        /// The slot is on the list of those to receive from.
+        /// The slot is on the list of those to receive from, or on that of those that rest before.
         const LISTED = 1 << 4;
         /// A send was refused, or cut short, and the worker has not been told.
         const REFUSED = 1 << 5;

@@ -382,7 +382,8 @@ impl RingEngine {
 
     /// How long to wait: until the deadline, or until the engine has something to do by itself.
     fn span_to_wait(&self, now: Time, deadline: Time) -> Duration {
-        let own = self.receptions.due().min(self.acceptor.due(now)).min(self.wakes.due());
+        let receiving = self.receptions.due().min(self.receptions.resting.due());
+        let own = receiving.min(self.acceptor.due(now)).min(self.wakes.due());
         deadline.min(own).since(now)
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 
 use io_uring::cqueue;
-use sockets::failure;
+use sockets::{ReceiveFailure, Resting, receive_failure};
 use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
@@ -38,6 +38,8 @@ const QUIET_STEP_NS: u64 = 10_000_000;
 pub(crate) struct Receptions {
     /// Slots to arm at the start of the next turn.
     to_arm: Vec<Slot>,
+    /// Slots for whose bytes the kernel had no memory.
+    pub(crate) resting: Resting,
     /// Slots that receive by multishot, and some that no longer do.
     multishots: Vec<Slot>,
     /// The next of them to look at.
@@ -54,6 +56,7 @@ impl Receptions {
     pub(crate) fn new(connections: u32, share: u32, messages_min: u32) -> Self {
         Self {
             to_arm: Vec::new(),
+            resting: Resting::default(),
             multishots: Vec::new(),
             cursor: 0,
             look_at: Time(0),
@@ -115,6 +118,7 @@ impl RingEngine {
     /// Arms every connection on the list that is still to be received from.
     pub(crate) fn arm_receives(&mut self, now: Time) {
         let mut list = std::mem::take(&mut self.receptions.to_arm);
+        list.extend(self.receptions.resting.rested(now));
         for slot in list.drain(..) {
             let Some(state) = self.slots.slot_mut(slot) else { continue };
             state.flags.remove(Flags::LISTED);
@@ -219,7 +223,7 @@ impl RingEngine {
     }
 
     /// A receive has brought no bytes: the end of the stream (`errno` 0), or an errno.
-    fn on_nothing_received(
+    pub(crate) fn on_nothing_received(
         &mut self,
         now: Time,
         slot: Slot,
@@ -229,8 +233,6 @@ impl RingEngine {
         let connection = self.slots.connection(slot);
         let Some(state) = self.slots.slot_mut(slot) else { return };
         let outcome = match errno {
-            // Nobody's fault: it is armed again.
-            libc::EAGAIN | libc::EINTR | libc::ECANCELED | libc::ENOMEM => return,
             // Bytes are there and no buffer was: the others are given theirs back first.
             libc::ENOBUFS => {
                 self.counts.receive_buffers_exhausted += 1;
@@ -239,7 +241,12 @@ impl RingEngine {
                 return;
             }
             0 => Reception::Finished,
-            errno => Reception::Failed(failure(errno)),
+            errno => match receive_failure(errno) {
+                // It is armed again.
+                ReceiveFailure::Passing => return,
+                ReceiveFailure::Exhausted => return self.receive_later(now, slot),
+                ReceiveFailure::Lost(failure) => Reception::Failed(failure),
+            },
         };
         state.flags.insert(Flags::ENDED);
         state.flags.remove(Flags::WANTED);
@@ -247,6 +254,17 @@ impl RingEngine {
             Phase::Open => on_completion(now, Completion::Received { connection, outcome }),
             Phase::Lingering => self.end(slot),
             _ => {}
+        }
+    }
+
+    /// Receives from a connection later: the kernel has no memory for its bytes.
+    fn receive_later(&mut self, now: Time, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        // The next one is preceded by a poll, whatever the last one said.
+        state.flags.remove(Flags::MORE);
+        if !state.has(Flags::LISTED) {
+            state.flags.insert(Flags::LISTED);
+            self.receptions.resting.rest(now, slot);
         }
     }
 

@@ -76,7 +76,7 @@ bitflags! {
         const WANTED = 1 << 1;
         /// The stream has ended or failed: nothing is left to receive.
         const ENDED = 1 << 2;
-        /// The slot is on the list of those to arm.
+        /// The slot is on the list of those to arm, or on that of those that rest before.
         const LISTED = 1 << 3;
         /// More bytes are there, so that no poll is needed before the next receive.
         const MORE = 1 << 4;

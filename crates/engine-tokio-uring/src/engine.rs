@@ -11,7 +11,7 @@
 use std::{fmt, io, net::TcpListener, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use mesh::Member;
-use sockets::{Decided, EventWaker};
+use sockets::{Decided, EventWaker, Resting};
 use tokio::time::timeout;
 use tokio_uring::Runtime;
 use worker::{Completion, Engine, EngineCounts, Operation, Slot, Time, Waker};
@@ -70,6 +70,8 @@ pub struct TokioUringEngine {
     pub(crate) buffer: Vec<u8>,
     /// Slots to read from, each once.
     pub(crate) to_read: Vec<Slot>,
+    /// Slots for whose bytes the kernel had no memory.
+    pub(crate) resting: Resting,
     /// What became of sends, in order, not yet told.
     pub(crate) decided: Vec<Decided>,
     /// Targets of offers that the worker has not been told of.
@@ -133,6 +135,7 @@ impl TokioUringEngine {
             acceptor,
             buffer: vec![0; FIRST_BYTES + options.receive_bytes.max(64) as usize],
             to_read: Vec::new(),
+            resting: Resting::default(),
             decided: Vec::new(),
             offered: 0,
             ended: Vec::new(),
@@ -313,12 +316,12 @@ impl Engine for TokioUringEngine {
         mut on_completion: impl FnMut(Time, Completion<'_>),
     ) -> io::Result<()> {
         let now = self.now();
-        self.start_reads();
+        self.start_reads(now);
         self.start_accepts(now);
         let span = if self.has_news() {
             Duration::ZERO
         } else {
-            deadline.min(self.acceptor.due(now)).since(now)
+            deadline.min(self.acceptor.due(now)).min(self.resting.due()).since(now)
         };
         self.enter(span);
         self.check()?;
@@ -336,5 +339,38 @@ impl Engine for TokioUringEngine {
 
     fn counts(&self) -> EngineCounts {
         self.counts
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::tests::{Rig, options};
+
+    /// tokio-uring would enter by itself where its queue is full, and panics where that fails.
+    #[test]
+    fn no_more_entries_are_queued_than_there_is_room_for_with_a_nop() {
+        let few = TokioUringOptions { submission_entries: 8, accepts_armed_max: 1, ..options() };
+        let mut rig = Rig::new(&few);
+        let clients: Vec<_> = (0..17).map(|_| rig.client()).collect();
+        rig.turn();
+        assert_eq!((rig.engine.queued, rig.engine.queued_max), (0, 7));
+        for (connection, _) in &clients {
+            rig.receive(*connection);
+        }
+        // One that waits has no NOP at its end: seven and seven are gone with one each.
+        let soon = rig.engine.now() + Duration::from_millis(1);
+        rig.wait(soon);
+        assert_eq!(rig.engine.queued, 3);
+        // They count in the next turn too.
+        let (more, _more_client) = rig.client();
+        rig.turn();
+        rig.receive(more);
+        rig.engine.queued = 7;
+        let soon = rig.engine.now() + Duration::from_millis(1);
+        rig.wait(soon);
+        assert_eq!(rig.engine.queued, 1);
+        rig.assert_clean();
     }
 }

@@ -10,7 +10,7 @@
 use std::io;
 
 use nix::errno::Errno;
-use sockets::receive_failure;
+use sockets::{ReceiveFailure, receive_failure};
 use worker::{Completion, ConnectionId, Reception, Slot, Time};
 
 use crate::{
@@ -51,7 +51,8 @@ impl TokioUringEngine {
     }
 
     /// Starts a read for every slot on the list that is still to be received from.
-    pub(crate) fn start_reads(&mut self) {
+    pub(crate) fn start_reads(&mut self, now: Time) {
+        self.to_read.extend(self.resting.rested(now));
         for slot in self.to_read.drain(..) {
             let connection = self.slots.connection(slot);
             let Some(state) = self.slots.slot_mut(slot) else { continue };
@@ -130,6 +131,13 @@ impl TokioUringEngine {
         self.buffer = buffer;
     }
 
+    /// Reads from a connection later: the kernel has no memory for its bytes.
+    fn receive_later(&mut self, now: Time, slot: Slot) {
+        let Some(state) = self.slots.slot_mut(slot) else { return };
+        state.flags.insert(Flags::LISTED);
+        self.resting.rest(now, slot);
+    }
+
     /// Hands bytes to the worker, or throws them away.
     fn hand_over(
         &mut self,
@@ -160,9 +168,10 @@ impl TokioUringEngine {
         let connection = self.slots.connection(slot);
         let outcome = match errno.map(|errno| receive_failure(errno as i32)) {
             None => Reception::Finished,
-            Some(Some(failure)) => Reception::Failed(failure),
+            Some(ReceiveFailure::Lost(failure)) => Reception::Failed(failure),
             // It is read again.
-            Some(None) => return,
+            Some(ReceiveFailure::Passing) => return,
+            Some(ReceiveFailure::Exhausted) => return self.receive_later(now, slot),
         };
         let Some(state) = self.slots.slot_mut(slot) else { return };
         state.flags.insert(Flags::ENDED);

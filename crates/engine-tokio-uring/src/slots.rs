@@ -47,7 +47,7 @@ bitflags! {
         const ENDED = 1 << 1;
         /// A read waits in the kernel, or is about to be started.
         const READING = 1 << 2;
-        /// The slot is on the list of those to read from.
+        /// The slot is on the list of those to read from, or on that of those that rest before.
         const LISTED = 1 << 3;
         /// A send was refused, or cut short, and the worker has not been told.
         const REFUSED = 1 << 4;

@@ -16,16 +16,6 @@ pub fn failure(errno: i32) -> Failure {
     }
 }
 
-/// What the errno of a failed receive says about its connection; nothing where the receive is to be
-/// tried again, since that is nobody's fault.
-#[must_use]
-pub fn receive_failure(errno: i32) -> Option<Failure> {
-    match Errno::from_raw_os_error(errno) {
-        Errno::AGAIN | Errno::INTR | Errno::CANCELED | Errno::NOMEM | Errno::NOBUFS => None,
-        _ => Some(failure(errno)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,14 +36,6 @@ mod tests {
             (13, Failure::Other(13)),
         ] {
             assert_eq!(failure(errno), kind, "{errno}");
-            assert_eq!(receive_failure(errno), Some(kind), "{errno}");
-        }
-    }
-
-    #[test]
-    fn a_receive_that_is_nobodys_fault_is_tried_again() {
-        for errno in [11, 4, 125, 12, 105] {
-            assert_eq!(receive_failure(errno), None, "{errno}");
         }
     }
 }

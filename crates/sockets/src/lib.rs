@@ -19,6 +19,7 @@ mod free_slots;
 pub mod listeners;
 #[cfg(feature = "conformance")]
 pub mod peer;
+mod receiving;
 #[cfg(feature = "conformance")]
 pub mod rig;
 mod slots;
@@ -29,6 +30,7 @@ pub use crate::{
     clock::now,
     decided::{Decided, refused},
     event::EventWaker,
-    failure::{failure, receive_failure},
+    failure::failure,
+    receiving::{ReceiveFailure, Resting, receive_failure},
     slots::{SlotState, Slots},
 };

@@ -3,12 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
+    env::consts::ARCH,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
 use bytes::Bytes;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 use socket2::{Domain, SockRef, Socket, Type};
 use worker::{Closing, ConnectionId, Engine, Failure, ListenerId, Operation, Slot, Taken, Time};
 
@@ -194,4 +200,19 @@ impl<E: Engine> Rig<E> {
 /// Has a client's socket reset the connection when it is dropped.
 pub fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Has the kernel find no memory for what this thread receives from a socket, from now on: recvfrom(2)
+/// of it says ENOMEM.
+pub fn starve(socket: &impl AsRawFd) {
+    let descriptor = u64::try_from(socket.as_raw_fd()).unwrap();
+    let is_it =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, descriptor).unwrap();
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(libc::SYS_recvfrom, vec![SeccompRule::new(vec![is_it]).unwrap()])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOMEM.cast_unsigned()),
+        ARCH.try_into().unwrap(),
+    );
+    apply_filter(&BpfProgram::try_from(filter.unwrap()).unwrap()).unwrap();
 }

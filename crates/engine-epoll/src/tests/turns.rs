@@ -3,14 +3,16 @@
 use std::{
     io::{Read, Write},
     net::Shutdown,
+    thread,
     time::Duration,
 };
 
 use bytes::Bytes;
 use socket2::SockRef;
-use worker::{Closing, Engine, ListenerId, Operation};
+use sockets::rig::starve;
+use worker::{Closing, Engine, ListenerId, Operation, Time};
 
-use super::rig::{Event, Rig, options, tiny};
+use super::rig::{Event, PATIENCE, Rig, options, tiny};
 
 /// From then on no queue is looked into.
 fn stop_accepting(rig: &mut Rig) {
@@ -157,4 +159,55 @@ fn what_was_for_a_closed_connection_does_not_reach_its_successor() {
     rig.turn();
     assert_eq!(rig.events.len(), 0);
     rig.assert_clean();
+}
+
+/// The tries of a tenth of a second each, and not as many as there is time for.
+#[test]
+fn who_finds_no_memory_for_bytes_rests_and_the_others_do_not() {
+    let starved = || {
+        let mut rig = Rig::new(&options());
+        let (hungry, mut hungry_client) = rig.client();
+        let (fed, mut fed_client) = rig.client();
+        for connection in [hungry, fed] {
+            rig.receive(connection);
+        }
+        stop_accepting(&mut rig);
+        starve(rig.engine.slots.slot_mut(hungry.slot).unwrap().socket.as_ref().unwrap());
+        hungry_client.write_all(b"bytes").unwrap();
+        let end = rig.engine.now() + Duration::from_millis(350);
+        let calls = rig.calls(|rig| {
+            while rig.engine.now() < end {
+                rig.wait(end);
+            }
+        });
+        assert!(calls < 20, "{calls} system calls");
+        fed_client.write_all(b"bytes").unwrap();
+        assert_eq!(rig.received(fed, 5), b"bytes");
+        assert_eq!(rig.events.len(), 0);
+        // It can be closed, and the slot is as good as new.
+        rig.close(hungry, Closing::Abort);
+        rig.expect(&Event::Closed(hungry));
+        rig.assert_clean();
+    };
+    // The filter is the thread's.
+    thread::spawn(starved).join().unwrap();
+}
+
+#[test]
+fn who_has_rested_is_received_from() {
+    let mut rig = Rig::new(&options());
+    let (connection, mut client) = rig.client();
+    rig.receive(connection);
+    rig.turn();
+    let now = rig.engine.now();
+    rig.engine.receive_later(now, connection.slot);
+    client.write_all(b"late").unwrap();
+    let deadline = rig.engine.now() + PATIENCE;
+    while rig.engine.resting.due() < Time::NEVER {
+        rig.wait(deadline);
+    }
+    assert!(rig.engine.now() < deadline, "nobody waits longer than the rest");
+    assert_eq!(rig.received(connection, 4), b"late");
+    client.write_all(b"later").unwrap();
+    assert_eq!(rig.received(connection, 5), b"later");
 }

@@ -8,6 +8,8 @@ use std::{
 
 use worker::{Engine, Failure, Operation, Time};
 
+use crate::slots::{Armed, Flags};
+
 use super::rig::{Event, PATIENCE, Rig, both, options, tiny};
 
 #[test]
@@ -201,4 +203,30 @@ fn a_full_completion_queue_loses_nothing() {
     }
     rig.assert_clean();
     assert!(rig.engine.counts().completions_overflowed > 0, "the test is too easy");
+}
+
+#[test]
+fn who_finds_no_memory_for_bytes_rests_and_is_received_from() {
+    let mut rig = Rig::new(&options());
+    let (connection, mut client) = rig.client();
+    client.write_all(b"late").unwrap();
+    rig.turn();
+    // As after a receive that was wanted, and said that there is more.
+    let state = rig.engine.slots.slot_mut(connection.slot).unwrap();
+    state.flags.insert(Flags::WANTED | Flags::MORE);
+    let now = rig.engine.now();
+    rig.engine.on_nothing_received(now, connection.slot, libc::ENOMEM, &mut |_, _| {});
+    let due = rig.engine.receptions.resting.due();
+    assert!(due > now && due < Time::NEVER);
+    // Whoever asks again meanwhile waits as well.
+    rig.receive(connection);
+    rig.engine.arm_receives(now);
+    assert_eq!(rig.engine.slots.slot_mut(connection.slot).unwrap().armed, Armed::Nothing);
+    let deadline = now + PATIENCE;
+    rig.wait(deadline);
+    assert!(rig.engine.now() >= due);
+    assert!(rig.engine.now() < deadline, "nobody waits longer than the rest");
+    assert_eq!(rig.received(connection, 4), b"late");
+    assert_eq!(rig.engine.receptions.resting.due(), Time::NEVER);
+    rig.assert_clean();
 }

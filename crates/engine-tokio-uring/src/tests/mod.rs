@@ -10,4 +10,4 @@ mod rig;
 mod tasks;
 mod writes;
 
-pub(crate) use rig::options;
+pub(crate) use rig::{Rig, options};

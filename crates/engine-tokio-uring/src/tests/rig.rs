@@ -8,7 +8,7 @@ pub(super) use sockets::rig::{Event, PATIENCE};
 
 use crate::{TokioUringEngine, TokioUringOptions};
 
-pub(super) type Rig = sockets::rig::Rig<TokioUringEngine>;
+pub(crate) type Rig = sockets::rig::Rig<TokioUringEngine>;
 
 impl Rigged for TokioUringEngine {
     type Options = TokioUringOptions;

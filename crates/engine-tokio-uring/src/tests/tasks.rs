@@ -3,12 +3,15 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    thread,
     time::Duration,
 };
 
+use socket2::SockRef;
+use sockets::rig::starve;
 use worker::{Closing, ConnectionId, Engine, Time};
 
-use crate::slots::Flags;
+use crate::slots::{Flags, Phase};
 
 use super::rig::{Event, PATIENCE, Rig, options, tiny};
 
@@ -149,4 +152,53 @@ fn who_cannot_be_watched_for_room_is_tried_again() {
     rig.refused(connection).unwrap();
     rig.expect(&Event::Writable(connection));
     drop(watch);
+}
+
+/// What is behind the first bytes is received without the ring: for that there is no memory, and the
+/// read that brings the next ones waits for a while.
+#[test]
+fn who_finds_no_memory_for_bytes_rests_and_is_read_from() {
+    let starved = || {
+        let mut rig = Rig::new(&options());
+        let (connection, mut client) = rig.client();
+        rig.receive(connection);
+        rig.turn();
+        let socket = rig.engine.slots.slot_mut(connection.slot).unwrap().socket.clone();
+        starve(&*socket.unwrap());
+        client.write_all(&[b'x'; 300]).unwrap();
+        assert_eq!(rig.received(connection, 128).len(), 128);
+        let now = rig.engine.now();
+        let due = rig.engine.resting.due();
+        assert!(due < Time::NEVER);
+        // Whoever asks again meanwhile waits as well.
+        rig.receive(connection);
+        rig.engine.start_reads(due.min(now));
+        assert!(due <= now || rig.engine.starts.is_empty());
+        let deadline = now + PATIENCE;
+        assert_eq!(rig.received(connection, 172).len(), 172);
+        assert!(rig.engine.now() >= due);
+        assert!(rig.engine.now() < deadline, "nobody waits longer than the rest");
+        rig.assert_clean();
+    };
+    // The filter is the thread's.
+    thread::spawn(starved).join().unwrap();
+}
+
+/// What the close throws away is what the kernel would go on holding for a peer that does not read.
+#[test]
+fn an_abort_overtakes_a_close_that_waits_for_a_read() {
+    let mut rig = Rig::new(&options());
+    let (connection, client) = rig.client();
+    rig.receive(connection);
+    rig.turn();
+    rig.close(connection, Closing::Finish);
+    let state = rig.engine.slots.slot_mut(connection.slot).unwrap();
+    assert_eq!(state.phase, Phase::Ending);
+    assert!(state.has(Flags::READING));
+    rig.close(connection, Closing::Abort);
+    rig.expect(&Event::Closed(connection));
+    // A reset behind the FIN of the close (tcp(7): EPIPE where the peer has finished).
+    let error = SockRef::from(&client).take_error().unwrap();
+    assert_eq!(error.and_then(|error| error.raw_os_error()), Some(32));
+    rig.assert_clean();
 }
