@@ -5,14 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    fmt::Write,
+    ffi::{OsStr, OsString},
+    fmt::{self, Write},
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, parser::ValueSource};
 use hub::OriginRule;
 use toml::{Table, Value};
 use worker::{FRAME_HEADER_BYTES_MAX, Limits};
@@ -54,6 +54,26 @@ pub(crate) struct Configuration {
     pub(crate) limits_asked: BTreeSet<String>,
     /// SO_SNDBUF; `None` leaves it to the kernel.
     pub(crate) socket_send_buffer_bytes: Option<u32>,
+    /// The flags as a file would write them, and where each comes from.
+    settings: Vec<Setting>,
+}
+
+/// A flag that has a value.
+#[derive(Debug)]
+struct Setting {
+    /// Its long name.
+    key: String,
+    value: Value,
+    origin: Origin,
+}
+
+/// Where a value comes from; each goes over those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Default,
+    File,
+    Environment,
+    Flag,
 }
 
 /// Why there is nothing to run.
@@ -89,23 +109,22 @@ pub(crate) fn read(arguments: &[OsString]) -> Result<Request, Refusal> {
 
 fn request(matches: &ArgMatches, file: File) -> Result<Request, Refusal> {
     let cli = Cli::from_arg_matches(matches).map_err(Refusal::Usage)?;
+    let (_, matches) = matches.subcommand().expect("a subcommand is required");
+    let settings = settings_of(matches, &file);
+    let configure =
+        |serve| Configuration::resolve(serve, file, settings).map_err(Refusal::Sentence);
     Ok(match cli.command {
-        Command::Serve(serve) => Request::Serve(Box::new(Configuration::new(serve, file)?)),
+        Command::Serve(serve) => Request::Serve(Box::new(configure(serve)?)),
         Command::Doctor(DoctorArgs { connections, json, serve }) => {
-            let configuration = Configuration::new(serve, file)?;
+            let configuration = configure(serve)?;
             let asked = connections.or(configuration.serve.connections_max);
             let connections = asked.unwrap_or(doctor::CONNECTIONS);
             let request = doctor::Request { configuration, connections, is_json: json };
             Request::Doctor(Box::new(request))
         }
         Command::Config(config) => {
-            let configuration = Configuration::new(config.serve, file)?;
-            let (_, matches) = matches.subcommand().expect("a subcommand is required");
-            if config.action.print {
-                Request::Print(print(matches, &configuration))
-            } else {
-                Request::Check
-            }
+            let configuration = configure(config.serve)?;
+            if config.action.print { Request::Print(print(&configuration)) } else { Request::Check }
         }
     })
 }
@@ -176,6 +195,11 @@ impl File {
             file.settings.insert(key, values);
         }
         Ok(file)
+    }
+
+    /// Whether it says what a flag's value is, as the flag or as a bound.
+    fn names(&self, flag: &str) -> bool {
+        self.settings.contains_key(flag) || self.limits.contains_key(&flag.replace('-', "_"))
     }
 
     /// The command with the file's values as defaults. A bound that is both a flag and a key of
@@ -265,11 +289,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
 }
 
 impl Configuration {
-    fn new(serve: ServeArgs, file: File) -> Result<Self, Refusal> {
-        Self::resolve(serve, file).map_err(Refusal::Sentence)
-    }
-
-    fn resolve(serve: ServeArgs, file: File) -> Result<Self, String> {
+    fn resolve(serve: ServeArgs, file: File, settings: Vec<Setting>) -> Result<Self, String> {
         let mut limits_asked: BTreeSet<String> = file.limits.keys().cloned().collect();
         let limits = file.limits.try_into::<Limits>();
         let mut limits = limits.map_err(|error| format!("limits: {}", error.message()))?;
@@ -291,7 +311,8 @@ impl Configuration {
         let send_buffer = serve.socket_send_buffer_bytes;
         let socket_send_buffer_bytes =
             send_buffer.map(|bytes| size("socket-send-buffer-bytes", bytes)).transpose()?;
-        let configuration = Self { serve, limits, limits_asked, socket_send_buffer_bytes };
+        let configuration =
+            Self { serve, limits, limits_asked, socket_send_buffer_bytes, settings };
         configuration.check_limits()?;
         configuration.check_times()?;
         configuration.check_lists()?;
@@ -373,26 +394,49 @@ fn size(flag: &str, bytes: ByteCount) -> Result<u32, String> {
     u32::try_from(bytes.0).map_err(|_| format!("--{flag} must be less than 4GiB"))
 }
 
-/// What applies, as a configuration file that means the same. Bounds that nobody has set stand in
-/// comments: where computed, they depend on not being set.
-fn print(matches: &ArgMatches, configuration: &Configuration) -> String {
+/// The flags that have a value, but for `--config`, which a file cannot name.
+fn settings_of(matches: &ArgMatches, file: &File) -> Vec<Setting> {
+    let setting = |argument: Arg| {
+        let (id, key) = (argument.get_id().as_str(), long(&argument));
+        let mut values = matches.get_raw(id).filter(|_| key != "config")?;
+        let value = match argument.get_action() {
+            ArgAction::SetTrue => matches.get_flag(id).into(),
+            ArgAction::Append => Value::Array(values.map(text).collect()),
+            _ => values.next_back().map(text)?,
+        };
+        let origin = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => Origin::Flag,
+            Some(ValueSource::EnvVariable) => Origin::Environment,
+            // What a file says takes the place of the default.
+            _ if file.names(key) => Origin::File,
+            _ => Origin::Default,
+        };
+        Some(Setting { key: key.to_owned(), value, origin })
+    };
+    settings().into_iter().filter_map(setting).collect()
+}
+
+fn text(value: &OsStr) -> Value {
+    value.to_string_lossy().into_owned().into()
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
+        })
+    }
+}
+
+/// What applies, as a configuration file that means the same, with the origin of each value behind
+/// it. Bounds that nobody has set stand in comments: where computed, they depend on not being set.
+fn print(configuration: &Configuration) -> String {
     let mut text = String::new();
-    for argument in settings() {
-        let key = long(&argument);
-        let Some(values) = matches.get_raw(argument.get_id().as_str()).filter(|_| key != "config")
-        else {
-            continue;
-        };
-        let mut values: Vec<Value> = match argument.get_action() {
-            ArgAction::SetTrue => vec![matches.get_flag(argument.get_id().as_str()).into()],
-            _ => values.map(|value| value.to_string_lossy().into_owned().into()).collect(),
-        };
-        let value = match (argument.get_action(), values.pop()) {
-            (ArgAction::Append, last) => Value::Array(values.into_iter().chain(last).collect()),
-            (_, Some(value)) => value,
-            (_, None) => continue,
-        };
-        writeln!(text, "{key} = {value}").expect("a string takes everything");
+    for Setting { key, value, origin } in &configuration.settings {
+        writeln!(text, "{key} = {value} # {origin}").expect("a string takes everything");
     }
     text.push_str("\n[limits]\n");
     let limits = Table::try_from(&configuration.limits).expect("limits are a table of numbers");
@@ -590,10 +634,12 @@ mod tests {
             }
         };
         let printed = print_with("[limits]\nmesh_letters_max = 5\n", &flags);
-        assert!(printed.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n"), "{printed}");
-        assert!(printed.contains("echo = true\n"), "{printed}");
+        assert!(printed.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"] # flag\n"), "{printed}");
+        assert!(printed.contains("echo = true # flag\n"), "{printed}");
         assert!(printed.contains("\nmesh_letters_max = 5\n"), "{printed}");
         assert!(printed.contains("\n# linger_bytes_max = 262144\n"), "{printed}");
-        assert_eq!(print_with(&printed, &[]), printed);
+        let of_file =
+            printed.replace(" # flag\n", " # file\n").replace(" # default\n", " # file\n");
+        assert_eq!(print_with(&printed, &[]), of_file);
     }
 }

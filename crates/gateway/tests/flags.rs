@@ -114,11 +114,27 @@ fn flags_go_over_the_environment_and_the_environment_over_the_file() {
     };
     let environment = [("RINGWAY_WRITE_TIMEOUT", "2s"), ("RINGWAY_DRAIN", "2s")];
     let text = print(&["--config", path, "--write-timeout", "1s"], &environment);
-    assert!(text.contains("write-timeout = \"1s\"\n"), "{text}");
-    assert!(text.contains("drain = \"2s\"\n"), "{text}");
-    assert!(text.contains("ping-interval = \"3s\"\n"), "{text}");
+    assert!(text.contains("write-timeout = \"1s\" # flag\n"), "{text}");
+    assert!(text.contains("drain = \"2s\" # environment\n"), "{text}");
+    assert!(text.contains("ping-interval = \"3s\" # file\n"), "{text}");
+    assert!(text.contains("pong-timeout = \"10s\" # default\n"), "{text}");
+    assert!(text.contains("echo = false # default\n"), "{text}");
     let text = print(&[], &[("RINGWAY_CONFIG", path)]);
-    assert!(text.contains("write-timeout = \"3s\"\n"), "the file may be named there too: {text}");
+    assert!(
+        text.contains("write-timeout = \"3s\" # file\n"),
+        "the file may be named there too: {text}"
+    );
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_bound_that_the_file_names_is_the_origin_of_its_flag() {
+    let file = temporary_file("[limits]\nmessage_bytes_max = 2048\nlinger_bytes_max = 9\n");
+    let path = file.to_str().unwrap();
+    let text = stdout(&output(&["config", "--print", "--config", path], &[]));
+    assert!(text.contains("message-bytes-max = \"2048\" # file\n"), "{text}");
+    assert!(text.contains("\nlinger_bytes_max = 9\n"), "{text}");
+    assert!(text.contains("\n# send_bytes_max = 32768\n"), "{text}");
     std::fs::remove_file(file).unwrap();
 }
 
@@ -130,10 +146,10 @@ fn repeatable_values_are_separated_by_spaces_in_the_environment() {
         ("RINGWAY_ECHO", "on"),
     ];
     let text = stdout(&output(&["config", "--print"], &environment));
-    assert!(text.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"]\n"), "{text}");
-    let origins = "allow-origin = [\"https://a.example\", \"https://*.b.example\"]\n";
+    assert!(text.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"] # env"), "{text}");
+    let origins = "allow-origin = [\"https://a.example\", \"https://*.b.example\"] # env";
     assert!(text.contains(origins), "{text}");
-    assert!(text.contains("echo = true\n"), "{text}");
+    assert!(text.contains("echo = true # environment\n"), "{text}");
 }
 
 #[test]
@@ -169,8 +185,8 @@ fn a_valid_configuration_is_said_to_be_valid() {
     let result =
         output(&["config", "--print", "--ping-interval", "54s", "--pong-timeout", "6s"], &[]);
     let text = stdout(&result);
-    assert!(text.contains("ping-interval = \"54s\"\n"), "{text}");
-    assert!(text.contains("pong-timeout = \"6s\"\n"), "{text}");
+    assert!(text.contains("ping-interval = \"54s\" # flag\n"), "{text}");
+    assert!(text.contains("pong-timeout = \"6s\" # flag\n"), "{text}");
     assert_eq!(output(&["config"], &[]).status.code(), Some(2), "one of the two is asked for");
     assert_eq!(output(&["config", "--print", "--check"], &[]).status.code(), Some(2));
 }
