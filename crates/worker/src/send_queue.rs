@@ -57,12 +57,16 @@ struct Sending {
 impl SendQueue {
     /// Puts a frame behind the others, a control frame before all messages that have not begun to
     /// leave and have nothing else behind them. `charge`: see `limits.rs`.
-    pub(crate) fn push(&mut self, frame: Frame, charge: usize) {
+    pub(crate) fn push(&mut self, mut frame: Frame, charge: usize) {
         self.bytes += frame.bytes.len() + charge;
         if frame.content == Content::Control {
             let last = self.frames.iter().rposition(|it| !it.is_message());
             let index = last.map_or(0, |last| last + 1).max(self.begun());
             self.returned += usize::from(index < self.returned);
+            if let Some(passed) = self.frames.get(index) {
+                // The first frame stays the oldest: who sends pings gains no time by their pongs.
+                frame.queued = passed.queued;
+            }
             self.frames.insert(index, frame);
         } else {
             self.frames.push_back(frame);

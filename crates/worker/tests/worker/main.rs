@@ -253,6 +253,20 @@ fn a_reader_that_takes_nothing_is_reset_at_the_write_timeout() {
 }
 
 #[test]
+fn pings_of_a_reader_that_takes_nothing_put_its_end_off_no_further() {
+    let mut rig = Rig::new(|_| ());
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.receive(client, &text("one"));
+    rig.settle();
+    for _ in 0..11 {
+        rig.receive(client, &[0x89, 0x80, 0, 0, 0, 0]);
+        rig.pass(SECOND);
+    }
+    assert_eq!(rig.handler().closed, ["stalled"]);
+}
+
+#[test]
 fn a_connection_moves_on_within_a_tenth_of_its_greatest_age() {
     let mut rig = Rig::new(|options| options.connection_age_max = Some(SECOND * 100));
     let client = rig.connect();
