@@ -77,6 +77,8 @@ pub(crate) struct Core {
     turn_ended: Time,
     /// By how much turns came late in all: peers are not blamed for it.
     late: Duration,
+    /// A delay that is no more is theirs.
+    late_max: Duration,
 }
 
 /// Closing everyone, evenly.
@@ -87,8 +89,16 @@ pub(crate) struct Drain {
     next: usize,
 }
 
-/// A turn that comes so much later than it wanted to did not run: its peers are given the time.
-const LATE_MIN: Duration = Duration::from_secs(1);
+/// A turn that comes later than it was due by more did not run: its peers are given the time since
+/// the one before, but for so much of it.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
+/// The same where something is to come sooner: two delays must not use up what it may take.
+fn late_max(options: &Options) -> Duration {
+    let spans = [options.handshake_timeout, options.write_timeout, options.close_timeout];
+    let pong_timeout = options.ping_interval.map(|_| options.pong_timeout);
+    spans.into_iter().chain(pong_timeout).fold(LATE_MAX * 4, Duration::min) / 4
+}
 
 impl Core {
     pub(crate) fn new(options: Options, member: Member, now: Time) -> Self {
@@ -129,6 +139,7 @@ impl Core {
             busy_since: now,
             turn_ended: now,
             late: Duration::ZERO,
+            late_max: late_max(&options),
             options,
         }
     }
@@ -150,9 +161,10 @@ impl Core {
 
     /// A batch was collected at `now`, by a wait that was to end at `deadline`.
     pub(crate) fn begin_turn(&mut self, now: Time, deadline: Time) {
-        let late = now.since(self.now.max(deadline));
-        if late > LATE_MIN {
-            self.late += late;
+        if now.since(self.now.max(deadline)) > self.late_max {
+            // What completed may have waited all the time. Not all of it is given back, or the
+            // clock of a worker whose turns are long would never go on.
+            self.late += now.since(self.now).saturating_sub(self.late_max);
         }
         self.now = self.now.max(now);
         self.turn_started = self.now;

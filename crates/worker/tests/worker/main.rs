@@ -267,6 +267,34 @@ fn pings_of_a_reader_that_takes_nothing_put_its_end_off_no_further() {
 }
 
 #[test]
+fn a_delay_longer_than_the_write_timeout_is_no_reason_to_end_anybody() {
+    let mut rig = Rig::new(|options| options.write_timeout = 600 * MS);
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.receive(client, &text("one"));
+    rig.settle();
+    rig.takes(client, None);
+    rig.stall(900 * MS);
+    rig.settle();
+    assert!(rig.handler().closed.is_empty());
+    assert!(rig.sent(client).ends_with(b"one"));
+}
+
+#[test]
+fn a_worker_whose_turns_are_always_late_ends_at_last_who_takes_nothing() {
+    let mut rig = Rig::new(|options| options.write_timeout = 600 * MS);
+    let client = rig.connect();
+    rig.takes(client, Some(0));
+    rig.receive(client, &text("one"));
+    rig.settle();
+    for _ in 0..6 {
+        rig.stall(900 * MS);
+        rig.settle();
+    }
+    assert_eq!(rig.handler().closed, ["stalled"]);
+}
+
+#[test]
 fn a_connection_moves_on_within_a_tenth_of_its_greatest_age() {
     let mut rig = Rig::new(|options| options.connection_age_max = Some(SECOND * 100));
     let client = rig.connect();
