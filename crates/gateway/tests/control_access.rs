@@ -16,13 +16,14 @@ use common::{
 use rustix::process::Signal;
 
 /// Every request of the control plane that is worth a row: what it needs beside `admin`.
-const REQUESTS: [(&str, &str, &str); 16] = [
+const REQUESTS: [(&str, &str, &str); 17] = [
     ("GET", "/stats", "read"),
     ("GET", "/metrics", "read"),
     ("GET", "/healthz", "read"),
     ("GET", "/readyz", "read"),
     ("GET", "/latency", "read"),
     ("GET", "/latency.hlog", "read"),
+    ("GET", "/latency/intervals", "read"),
     ("GET", "/topics", "read"),
     ("GET", "/topics/room", "read"),
     ("GET", "/connections", "read"),
@@ -34,6 +35,9 @@ const REQUESTS: [(&str, &str, &str); 16] = [
     ("DELETE", "/connections?id=255-9-9", "admin"),
     ("DELETE", "/connections?sub=nobody", "admin"),
 ];
+
+/// The files of the page.
+const PAGE: [&str; 4] = ["/", "/page.css", "/page.js", "/page.svg"];
 
 fn subscriber(gateway: &Gateway) -> TcpStream {
     let stream = gateway.connect();
@@ -86,6 +90,10 @@ fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
         assert_eq!(without.status, 401, "{method} {target}");
         assert_eq!(without.header("www-authenticate"), Some("Bearer"));
     }
+    // The page itself says nothing of this process: a browser opens it without a token.
+    for path in PAGE {
+        assert_eq!(http.get(path).status, 200, "{path}");
+    }
     // A reader cannot close anybody, nor can who publishes, and who publishes sees nobody.
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "R"), 403);
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "P"), 403);
@@ -131,6 +139,8 @@ fn a_page_of_another_site_can_do_nothing_and_read_nothing() {
         ("DELETE", "/connections?address=127.0.0.1"),
         ("OPTIONS", "/publish/room"),
         ("OPTIONS", "/connections?topic=room"),
+        ("GET", "/"),
+        ("GET", "/page.js"),
     ];
     let all = REQUESTS.iter().map(|(method, target, _)| (*method, *target)).chain(harmful);
     for (method, target) in all {

@@ -1,5 +1,5 @@
 //! Who may use the control plane. With a token file: who brings one of its tokens with the scope
-//! that the request needs. Without: whoever reaches the loopback address, except pages of other
+//! that the request needs; the files of the page need none. Without: whoever reaches the loopback address, except pages of other
 //! sites in a browser of this machine, which reach it too.
 
 mod loopback;
@@ -19,7 +19,7 @@ use axum::{
 };
 
 use self::tokens::Tokens;
-use super::{Control, error::Refusal};
+use super::{Control, error::Refusal, page};
 
 /// What a token is good for. Reading and publishing are apart: whoever publishes need not see who
 /// subscribes to what, and a scraper need not be able to publish.
@@ -73,6 +73,8 @@ impl Access {
     fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
         match self {
             Self::Loopback => loopback::check(request.uri(), request.headers()),
+            // A browser brings no token when it opens a page.
+            Self::Tokens { .. } if page::is_asked(request.method(), request.uri().path()) => Ok(()),
             Self::Tokens { tokens, .. } => {
                 let tokens = tokens.read().unwrap_or_else(PoisonError::into_inner);
                 let token = bearer(request.headers()).ok_or_else(|| {

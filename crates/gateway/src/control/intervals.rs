@@ -1,9 +1,9 @@
-//! The last hour in intervals of ten seconds, as lines of an HdrHistogram interval log: encoded
-//! once when an interval ends, dropped an hour later, never decoded here.
+//! The last hour in intervals of ten seconds: as lines of an HdrHistogram interval log, encoded once
+//! when an interval ends and never decoded here, and as percentiles. Dropped an hour later.
 
 use std::{
     collections::VecDeque,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use hdrhistogram::serialization::{
 };
 use worker::{Report, Stage};
 
-use super::totals::Stages;
+use super::{latency::LatencyInterval, totals::Stages};
 
 /// The length of an interval.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -28,6 +28,7 @@ pub(super) struct Intervals {
     current: Stages,
     current_at: Instant,
     lines: VecDeque<Bytes>,
+    ended: VecDeque<LatencyInterval>,
     serializer: V2DeflateSerializer,
 }
 
@@ -46,6 +47,7 @@ impl Intervals {
             current: Stages::new(),
             current_at: now,
             lines: VecDeque::with_capacity(INTERVALS_MAX),
+            ended: VecDeque::new(),
             serializer: V2DeflateSerializer::new(),
         }
     }
@@ -72,6 +74,11 @@ impl Intervals {
         }
         let start = self.current_at.saturating_duration_since(self.started_at);
         let encoded = self.encode(start, duration);
+        let began = self.started.duration_since(UNIX_EPOCH).unwrap_or_default() + start;
+        if self.ended.len() == INTERVALS_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(LatencyInterval::new(began, duration, &self.current));
         self.current.reset();
         self.current_at = now;
         let encoded = encoded?;
@@ -80,6 +87,11 @@ impl Intervals {
         }
         self.lines.push_back(Bytes::from(encoded));
         Ok(())
+    }
+
+    /// The intervals that have ended, in order.
+    pub(super) fn ended(&self) -> impl Iterator<Item = &LatencyInterval> {
+        self.ended.iter()
     }
 
     /// The log as it stands: its head, then one piece an interval.
@@ -184,6 +196,14 @@ mod tests {
         assert_eq!(lines[4].duration(), Duration::from_secs(10));
         assert_eq!(lines[10].start_timestamp(), Duration::from_secs(10));
 
+        let ended = serde_json::to_value(intervals.ended().collect::<Vec<_>>()).unwrap();
+        assert_eq!(ended[0]["start"], 1_000.0);
+        assert_eq!((&ended[1]["start"], &ended[1]["seconds"]), (&1_010.0.into(), &10.0.into()));
+        assert_eq!(ended[0]["stages"]["turn"]["count"], 8);
+        assert_eq!(ended[1]["stages"]["turn"]["count"], 0);
+        let p50 = ended[0]["stages"]["turn"]["p50"].as_u64().unwrap();
+        assert!((49_500..=50_500).contains(&p50), "{p50}");
+
         let turn = decode(lines[4].encoded_histogram());
         assert_eq!(turn.len(), 8);
         assert_eq!(turn.count_between(49_500, 50_500), 7);
@@ -223,5 +243,7 @@ mod tests {
         assert_eq!(log.matches("Tag=").count(), 360 * 6);
         assert!(!log.contains("Tag=turn,0.000,"), "the first is gone");
         assert!(log.contains("Tag=turn,3600.000,10.000,"));
+        let starts: Vec<f64> = intervals.ended().map(|interval| interval.start).collect();
+        assert_eq!((starts.len(), starts[0], starts[359]), (360, 10.0, 3600.0));
     }
 }

@@ -1,5 +1,5 @@
-//! `GET /latency` and `GET /latency.hlog`: how long each stage takes, since the start and over the
-//! last hour.
+//! `GET /latency`, `GET /latency/intervals` and `GET /latency.hlog`: how long each stage takes, since
+//! the start and over the last hour.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,13 +7,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
     Json,
     body::Body,
     extract::State,
-    http::header,
+    http::{Uri, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use worker::Stage;
 
-use super::Control;
+use super::{Control, error::Refusal, query::parameter, totals::Stages};
 
 /// `GET /latency`.
 #[derive(Debug, Serialize)]
@@ -32,7 +33,7 @@ pub(super) struct Latency {
 }
 
 /// One stage, in nanoseconds.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Percentiles {
     count: u64,
     p50: u64,
@@ -42,17 +43,45 @@ struct Percentiles {
     max: u64,
 }
 
+/// `GET /latency/intervals`.
+#[derive(Debug, Serialize)]
+pub(super) struct LatencyIntervals {
+    unit: &'static str,
+    intervals: Vec<LatencyInterval>,
+}
+
+/// One interval.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct LatencyInterval {
+    /// When it began, in seconds since 1970 by the wall clock of the start.
+    pub(super) start: f64,
+    /// How long it was.
+    pub(super) seconds: f64,
+    stages: BTreeMap<&'static str, Percentiles>,
+}
+
 /// A body of pieces that others hold too, so that a slow reader costs no copy.
 struct Pieces(VecDeque<Bytes>);
 
 /// `GET /latency`.
 pub(super) async fn percentiles(State(control): State<Arc<Control>>) -> Json<Latency> {
-    let record = control.record();
-    let stages = Stage::ALL
-        .iter()
-        .map(|stage| (stage.label(), Percentiles::of(record.totals.stages.stage(*stage))))
-        .collect();
+    let stages = percentiles_of(&control.record().totals.stages);
     Json(Latency { unit: "ns", stages })
+}
+
+/// `GET /latency/intervals?after=`: those of the last hour that began later.
+pub(super) async fn intervals(
+    State(control): State<Arc<Control>>,
+    target: Uri,
+) -> Result<Json<LatencyIntervals>, Refusal> {
+    let after = match parameter(&target, "after").map(str::parse::<f64>) {
+        None => 0.0,
+        Some(Ok(after)) if after.is_finite() => after,
+        Some(_) => return Err(Refusal::bad_request("after must be the start of an interval")),
+    };
+    let record = control.record();
+    let intervals = record.intervals.ended().filter(|interval| interval.start > after).cloned();
+    Ok(Json(LatencyIntervals { unit: "ns", intervals: intervals.collect() }))
 }
 
 /// `GET /latency.hlog`.
@@ -60,6 +89,19 @@ pub(super) async fn interval_log(State(control): State<Arc<Control>>) -> Respons
     let log = control.record().intervals.log();
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     (headers, Body::new(Pieces(log))).into_response()
+}
+
+impl LatencyInterval {
+    /// What was timed in an interval.
+    pub(super) fn new(start: Duration, duration: Duration, stages: &Stages) -> Self {
+        let (start, seconds) = (start.as_secs_f64(), duration.as_secs_f64());
+        Self { start, seconds, stages: percentiles_of(stages) }
+    }
+}
+
+fn percentiles_of(stages: &Stages) -> BTreeMap<&'static str, Percentiles> {
+    let percentiles = |stage: &Stage| (stage.label(), Percentiles::of(stages.stage(*stage)));
+    Stage::ALL.iter().map(percentiles).collect()
 }
 
 impl Percentiles {

@@ -16,6 +16,7 @@ mod intervals;
 mod latency;
 mod metrics;
 mod outstanding;
+mod page;
 mod publish;
 mod query;
 mod routes;

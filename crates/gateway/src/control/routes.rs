@@ -10,12 +10,14 @@ use axum::{
 };
 
 use super::{
-    Control, access, connections, error::Refusal, health, latency, metrics, publish, stats, topics,
+    Control, access, connections, error::Refusal, health, latency, metrics, page, publish, stats,
+    topics,
 };
 
 /// The paths of `--admin`.
 pub(super) fn admin(control: &Arc<Control>) -> Router {
-    Router::new()
+    let files = page::paths().fold(Router::new(), |files, path| files.route(path, get(page::file)));
+    files
         .route("/publish", post(publish::many))
         .route("/publish/", post(publish::to_topic))
         .route("/publish/{*topic}", post(publish::to_topic))
@@ -25,6 +27,7 @@ pub(super) fn admin(control: &Arc<Control>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/stats", get(stats::stats))
         .route("/latency", get(latency::percentiles))
+        .route("/latency/intervals", get(latency::intervals))
         .route("/latency.hlog", get(latency::interval_log))
         .route("/connections", get(connections::page).delete(connections::remove))
         .route("/topics", get(topics::page))

@@ -1,7 +1,7 @@
 //! `GET /stats`: how the process and each of its workers stand, for people and scripts. Every gauge
 //! that has a bound stands beside it, under the same name with `_max` behind.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -21,6 +21,7 @@ pub(super) struct Stats {
     descriptors: String,
     kernel: String,
     draining: bool,
+    data_addresses: Vec<SocketAddr>,
     connections: u64,
     connections_max: u64,
     blocked_subs: u64,
@@ -139,6 +140,7 @@ impl Stats {
             descriptors: facts.descriptors.clone(),
             kernel: facts.kernel.clone(),
             draining: record.draining,
+            data_addresses: facts.data_addresses.clone(),
             connections: record.totals.connections(),
             connections_max: facts.connections_max,
             blocked_subs: record.blocked_subs,

@@ -59,7 +59,7 @@ pub(super) fn facts(workers: u16) -> Arc<Facts> {
         engine_reason: "chosen".into(),
         descriptors: "direct".into(),
         started_at: Instant::now(),
-        data_addresses: Vec::new(),
+        data_addresses: vec![([127, 0, 0, 1], 9000).into()],
         connections_max: 100 * workers.len() as u64,
         workers,
         limits: Limits::default(),

@@ -14,6 +14,7 @@ import conformance
 import matrix
 import meet
 import metrics
+import page
 from library import KINDS
 
 
@@ -78,9 +79,16 @@ async def run_metrics(_: argparse.Namespace) -> list[str]:
     return [table("`/metrics` read by promtool:", [heading, *rows])]
 
 
+async def run_page(_: argparse.Namespace) -> list[str]:
+    """How the page was looked at."""
+    rows = await page.page()
+    return [table("The page in Chromium:", [("size", "colours", "verdict"), *rows])]
+
+
 SUITES = {
     "meet": run_meet,
     "metrics": run_metrics,
+    "page": run_page,
     "autobahn": run_autobahn,
     "matrix": run_matrix,
 }

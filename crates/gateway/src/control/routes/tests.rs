@@ -13,7 +13,7 @@ fn running(workers: u16) -> Plane {
 #[tokio::test(start_paused = true)]
 async fn errors_are_json_for_unknown_paths_and_methods_too() {
     let plane = running(1);
-    for target in ["/", "/connection", "/nothing", "/publisher"] {
+    for target in ["/index.html", "/connection", "/nothing", "/publisher"] {
         let answered = plane.send("GET", target, "").await;
         assert_eq!(answered.status, 404, "{target}");
         assert!(answered.body["error"].is_string(), "{target}");
@@ -173,4 +173,48 @@ async fn readers_get_what_the_workers_have_reported() {
     let answered = plane.send("GET", "/latency.hlog", "").await;
     assert!(answered.body.as_str().unwrap().starts_with("#[Histogram log format version 1.3]\n"));
     assert_eq!(plane.send("HEAD", "/metrics", "").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_is_four_files_that_may_load_and_run_nothing_else() {
+    let plane = running(1);
+    let files = [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/page.css", "text/css; charset=utf-8", "/*"),
+        ("/page.js", "text/javascript; charset=utf-8", "//"),
+        ("/page.svg", "image/svg+xml", "<svg "),
+    ];
+    for (path, kind, begin) in files {
+        let answered = plane.send("GET", path, "").await;
+        assert_eq!(answered.status, 200, "{path}");
+        assert_eq!(answered.headers["content-type"], kind);
+        assert!(answered.body.as_str().unwrap().starts_with(begin), "{path}");
+        assert_eq!(answered.headers["x-content-type-options"], "nosniff");
+        let policy = answered.headers["content-security-policy"].to_str().unwrap();
+        assert_eq!(
+            policy,
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+             connect-src 'self' ws://*:9000"
+        );
+        assert_eq!(plane.send("HEAD", path, "").await.status, 200);
+        assert_eq!(plane.send("POST", path, "").await.status, 405);
+    }
+    let html = plane.send("GET", "/", "").await.body.as_str().unwrap().to_owned();
+    for forbidden in ["http:", "https:", "//", " style=", "onclick", "<style", "<script>"] {
+        assert!(!html.contains(forbidden), "{forbidden}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn intervals_of_latency_are_given_from_a_moment_on() {
+    let mut plane = Plane::new(1, Access::Loopback);
+    plane.workers[0].report.record(worker::Stage::Ping, std::time::Duration::from_millis(2));
+    plane.start();
+    let answered = plane.send("GET", "/latency/intervals", "").await;
+    assert_eq!(answered.body, json!({"unit": "ns", "intervals": []}));
+    for after in ["", "x", "inf"] {
+        let target = format!("/latency/intervals?after={after}");
+        assert_eq!(plane.send("GET", &target, "").await.status, 400, "{after}");
+    }
 }

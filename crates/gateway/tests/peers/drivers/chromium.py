@@ -11,24 +11,12 @@ import tempfile
 from http import HTTPStatus
 from pathlib import Path
 
+from headless import FLAGS
 from lines import commands, say
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.datastructures import Headers
 
 HERE = Path(__file__).parent
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--no-proxy-server",
-]
 
 FILES = {"/": ("page.html", "text/html"), "/sockets.mjs": ("sockets.mjs", "text/javascript")}
 
