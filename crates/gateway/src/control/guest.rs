@@ -1,16 +1,13 @@
 //! Guest 0 of the mesh: the one task that owns the endpoint. It posts what handlers ask for,
 //! gathers the answers, fetches a report of every worker once a second, and tells the supervisor how
-//! the process is. How that ends, and how connections are removed, stands in files of their own.
+//! the process is. How that ends, how connections are removed and what becomes of reports stands in
+//! files of their own.
 
 mod ending;
 mod removing;
+mod reports;
 
-use std::{
-    io,
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use hub::{Batch, Inquiry, Letter, Question, Selection};
 use mesh::{Delivery, Endpoint, Member};
@@ -20,14 +17,13 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::{Interval, MissedTickBehavior, interval},
 };
-use worker::{CloseReason, Publication, Report, Stage, Time, Waker};
+use worker::{Publication, Report, Stage, Time, Waker};
 
 use self::ending::{Phase, delay_over};
 use super::{
     Control, Exit, Level,
     blocks::Blocks,
     client_tokens::ClientTokens,
-    connections::Id,
     outstanding::{Answer, Found, Outstanding, Removed},
     signals::Asked,
     supervisor::Supervisor,
@@ -357,72 +353,6 @@ impl Guest {
                 | Letter::Access(_)
                 | Letter::Unblock(_) => {}
             }
-        }
-    }
-
-    fn handle_report(&mut self, worker: usize, mut report: Box<Report>) {
-        {
-            let mut record = self.control.record();
-            record.totals.add(worker, &report, Instant::now());
-            record.intervals.add(&report);
-        }
-        self.log_closes(worker, &report);
-        report.reset();
-        self.workers[worker].report = Some(report);
-        self.workers[worker].heard_at = tokio::time::Instant::now();
-    }
-
-    fn log_closes(&self, worker: usize, report: &Report) {
-        let journal = &self.control.journal;
-        for closed in &report.closes {
-            let worker = u16::try_from(worker).unwrap_or(u16::MAX);
-            let mut fields = vec![
-                ("id", Id { worker, connection: closed.connection }.to_string()),
-                ("address", closed.peer.to_string()),
-                ("topics", closed.purpose.clone()),
-            ];
-            if let Some((code, _)) = closed.reason.close() {
-                fields.push(("code", code.0.to_string()));
-            }
-            fields.push(("reason", closed.reason.label().to_owned()));
-            journal.line(Level::Info, "connection closed", fields);
-        }
-        for (reason, count) in CloseReason::ALL.iter().zip(report.closes_unlogged) {
-            if count > 0 {
-                let fields = vec![
-                    ("worker", worker.to_string()),
-                    ("reason", reason.label().to_owned()),
-                    ("count", count.to_string()),
-                ];
-                journal.line(Level::Info, "more connections closed", fields);
-            }
-        }
-    }
-
-    /// Sends every worker its empty report, and ends the interval when it is over. A worker that
-    /// still has its report gets no other: it is late, and `ringway_report_age_seconds` says so.
-    fn exchange_reports(&mut self) {
-        let stamp = now().0;
-        for (member, worker) in members(self.workers.len()).zip(&mut self.workers) {
-            if !worker.alive || self.endpoint.room(member) == 0 {
-                continue;
-            }
-            if let Some(report) = worker.report.take() {
-                let posted = self.endpoint.post(member, Letter::Report(report), stamp);
-                assert!(posted.is_ok(), "a queue with room takes a letter");
-            }
-        }
-        if let Some(tokens) = &mut self.tokens {
-            tokens.check_clock(Time(stamp), &self.control.journal);
-        }
-        self.expire_blocks();
-        let ended = self.control.record().intervals.poll_end(Instant::now());
-        if let Err(error) = ended {
-            self.control.journal.line(
-                Level::Warn,
-                "an interval of the latency log is lost",
-                vec![("error", error)],
-            );
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, os::unix::net::UnixDatagram};
 
 use serde_json::json;
-use worker::{ClosedConnection, ConnectionId};
+use worker::{CloseReason, ClosedConnection, ConnectionId};
 
 use super::*;
 use crate::control::{
