@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+import alerts
 import conformance
 import matrix
 import meet
@@ -85,10 +86,17 @@ async def run_page(_: argparse.Namespace) -> list[str]:
     return [table("The page in Chromium:", [("size", "colours", "verdict"), *rows])]
 
 
+async def run_alerts(_: argparse.Namespace) -> list[str]:
+    """Which alerts were provoked."""
+    rows = await alerts.alerts()
+    return [table("Alerts and the board in Prometheus:", [("what", "verdict"), *rows])]
+
+
 SUITES = {
     "meet": run_meet,
     "metrics": run_metrics,
     "page": run_page,
+    "alerts": run_alerts,
     "autobahn": run_autobahn,
     "matrix": run_matrix,
 }
