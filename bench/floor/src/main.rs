@@ -43,6 +43,10 @@ struct Options {
     /// Ping every connection once per this many seconds and read the pongs; 0: no pings.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pings: u32,
+    /// Send frames from a registered huge page by SEND_ZC. How many notifications report that the
+    /// kernel has copied all the same is said on stderr.
+    #[arg(long)]
+    zero_copy: bool,
     /// CPU to run on; without it the scheduler decides.
     #[arg(long)]
     core: Option<usize>,
@@ -82,9 +86,9 @@ fn run(options: &Options) -> io::Result<()> {
         cpus.set(core);
         rustix::thread::sched_setaffinity(None, &cpus)?;
     }
-    let Options { mode, connections_max, rings, pings, .. } = *options;
-    if rings > 1 && mode != Mode::Ring {
-        return Err(io::Error::other("only `ring` has several"));
+    let Options { mode, connections_max, rings, pings, zero_copy, .. } = *options;
+    if (rings > 1 || zero_copy) && mode != Mode::Ring {
+        return Err(io::Error::other("only `ring` has several, and sends without a copy"));
     }
     let listener = listen(options.listen, rings > 1)?;
     // The first takes the port where there is none yet.
@@ -93,7 +97,7 @@ fn run(options: &Options) -> io::Result<()> {
     let listeners = iter::once(Ok(listener)).chain(more).collect::<io::Result<Vec<_>>>()?;
     println!("listening on {address}");
     match mode {
-        Mode::Ring => ring::serve(&listeners, connections_max, pings),
+        Mode::Ring => ring::serve(&listeners, connections_max, pings, zero_copy),
         Mode::Send => send::serve(&listeners[0], connections_max, pings, false),
         Mode::Deflate => send::serve(&listeners[0], connections_max, pings, true),
     }

@@ -41,10 +41,15 @@ struct Floor<'ring> {
 }
 
 /// Serves each of `listeners` on a ring of its own, of `slots` connections, until an error of one.
-pub(crate) fn serve(listeners: &[TcpListener], slots: u32, pings: u32) -> io::Result<()> {
+pub(crate) fn serve(
+    listeners: &[TcpListener],
+    slots: u32,
+    pings: u32,
+    zero_copy: bool,
+) -> io::Result<()> {
     let rings = Rings::new(listeners.len());
     let serve = |number: usize| -> io::Result<()> {
-        let outcome = serve_one(&listeners[number], slots, pings, (&rings, number));
+        let outcome = serve_one(&listeners[number], slots, pings, zero_copy, (&rings, number));
         if let Err(error) = &outcome
             && listeners.len() > 1
         {
@@ -66,12 +71,13 @@ fn serve_one(
     listener: &TcpListener,
     slots: u32,
     pings: u32,
+    zero_copy: bool,
     (rings, number): (&Rings, usize),
 ) -> io::Result<()> {
     let mut ring = queue::ring()?;
     rings.start(number, ring.as_raw_fd());
     let mut floor = Floor {
-        queue: Queue::new(&mut ring, listener.as_raw_fd(), slots, LANES)?,
+        queue: Queue::new(&mut ring, listener.as_raw_fd(), slots, LANES, zero_copy)?,
         lanes: vec![Lane::Accepting; LANES as usize],
         table: Table::new(slots),
         pings,

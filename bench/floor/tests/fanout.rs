@@ -64,6 +64,21 @@ fn every_connection_gets_every_message_on_the_ring() {
     every_connection_gets_every_message(&["ring"]);
 }
 
+/// A frame of the arena is used again only when the kernel reads it no more.
+#[test]
+fn every_connection_gets_every_message_from_registered_memory() {
+    every_connection_gets_every_message(&["ring", "--zero-copy"]);
+    let floor = Floor::start(&["ring", "--zero-copy"]);
+    let mut subscriber = floor.connect("");
+    let mut publisher = floor.connect("?role=publisher");
+    for number in 0..100_u8 {
+        publisher.send(Message::Binary(vec![number; 60_000].into())).unwrap();
+        for connection in [&mut subscriber, &mut publisher] {
+            assert_eq!(connection.read().unwrap().into_data(), vec![number; 60_000]);
+        }
+    }
+}
+
 /// Of 70 connections each of three rings has some, unless the kernel deals very strangely.
 #[test]
 fn every_connection_gets_every_message_on_several_rings() {
