@@ -59,7 +59,7 @@ pub(crate) struct Configuration {
 }
 
 /// A flag that has a value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Setting {
     /// Its long name.
     key: String,
@@ -313,9 +313,63 @@ impl Configuration {
             send_buffer.map(|bytes| size("socket-send-buffer-bytes", bytes)).transpose()?;
         let configuration =
             Self { serve, limits, limits_asked, socket_send_buffer_bytes, settings };
-        configuration.check_limits()?;
-        configuration.check_times()?;
-        configuration.check_lists()?;
+        configuration.check()?;
+        Ok(configuration)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.check_limits()?;
+        self.check_times()?;
+        self.check_lists()
+    }
+
+    /// The flags and bounds, by name, that another one has otherwise; a bound that is a flag too is
+    /// named as the flag.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let by_key = |configuration: &Self| {
+            let settings = configuration.settings.iter();
+            let values = settings.map(|it| (it.key.clone(), it.value.clone()));
+            let limits = Table::try_from(&configuration.limits);
+            let limits = limits.expect("limits are a table of numbers").into_iter();
+            values.chain(limits).collect::<BTreeMap<String, Value>>()
+        };
+        let (these, those) = (by_key(self), by_key(other));
+        let flags: BTreeSet<String> =
+            settings().iter().map(|argument| long(argument).replace('-', "_")).collect();
+        let names: BTreeSet<&String> = these.keys().chain(those.keys()).collect();
+        let differs = |name: &&&String| these.get(**name) != those.get(**name);
+        let is_flag_too = |name: &String| name.contains('_') && flags.contains(name);
+        names
+            .iter()
+            .filter(differs)
+            .map(|name| (*name).clone())
+            .filter(|it| !is_flag_too(it))
+            .collect()
+    }
+
+    /// This one with `serve`, and with those of the bounds and of the other settings of `wanted` that
+    /// may change.
+    ///
+    /// # Errors
+    /// One sentence about what does not fit together then.
+    pub(crate) fn changed_to(
+        &self,
+        wanted: &Self,
+        serve: ServeArgs,
+        is_changeable: impl Fn(&str) -> bool,
+    ) -> Result<Self, String> {
+        let mut limits = self.limits.clone();
+        limits.adopt(&wanted.limits);
+        let kept = self.settings.iter().filter(|it| !is_changeable(&it.key));
+        let changed = wanted.settings.iter().filter(|it| is_changeable(&it.key));
+        let configuration = Self {
+            serve,
+            limits,
+            limits_asked: self.limits_asked.clone(),
+            socket_send_buffer_bytes: self.socket_send_buffer_bytes,
+            settings: kept.chain(changed).cloned().collect(),
+        };
+        configuration.check()?;
         Ok(configuration)
     }
 

@@ -9,6 +9,7 @@ use std::{
 
 use engine_ring::Descriptors as Sockets;
 use hub::{Access, Letter, OriginRule};
+use ipnet::IpNet;
 use mesh::Endpoint;
 use worker::{AddressLimits, Addresses, Limits, Proxies};
 
@@ -57,6 +58,8 @@ pub(crate) struct Decisions {
     /// Whether clients may publish.
     pub(crate) client_publish: Decision<bool>,
     pub(crate) origins: Decision<OriginRule>,
+    /// True exactly when every listener is on loopback.
+    is_local: bool,
     /// How long listeners settle before they are closed.
     pub(crate) settle: Decision<Duration>,
     /// What one address may take of the process.
@@ -90,15 +93,7 @@ impl Decisions {
             configuration.limits.surplus_connections_max,
         )
         .map_err(Failure::Runtime)?;
-        let limits = (0..workers).map(|worker| {
-            let Configuration { limits, limits_asked, .. } = configuration;
-            limits_of_worker(limits, limits_asked, &layout, worker, capacity)
-        });
-        let limits: Vec<Limits> = limits.collect();
-        for limits in &limits {
-            let checked = limits.check();
-            checked.map_err(|error| Failure::Usage(format!("limits of a worker: {error}")))?;
-        }
+        let limits = divide(configuration, &layout, capacity).map_err(Failure::Usage)?;
         let origin_rule = configuration.origin_rule().map_err(Failure::Usage)?;
         let is_local = addresses.iter().all(|address| address.ip().is_loopback());
         Ok(Self {
@@ -108,6 +103,7 @@ impl Decisions {
             capacity,
             client_publish: client_publish(serve.client_publish, is_local),
             origins: origins(origin_rule, is_local),
+            is_local,
             settle: settle(machine.migrates_requests),
             addresses: address_accounts(serve, capacity),
             limits,
@@ -142,6 +138,37 @@ impl Decisions {
         parts.map(plan).collect()
     }
 
+    /// Decides anew what may change while the workers run, by worker. Addresses, cores and capacity
+    /// stay as they were decided.
+    ///
+    /// # Errors
+    /// One sentence about bounds that contradict each other once they are divided.
+    pub(crate) fn decide_anew(
+        &mut self,
+        configuration: &Configuration,
+    ) -> Result<Vec<hub::Settings>, String> {
+        let limits = divide(configuration, &self.layout, self.capacity)?;
+        let origin_rule = configuration.origin_rule()?;
+        let serve = &configuration.serve;
+        self.limits = limits;
+        self.client_publish = client_publish(serve.client_publish, self.is_local);
+        self.origins = origins(origin_rule, self.is_local);
+        let trusted = trusted(serve);
+        let settings = self.limits.iter().map(|limits| hub::Settings {
+            client_publish: self.client_publish.value,
+            echo: serve.echo,
+            compression: serve.compression == Switch::On,
+            origins: self.origins.value.clone(),
+            worker: worker::Settings {
+                handshake_timeout: serve.handshake_timeout.0,
+                close_timeout: serve.close_timeout.0,
+                trusted: Arc::clone(&trusted),
+                limits: limits.clone(),
+            },
+        });
+        Ok(settings.collect())
+    }
+
     /// What the engine of a worker with these bounds is made with.
     fn sizes(&self, limits: &Limits) -> Sizes {
         Sizes {
@@ -171,10 +198,7 @@ impl Decisions {
             coalesce_delay: serve.coalesce_delay.0,
             connection_age_max: serve.connection_age_max.map(|span| span.0),
             addresses: self.addresses.clone(),
-            proxies: Proxies {
-                announcing: Arc::clone(announcing),
-                trusted: serve.trusted_proxy.iter().map(|network| network.0).collect(),
-            },
+            proxies: Proxies { announcing: Arc::clone(announcing), trusted: trusted(serve) },
             publish_rate_max: serve.client_publish_rate_max,
             slow_consumer: match serve.slow_consumer {
                 SlowConsumer::Close => worker::SlowConsumer::Close,
@@ -215,6 +239,25 @@ impl Decisions {
         };
         (allowed, self.origins.reason)
     }
+}
+
+/// The bounds, by worker.
+fn divide(
+    configuration: &Configuration,
+    layout: &Layout,
+    capacity: Capacity,
+) -> Result<Vec<Limits>, String> {
+    let Configuration { limits, limits_asked, .. } = configuration;
+    let of_worker = |worker| {
+        let limits = limits_of_worker(limits, limits_asked, layout, worker, capacity);
+        limits.check().map_err(|error| format!("limits of a worker: {error}"))?;
+        Ok(limits)
+    };
+    (0..layout.workers).map(of_worker).collect()
+}
+
+fn trusted(serve: &ServeArgs) -> Arc<[IpNet]> {
+    serve.trusted_proxy.iter().map(|network| network.0).collect()
 }
 
 fn pin(asked: Toggle, cpus: &Cpus) -> Decision<bool> {

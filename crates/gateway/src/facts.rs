@@ -1,5 +1,5 @@
 //! What is settled once the workers run, for whoever tells of it: the start lines and the control
-//! plane. Nothing here changes afterwards.
+//! plane; and what of that a reload may change.
 
 use std::{
     net::SocketAddr,
@@ -8,7 +8,7 @@ use std::{
 
 use worker::Limits;
 
-/// The process as it was started.
+/// The process as it was started. Nothing of it changes afterwards.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     /// `CARGO_PKG_VERSION`.
@@ -29,6 +29,11 @@ pub(crate) struct Facts {
     pub(crate) workers: Vec<WorkerFacts>,
     /// What `--connections-max` asked for or the descriptors allow, for the whole process.
     pub(crate) connections_max: u64,
+}
+
+/// What the control plane goes by until the next reload.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
     /// The bounds as configured: those of the process and of a core not divided yet.
     pub(crate) limits: Limits,
     /// How long a drain takes.

@@ -4,6 +4,10 @@
 
 use std::{
     io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -28,19 +32,29 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Where lines go.
-#[derive(Debug, Clone, Copy)]
+/// Where lines go. Clones share the level.
+#[derive(Debug, Clone)]
 pub(crate) struct Log {
-    /// Lines less important than this are left out.
-    pub(crate) level: Level,
+    /// Lines less important than this [`Level`] are left out.
+    level: Arc<AtomicU8>,
     /// How they are written.
-    pub(crate) format: Format,
+    format: Format,
 }
 
 /// What a line says of something.
 pub(crate) type Field<'a> = (&'a str, Value);
 
 impl Log {
+    /// One that leaves out what is less important than `level`.
+    pub(crate) fn new(level: Level, format: Format) -> Self {
+        Self { level: Arc::new(AtomicU8::new(level as u8)), format }
+    }
+
+    /// Leaves out what is less important than `level` from now on, in all clones.
+    pub(crate) fn set_level(&self, level: Level) {
+        self.level.store(level as u8, Ordering::Relaxed);
+    }
+
     /// Something that ends the process or loses data.
     pub(crate) fn error(&self, message: &str, fields: &[Field<'_>]) {
         self.write(Level::Error, message, fields);
@@ -62,7 +76,7 @@ impl Log {
     }
 
     fn write(&self, level: Level, message: &str, fields: &[Field<'_>]) {
-        if level > self.level {
+        if level as u8 > self.level.load(Ordering::Relaxed) {
             return;
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -18,6 +18,7 @@ mod facts;
 mod listener;
 mod log;
 mod quantity;
+mod reload;
 mod serve;
 mod token_files;
 mod workers;
@@ -39,7 +40,7 @@ const MISUSED: u8 = 2;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match config::read(&arguments) {
-        Ok(Request::Serve(configuration)) => run(&configuration),
+        Ok(Request::Serve(configuration)) => run(*configuration, arguments),
         Ok(Request::Print(text)) => {
             // Whoever reads may stop reading.
             let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -82,10 +83,10 @@ fn diagnose(request: doctor::Request) -> ExitCode {
     }
 }
 
-fn run(configuration: &config::Configuration) -> ExitCode {
+fn run(configuration: config::Configuration, arguments: Vec<OsString>) -> ExitCode {
     let serve = &configuration.serve;
-    let log = Log { level: serve.log_level, format: serve.log };
-    match serve::serve(configuration) {
+    let log = Log::new(serve.log_level, serve.log);
+    match serve::serve(configuration, arguments, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(sentence)) => {
             log.error(&sentence, &[]);

@@ -3,6 +3,7 @@
 //! control plane.
 
 use std::{
+    ffi::OsString,
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -28,9 +29,10 @@ use crate::{
     cores::Cpus,
     decide::{Decision, Decisions, Machine},
     engine::Choice,
-    facts::{Facts, WorkerFacts},
+    facts::{Facts, Settings, WorkerFacts},
     listener::{DataPlane, ListenerOptions, bind_alone},
     log::Log,
+    reload::Reload,
     token_files::{self, TokenFiles},
     workers::{self, Started},
 };
@@ -56,10 +58,13 @@ struct Sockets {
 ///
 /// # Errors
 /// What is in the way, or has ended it.
-pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
+pub(crate) fn serve(
+    configuration: Configuration,
+    arguments: Vec<OsString>,
+    log: &Log,
+) -> Result<(), Failure> {
     let serve = &configuration.serve;
-    let log = Log { level: serve.log_level, format: serve.log };
-    report_panics(log);
+    report_panics(log.clone());
     let started_at = Instant::now();
     let supervisor = Supervisor::of_this_process().unwrap_or_else(|error| {
         log.warn("NOTIFY_SOCKET cannot be used", &[("error", text(error))]);
@@ -74,8 +79,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     let engine = Choice::new(serve.engine).map_err(Failure::Runtime)?;
     let sockets = engine.kind.sockets(serve.descriptors).map_err(Failure::Runtime)?;
     let machine = look(sockets)?;
-    let decisions = Decisions::new(configuration, &machine, &addresses)?;
-    let sockets = Sockets::bind(configuration, &decisions, &addresses, admin)?;
+    let decisions = Decisions::new(&configuration, &machine, &addresses)?;
+    let sockets = Sockets::bind(&configuration, &decisions, &addresses, admin)?;
 
     let mut endpoints = join(&decisions);
     let guest = endpoints.pop().expect("the guest is the last member");
@@ -101,7 +106,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     drop(ends);
 
     let data_addresses = sockets.data.addresses;
-    let facts = facts(configuration, engine, &decisions, &started, data_addresses, started_at);
+    let facts = facts(engine, &decisions, &started, data_addresses, started_at);
     tell(log, &facts, &decisions, &started);
     tell_tokens(log, client_access.as_deref());
     for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
@@ -111,6 +116,7 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
     }
     let exit = ground.serve(control::Options {
         facts: Arc::new(facts),
+        settings: settings(&configuration),
         endpoint: guest,
         wakers: started.into_iter().map(|started| started.waker).collect(),
         wake_fd,
@@ -120,7 +126,8 @@ pub(crate) fn serve(configuration: &Configuration) -> Result<(), Failure> {
         access,
         client_tokens: token_files.zip(client_access),
         supervisor,
-        journal: journal(log),
+        reload: Some(Reload::new(arguments, configuration, decisions, log.clone())),
+        journal: journal(log.clone()),
     });
     match exit.map_err(control_failed)? {
         Exit::Drained => {
@@ -242,7 +249,6 @@ pub(crate) fn join(decisions: &Decisions) -> Vec<Endpoint<Letter>> {
 }
 
 fn facts(
-    configuration: &Configuration,
     engine: Choice,
     decisions: &Decisions,
     started: &[Started],
@@ -258,7 +264,6 @@ fn facts(
             fixed_bytes: started.fixed_bytes as u64,
             limits: limits.clone(),
         });
-    let serve = &configuration.serve;
     Facts {
         version: env!("CARGO_PKG_VERSION"),
         kernel: uname().release().to_string_lossy().into_owned(),
@@ -269,14 +274,20 @@ fn facts(
         data_addresses,
         workers: workers.collect(),
         connections_max: decisions.capacity.connections_max,
+    }
+}
+
+/// What the control plane goes by.
+pub(crate) fn settings(configuration: &Configuration) -> Settings {
+    Settings {
         limits: configuration.limits.clone(),
-        drain: serve.drain.0,
-        drain_delay: serve.drain_delay.0,
+        drain: configuration.serve.drain.0,
+        drain_delay: configuration.serve.drain_delay.0,
     }
 }
 
 /// The start lines: one fact each.
-fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
+fn tell(log: &Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
     log.info("ringway", &[("version", facts.version.into())]);
     log.info("running", &[("kernel", facts.kernel.as_str().into())]);
     let reason = facts.engine_reason.as_str();
@@ -337,7 +348,7 @@ fn tell(log: Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
 }
 
 /// Who may connect.
-fn tell_tokens(log: Log, access: Option<&Access>) {
+fn tell_tokens(log: &Log, access: Option<&Access>) {
     let Some(access) = access else {
         return log.info("tokens", &[("state", "nobody needs one".into())]);
     };

@@ -188,6 +188,10 @@ impl Handler for Hub {
             Letter::Unblock(subjects) => {
                 subjects.iter().for_each(|subject| _ = self.blocked.remove(subject));
             }
+            Letter::Settings(settings) => {
+                self.options.adopt(&settings);
+                actions.adopt(settings.worker);
+            }
             Letter::Receipt(_) | Letter::Tell(_) => {
                 unreachable!("workers send no batches and ask no questions")
             }

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use mesh::Member;
 use worker::{ConnectionId, Publication, Report, Sight, Slot};
 
-use crate::access::Access;
+use crate::{access::Access, options::Settings};
 
 /// One letter.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub enum Letter {
     Access(Arc<Access>),
     /// Tokens of these subjects are good again.
     Unblock(Arc<Vec<Arc<str>>>),
+    /// Go by these settings from now on.
+    Settings(Box<Settings>),
 }
 
 const _: () = assert!(size_of::<Letter>() <= 16, "a place in a queue is a letter and its stamp");

@@ -30,7 +30,7 @@ pub use crate::{
     letter::{
         Batch, Entry, Findings, Inquiry, Letter, Question, Receipt, Removal, Reply, Roll, Selection,
     },
-    options::Options,
+    options::{Options, Settings},
     origin::{AllowedOrigin, BadOrigin, OriginRule},
     passes::Pass,
     route::{Admission, Asked},

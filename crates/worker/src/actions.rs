@@ -9,6 +9,7 @@ use crate::{
     core::Core,
     handler::{Audience, HandlerCounts},
     operation::{ConnectionId, Slot, Time},
+    options::Settings,
     publication::Publication,
     sight::Sight,
     stats::{CloseReason, Report, Stage},
@@ -102,6 +103,11 @@ impl<L> Actions<'_, L> {
     /// Stops accepting and closes every connection within `over`, evenly. Called again: at once.
     pub fn drain(&mut self, over: Duration) {
         self.core.drain(over);
+    }
+
+    /// Goes by these settings from now on.
+    pub fn adopt(&mut self, settings: Settings) {
+        self.core.options.adopt(settings);
     }
 
     /// Exchanges the report that the worker fills for an empty one.

@@ -48,7 +48,7 @@ pub use crate::{
         Closing, Completion, ConnectionId, Engine, EngineCounts, Failure, ListenerId, Lost,
         OFFER_TARGETS_MAX, Operation, Reception, Slot, Taken, Time, Waker,
     },
-    options::{Options, SlowConsumer},
+    options::{Options, Settings, SlowConsumer},
     proxies::Proxies,
     publication::Publication,
     record::Record,

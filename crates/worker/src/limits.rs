@@ -179,6 +179,45 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Those that may change while a gateway runs, by name: each is only compared with when
+    /// something arrives or is made. The others have sized a table, a queue or a ring, are charged
+    /// and given back, or must not fall below what is on its way.
+    pub const CHANGEABLE: [&str; 13] = [
+        "handshake_bytes_max",
+        "proxy_header_bytes_max",
+        "handshake_total_bytes_max",
+        "message_bytes_max",
+        "partial_total_bytes_max",
+        "send_queue_bytes_max",
+        "send_queue_total_bytes_max",
+        "send_bytes_max",
+        "topics_per_connection_max",
+        "topic_bytes_max",
+        "listing_entries_max",
+        "batch_messages_max",
+        "closes_logged_max",
+    ];
+
+    /// Takes those of [`Self::CHANGEABLE`] over.
+    pub fn adopt(&mut self, other: &Self) {
+        *self = Self {
+            handshake_bytes_max: other.handshake_bytes_max,
+            proxy_header_bytes_max: other.proxy_header_bytes_max,
+            handshake_total_bytes_max: other.handshake_total_bytes_max,
+            message_bytes_max: other.message_bytes_max,
+            partial_total_bytes_max: other.partial_total_bytes_max,
+            send_queue_bytes_max: other.send_queue_bytes_max,
+            send_queue_total_bytes_max: other.send_queue_total_bytes_max,
+            send_bytes_max: other.send_bytes_max,
+            topics_per_connection_max: other.topics_per_connection_max,
+            topic_bytes_max: other.topic_bytes_max,
+            listing_entries_max: other.listing_entries_max,
+            batch_messages_max: other.batch_messages_max,
+            closes_logged_max: other.closes_logged_max,
+            ..self.clone()
+        };
+    }
+
     /// Checks what the compiler checks of the defaults.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
-//! What one worker is told at its start. Every field is written at the call.
+//! What one worker is told at its start, and what of that it may be told anew. Every field is
+//! written at the call.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
 
 use crate::{addresses::Addresses, limits::Limits, proxies::Proxies};
 
@@ -48,4 +51,29 @@ pub struct Options {
     pub limits: Limits,
     /// Where everything that must differ between runs comes from.
     pub seed: u64,
+}
+
+/// Those of the options that may change while the worker runs. They count for what comes: deadlines
+/// that are set stay, and what is queued or was let in is not judged again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// A request head must be complete within this.
+    pub handshake_timeout: Duration,
+    /// From our Close handed to the kernel to cutting the connection.
+    pub close_timeout: Duration,
+    /// Where trusted proxies are.
+    pub trusted: Arc<[IpNet]>,
+    /// The bounds, of which those in [`Limits::CHANGEABLE`] count.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// From now on these.
+    pub(crate) fn adopt(&mut self, settings: Settings) {
+        let Settings { handshake_timeout, close_timeout, trusted, limits } = settings;
+        self.handshake_timeout = handshake_timeout;
+        self.close_timeout = close_timeout;
+        self.proxies.trusted = trusted;
+        self.limits.adopt(&limits);
+    }
 }

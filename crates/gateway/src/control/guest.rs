@@ -10,7 +10,7 @@ mod reports;
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use hub::{Batch, Inquiry, Letter, Question, Selection};
-use mesh::{Delivery, Endpoint, Member};
+use mesh::{Delivery, Endpoint, Full, Member};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -25,10 +25,14 @@ use super::{
     blocks::Blocks,
     client_tokens::ClientTokens,
     outstanding::{Answer, Found, Outstanding, Removed},
+    settings::News,
     signals::Asked,
     supervisor::Supervisor,
 };
-use crate::facts::WorkerEnd;
+use crate::{
+    facts::WorkerEnd,
+    reload::{Changes, Reload},
+};
 
 /// How often every worker is asked for a report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -115,6 +119,8 @@ pub(super) struct Guest {
     tokens: Option<ClientTokens>,
     blocks: Blocks,
     supervisor: Supervisor,
+    reload: Option<Reload>,
+    news: News,
     phase: Phase,
     /// Why the process fails once the other workers have drained.
     failure: Option<String>,
@@ -147,6 +153,7 @@ impl Guest {
         wake_fd: OwnedFd,
         tokens: Option<ClientTokens>,
         supervisor: Supervisor,
+        reload: Option<Reload>,
     ) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&wake_fd, true)?;
         #[expect(
@@ -168,7 +175,7 @@ impl Guest {
                 reserved_letters: RESERVED_LETTERS.min(room.saturating_sub(1)),
             })
             .collect();
-        let blocks = Blocks::new(control.facts.limits.blocked_subs_max as usize, wakers.len());
+        let blocks = Blocks::new(control.limits().blocked_subs_max as usize, wakers.len());
         Ok(Self {
             control,
             endpoint,
@@ -179,6 +186,8 @@ impl Guest {
             tokens,
             blocks,
             supervisor,
+            reload,
+            news: News::default(),
             phase: Phase::Serving,
             failure: None,
         })
@@ -200,6 +209,7 @@ impl Guest {
             self.post_drain();
             self.post_access();
             self.post_unblocks();
+            self.post_news();
             self.wake_workers();
             if !self.endpoint.park() {
                 self.endpoint.unpark();
@@ -351,7 +361,8 @@ impl Guest {
                 | Letter::Ask(_)
                 | Letter::Drain(_)
                 | Letter::Access(_)
-                | Letter::Unblock(_) => {}
+                | Letter::Unblock(_)
+                | Letter::Settings(_) => {}
             }
         }
     }
@@ -369,6 +380,19 @@ impl Guest {
         tokens.tell(|worker, letter| {
             let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
             !workers[worker].alive || endpoint.post(member, letter, stamp).is_ok()
+        });
+    }
+
+    /// Tells the workers what they are to go by, if that has changed.
+    fn post_news(&mut self) {
+        let Self { news, workers, endpoint, .. } = self;
+        let stamp = now().0;
+        news.tell(|worker, letter| {
+            if !workers[worker].alive {
+                return Ok(());
+            }
+            let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
+            endpoint.post(member, letter, stamp).map_err(|Full(letter)| letter)
         });
     }
 
@@ -399,8 +423,29 @@ impl Guest {
     fn reload(&mut self) {
         let began_usec = now().0 / 1_000;
         self.supervisor.tell(&format!("RELOADING=1\nMONOTONIC_USEC={began_usec}"));
+        self.reload_configuration();
         self.reload_tokens();
         self.tell_ready();
+    }
+
+    fn reload_configuration(&mut self) {
+        let journal = &self.control.journal;
+        match self.reload.as_mut().map(Reload::read) {
+            None => {}
+            Some(Err(error)) => {
+                journal.line(Level::Warn, "the old configuration stays", vec![("error", error)]);
+            }
+            Some(Ok(Changes { changed, kept, control, workers })) => {
+                self.control.adopt(control);
+                self.news.replace(workers);
+                let fields = vec![("changed", changed.join(" "))];
+                journal.line(Level::Info, "configuration reloaded", fields);
+                if !kept.is_empty() {
+                    let fields = vec![("settings", kept.join(" "))];
+                    journal.line(Level::Warn, "these change with a restart only", fields);
+                }
+            }
+        }
     }
 
     fn reload_tokens(&mut self) {

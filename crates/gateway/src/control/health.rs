@@ -49,6 +49,7 @@ mod tests {
             blocked_subs: 0,
             removals_refused: 0,
             draining: false,
+            settings: crate::control::testing::settings(),
             totals: Totals::new(2, now),
             intervals: Intervals::new(UNIX_EPOCH, now),
         };

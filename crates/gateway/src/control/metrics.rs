@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use prometheus::{TEXT_FORMAT, TextEncoder};
-use worker::{CloseReason, DropReason, RefusalReason, Stage};
+use worker::{CloseReason, DropReason, Limits, RefusalReason, Stage};
 
 use self::families::Families;
 use super::{Control, Record, error::Refusal, totals::WorkerTotals};
@@ -160,7 +160,7 @@ fn render(facts: &Facts, record: &Record, now: Instant) -> prometheus::Result<St
     add_workers(&mut families, facts, record, now);
     add_counters(&mut families, record);
     add_stages(&mut families, record);
-    add_limits(&mut families, facts);
+    add_limits(&mut families, facts, &record.settings.limits);
     TextEncoder::new().encode_to_string(&families.into_vec())
 }
 
@@ -180,7 +180,7 @@ fn add_process(families: &mut Families, facts: &Facts, record: &Record) {
     blocked.sample(&[], record.blocked_subs as f64);
     let mut blocked_max =
         families.gauge("ringway_blocked_subs_max", "Most subjects that may be blocked.");
-    blocked_max.sample(&[], facts.limits.blocked_subs_max.into());
+    blocked_max.sample(&[], record.settings.limits.blocked_subs_max.into());
 }
 
 fn add_workers(families: &mut Families, facts: &Facts, record: &Record, now: Instant) {
@@ -263,10 +263,10 @@ fn add_stages(families: &mut Families, record: &Record) {
 }
 
 /// Every bound of `[limits]` by its key, so that none can be forgotten here.
-fn add_limits(families: &mut Families, facts: &Facts) {
+fn add_limits(families: &mut Families, facts: &Facts, bounds: &Limits) {
     let mut limits = families.gauge("ringway_limit", "A bound, by its key in the configuration.");
     limits.sample(&[("name", "connections_max")], facts.connections_max as f64);
-    let Ok(serde_json::Value::Object(bounds)) = serde_json::to_value(&facts.limits) else {
+    let Ok(serde_json::Value::Object(bounds)) = serde_json::to_value(bounds) else {
         unreachable!("the bounds are a structure of numbers");
     };
     for (name, value) in &bounds {
@@ -285,7 +285,11 @@ mod tests {
     use worker::Report;
 
     use super::*;
-    use crate::control::{intervals::Intervals, testing::facts, totals::Totals};
+    use crate::control::{
+        intervals::Intervals,
+        testing::{facts, settings},
+        totals::Totals,
+    };
 
     fn page() -> String {
         let facts = facts(2);
@@ -293,6 +297,7 @@ mod tests {
             draining: false,
             blocked_subs: 3,
             removals_refused: 2,
+            settings: settings(),
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, facts.started_at),
         };

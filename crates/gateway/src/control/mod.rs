@@ -21,6 +21,7 @@ mod publish;
 mod query;
 mod routes;
 mod server;
+mod settings;
 mod signals;
 mod stats;
 mod supervisor;
@@ -44,7 +45,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::sleep,
 };
-use worker::Waker;
+use worker::{Limits, Waker};
 
 pub(crate) use self::{access::Access, guest::now, supervisor::Supervisor};
 use self::{
@@ -55,7 +56,8 @@ use self::{
     totals::Totals,
 };
 use crate::{
-    facts::{Facts, WorkerEnd},
+    facts::{Facts, Settings, WorkerEnd},
+    reload::Reload,
     token_files::TokenFiles,
 };
 
@@ -73,6 +75,8 @@ const LAST_ANSWERS: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     /// The process as it was started.
     pub(crate) facts: Arc<Facts>,
+    /// What it goes by until it is told otherwise.
+    pub(crate) settings: Settings,
     /// Guest 0's end of the mesh: member `facts.workers.len()`.
     pub(crate) endpoint: Endpoint<Letter>,
     /// One a worker, by number.
@@ -91,6 +95,8 @@ pub(crate) struct Options {
     pub(crate) client_tokens: Option<(TokenFiles, Arc<ClientAccess>)>,
     /// Who wants to know how the process is.
     pub(crate) supervisor: Supervisor,
+    /// What reads the configuration again; `None`: it stays.
+    pub(crate) reload: Option<Reload>,
     /// Where lines for the operator go.
     pub(crate) journal: Journal,
 }
@@ -142,7 +148,7 @@ struct Control {
     record: Mutex<Record>,
 }
 
-/// What is known of the workers.
+/// What the control plane goes by, and what is known of the workers.
 #[derive(Debug)]
 struct Record {
     /// True exactly when a signal has asked for the drain.
@@ -151,6 +157,7 @@ struct Record {
     blocked_subs: u64,
     /// Removals that would have blocked one more than there may be.
     removals_refused: u64,
+    settings: Settings,
     totals: Totals,
     intervals: Intervals,
 }
@@ -213,7 +220,8 @@ impl Ground {
 }
 
 async fn serve(options: Options, signals: Signals) -> io::Result<Exit> {
-    let (control, requests) = Control::new(options.facts, options.access, options.journal);
+    let (control, requests) =
+        Control::new(options.facts, options.settings, options.access, options.journal);
     if let Some(listener) = options.admin {
         server::spawn(listener, routes::admin(&control), &control.journal)?;
     }
@@ -230,6 +238,7 @@ async fn serve(options: Options, signals: Signals) -> io::Result<Exit> {
         options.wake_fd,
         tokens,
         options.supervisor,
+        options.reload,
     )?;
     let exit = guest.run(requests, options.worker_ends, signals.listen()).await;
     if exit == Exit::Drained {
@@ -241,17 +250,18 @@ async fn serve(options: Options, signals: Signals) -> io::Result<Exit> {
 impl Control {
     fn new(
         facts: Arc<Facts>,
+        settings: Settings,
         access: Access,
         journal: Journal,
     ) -> (Arc<Self>, mpsc::Receiver<Request>) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
-        let body_bytes_max = facts.limits.batch_bytes_max.max(facts.limits.message_bytes_max);
-        let body_bytes = body_bytes_max.saturating_mul(BODIES_IN_FLIGHT) as usize;
+        let body_bytes = body_bytes(&settings.limits);
         let now = Instant::now();
         let record = Record {
             draining: false,
             blocked_subs: 0,
             removals_refused: 0,
+            settings,
             totals: Totals::new(facts.workers.len(), now),
             intervals: Intervals::new(SystemTime::now(), now),
         };
@@ -260,16 +270,36 @@ impl Control {
             access,
             journal,
             requests: sender,
-            body_bytes: Arc::new(Semaphore::new(body_bytes.min(Semaphore::MAX_PERMITS))),
+            body_bytes: Arc::new(Semaphore::new(body_bytes)),
             record: Mutex::new(record),
         });
         (control, requests)
+    }
+
+    /// The bounds that apply now.
+    fn limits(&self) -> Limits {
+        self.record().settings.limits.clone()
+    }
+
+    /// Goes by these settings from now on. What bodies may take together grows with them, and does
+    /// not shrink.
+    fn adopt(&self, settings: Settings) {
+        let before = std::mem::replace(&mut self.record().settings, settings);
+        let grown = body_bytes(&self.limits()).saturating_sub(body_bytes(&before.limits));
+        self.body_bytes.add_permits(grown);
     }
 
     /// The record, for a moment. All who ask run on one thread, so nobody ever waits here.
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the bodies of all requests may take together.
+fn body_bytes(limits: &Limits) -> usize {
+    let body_bytes_max = limits.batch_bytes_max.max(limits.message_bytes_max);
+    let bytes = body_bytes_max.saturating_mul(BODIES_IN_FLIGHT) as usize;
+    bytes.min(Semaphore::MAX_PERMITS)
 }
 
 #[cfg(test)]
@@ -309,6 +339,7 @@ mod tests {
         let (at_admin, at_metrics) = (admin.local_addr().unwrap(), metrics.local_addr().unwrap());
         let options = Options {
             facts: testing::facts(1),
+            settings: testing::settings(),
             endpoint,
             wakers: vec![Arc::new(Deaf)],
             wake_fd: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
@@ -318,6 +349,7 @@ mod tests {
             access: Access::open(None).unwrap(),
             client_tokens: None,
             supervisor: Supervisor::default(),
+            reload: None,
             journal: Journal::new(|_| {}),
         };
         let running = std::thread::spawn(|| Ground::new()?.serve(options));

@@ -77,10 +77,10 @@ pub(super) async fn many(
     State(control): State<Arc<Control>>,
     body: Body,
 ) -> Result<Json<BatchReceivers>, Refusal> {
-    let limits = &control.facts.limits;
+    let limits = control.limits();
     let Charged { bytes, permit } =
         body::read(body, limits.batch_bytes_max, &control.body_bytes).await?;
-    let publications = batch::parse(&bytes, limits, guest::now())?;
+    let publications = batch::parse(&bytes, &limits, guest::now())?;
     drop(bytes);
     let receivers = publish(&control, publications, permit).await?;
     Ok(Json(BatchReceivers { receivers }))
@@ -91,7 +91,7 @@ pub(super) async fn many(
 /// # Errors
 /// 400 with the rule that it breaks.
 pub(super) fn topic(control: &Control, encoded: &str) -> Result<Box<str>, Refusal> {
-    hub::decode_topic(encoded, control.facts.limits.topic_bytes_max as usize)
+    hub::decode_topic(encoded, control.limits().topic_bytes_max as usize)
         .map_err(|error| Refusal::bad_request(error.to_string()))
 }
 
@@ -108,7 +108,7 @@ async fn one(
         Some("binary") => Some(Kind::Binary),
         Some(_) => return Err(Refusal::bad_request("as must be text or binary")),
     };
-    let bytes_max = control.facts.limits.message_bytes_max;
+    let bytes_max = control.limits().message_bytes_max;
     let Charged { bytes, permit } = body::read(body, bytes_max, &control.body_bytes).await?;
     let opcode = opcode(kind, headers, &bytes)?;
     let topic = topic.map(Into::into);

@@ -18,7 +18,7 @@ pub(super) fn parameter<'a>(target: &'a Uri, name: &str) -> Option<&'a str> {
 /// # Errors
 /// 400 when it is no number above 0.
 pub(super) fn limit(control: &Control, target: &Uri) -> Result<usize, Refusal> {
-    let entries_max = control.facts.limits.listing_entries_max as usize;
+    let entries_max = control.limits().listing_entries_max as usize;
     match parameter(target, "limit").map(str::parse::<usize>) {
         None => Ok(entries_max),
         Some(Ok(limit @ 1..)) => Ok(limit.min(entries_max)),

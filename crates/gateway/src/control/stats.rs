@@ -144,7 +144,7 @@ impl Stats {
             connections: record.totals.connections(),
             connections_max: facts.connections_max,
             blocked_subs: record.blocked_subs,
-            blocked_subs_max: facts.limits.blocked_subs_max,
+            blocked_subs_max: record.settings.limits.blocked_subs_max,
             removals_refused: record.removals_refused,
             workers: workers
                 .map(|(index, (facts, totals))| {
@@ -214,7 +214,11 @@ mod tests {
     use worker::{CloseReason, DropReason, RefusalReason, Report};
 
     use super::*;
-    use crate::control::{intervals::Intervals, testing::facts, totals::Totals};
+    use crate::control::{
+        intervals::Intervals,
+        testing::{facts, settings},
+        totals::Totals,
+    };
 
     fn stats() -> Value {
         let facts = facts(2);
@@ -223,6 +227,7 @@ mod tests {
             draining: true,
             blocked_subs: 4,
             removals_refused: 1,
+            settings: settings(),
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, now),
         };

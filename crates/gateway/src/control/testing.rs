@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     config,
-    facts::{Facts, WorkerEnd, WorkerFacts},
+    facts::{Facts, Settings, WorkerEnd, WorkerFacts},
     token_files::TokenFiles,
 };
 
@@ -62,10 +62,16 @@ pub(super) fn facts(workers: u16) -> Arc<Facts> {
         data_addresses: vec![([127, 0, 0, 1], 9000).into()],
         connections_max: 100 * workers.len() as u64,
         workers,
+    })
+}
+
+/// What a plane goes by.
+pub(super) fn settings() -> Settings {
+    Settings {
         limits: Limits::default(),
         drain: Duration::from_millis(2_500),
         drain_delay: Duration::from_secs(3),
-    })
+    }
 }
 
 /// Where clients' tokens are verified with the key in this file.
@@ -164,11 +170,18 @@ impl Plane {
         };
         let facts = facts(u16::try_from(workers.len()).unwrap());
         let (control, requests): (_, mpsc::Receiver<Request>) =
-            Control::new(facts, access, journal);
+            Control::new(facts, settings(), access, journal);
         let (signals, asked) = mpsc::channel(4);
-        let guest =
-            Guest::new(Arc::clone(&control), guest_endpoint, wakers, wake_fd, tokens, supervisor)
-                .unwrap();
+        let guest = Guest::new(
+            Arc::clone(&control),
+            guest_endpoint,
+            wakers,
+            wake_fd,
+            tokens,
+            supervisor,
+            None,
+        )
+        .unwrap();
         let guest = tokio::spawn(guest.run(requests, worker_ends, asked));
         let service = TowerToHyperService::new(routes::admin(&control));
         Self { control, guest, workers, signals, lines, service }

@@ -110,6 +110,11 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Writes its configuration file anew; it must have been started with one.
+    pub(crate) fn configure(&self, content: &str) {
+        std::fs::write(self.file.as_ref().unwrap(), content).unwrap();
+    }
+
     /// A client of the control plane.
     pub(crate) fn http(&self) -> Http {
         Http::new(self.admin)

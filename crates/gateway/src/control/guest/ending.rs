@@ -7,7 +7,7 @@ use tokio::time::sleep_until;
 use super::{Guest, members, now};
 use crate::{
     control::{Exit, Level},
-    facts::WorkerEnd,
+    facts::{Settings, WorkerEnd},
 };
 
 /// The end of the process, in stages:
@@ -30,15 +30,15 @@ impl Guest {
             self.control.journal.line(Level::Warn, "second signal: ending at once", Vec::new());
             return Some(Exit::Cut);
         }
-        let facts = &self.control.facts;
+        let Settings { drain, drain_delay, .. } = self.control.record().settings;
         let fields = vec![
-            ("delay_ms", facts.drain_delay.as_millis().to_string()),
-            ("over_ms", facts.drain.as_millis().to_string()),
+            ("delay_ms", drain_delay.as_millis().to_string()),
+            ("over_ms", drain.as_millis().to_string()),
         ];
         self.control.journal.line(Level::Info, "draining", fields);
-        self.phase = Phase::Delaying { until: tokio::time::Instant::now() + facts.drain_delay };
+        self.phase = Phase::Delaying { until: tokio::time::Instant::now() + drain_delay };
         self.control.record().draining = true;
-        let (delay, over) = (facts.drain_delay.as_secs_f64(), facts.drain.as_secs_f64());
+        let (delay, over) = (drain_delay.as_secs_f64(), drain.as_secs_f64());
         self.supervisor.tell(&format!(
             "STOPPING=1\nSTATUS=draining: accepting for {delay} s, then closing over {over} s"
         ));
@@ -56,7 +56,7 @@ impl Guest {
             return;
         }
         let stamp = now().0;
-        let over = self.control.facts.drain;
+        let over = self.control.record().settings.drain;
         for (member, worker) in members(self.workers.len()).zip(&mut self.workers) {
             if worker.alive && !worker.told_to_drain {
                 worker.told_to_drain =

@@ -1,0 +1,124 @@
+//! SIGHUP and the configuration of the real binary: what may change changes for everybody who comes,
+//! what may not is named, and a file that is wrong changes nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{
+    Gateway,
+    raw::{exchange, frame, open, read_close, read_frame, upgrade},
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Writes the file, has it read, and returns the line that says what came of it. From then on
+/// every worker goes by it: what is published is taken behind what they are told.
+fn reload(gateway: &mut Gateway, file: &str, message: &str) -> Value {
+    gateway.configure(file);
+    gateway.signal(Signal::HUP);
+    let line = gateway.line(|line| line["message"] == message);
+    assert_eq!(gateway.http().post("/publish/nobody", "", b"x").status, 200);
+    line
+}
+
+/// The status with which each of a few connections is answered, so that every worker is asked.
+fn asked(gateway: &Gateway, target: &str, headers: &str, expected: u16) {
+    for _ in 0..20 {
+        let request = upgrade(target, headers);
+        let response = exchange(&gateway.connect(), request.as_bytes());
+        assert_eq!(response.status, expected, "{target} {headers}");
+    }
+}
+
+#[test]
+fn what_may_change_changes_for_all_who_come() {
+    let before = "message-bytes-max = 1000\nlog-level = \"info\"\n";
+    let mut gateway = Gateway::start_with(before, &["--workers", "2"]);
+    asked(&gateway, "/echo", "", 404);
+    let old = gateway.connect();
+    open(&old, "/ws/room");
+    let after = "message-bytes-max = 100\necho = true\ndrain = \"0\"\n\
+                 allow-origin = [\"https://a.example\"]\n[limits]\ntopic_bytes_max = 8\n";
+    let line = reload(&mut gateway, after, "configuration reloaded");
+    let changed = "allow-origin drain echo message-bytes-max topic_bytes_max";
+    assert_eq!(line["changed"], changed);
+    asked(&gateway, "/echo", "", 101);
+    asked(&gateway, "/ws/room", "Origin: https://a.example\r\n", 101);
+    asked(&gateway, "/ws/room", "Origin: https://b.example\r\n", 403);
+    asked(&gateway, "/ws/nine-byte", "", 400);
+    // Who is connected stays, and what it sends goes by what applies now.
+    std::io::Write::write_all(&mut &old, &frame(0x82, &[7; 100])).unwrap();
+    assert_eq!(read_frame(&old), Some((0x82, vec![7; 100])));
+    std::io::Write::write_all(&mut &old, &frame(0x82, &[7; 101])).unwrap();
+    assert_eq!(read_close(&old).0, 1009);
+    // The control plane goes by it too.
+    let mut http = gateway.http();
+    assert_eq!(http.post("/publish/room", "", &[b'x'; 101]).status, 413);
+    assert_eq!(http.post("/publish/nine-byte", "", b"x").status, 400);
+    assert!(metric(&gateway, "ringway_limit{name=\"message_bytes_max\"} 100"));
+    gateway.signal(Signal::TERM);
+    let line = gateway.line(|line| line["message"] == "draining");
+    assert_eq!(line["over_ms"], "0");
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn what_needs_a_restart_is_named_and_stays() {
+    let mut gateway = Gateway::start_with("workers = 2\n", &[]);
+    let file = "workers = 3\nwrite-timeout = \"3s\"\nclose-timeout = \"3s\"\n\
+                token-issuer = \"me\"\ntoken-key-file = \"/does/not/exist\"\n\
+                [limits]\nlisten_backlog = 9\n";
+    gateway.configure(file);
+    gateway.signal(Signal::HUP);
+    let line = gateway.line(|line| line["message"] == "configuration reloaded");
+    assert_eq!(line["changed"], "close-timeout");
+    let line = gateway.line(|line| line["message"] == "these change with a restart only");
+    let settings = "listen_backlog token-issuer token-key-file workers write-timeout";
+    assert_eq!((&line["level"], &line["settings"]), (&"warn".into(), &settings.into()));
+    asked(&gateway, "/ws/room", "", 101);
+    // Said again, for as long as it is so.
+    gateway.signal(Signal::HUP);
+    let line = gateway.line(|line| line["message"] == "configuration reloaded");
+    assert_eq!(line["changed"], "");
+    let line = gateway.line(|line| line["message"] == "these change with a restart only");
+    assert_eq!(line["settings"], settings);
+}
+
+#[test]
+fn a_bad_file_changes_nothing() {
+    let before = "echo = true\n[limits]\nfanout_bytes_max = 70000\n";
+    let mut gateway = Gateway::start_with(before, &["--workers", "2"]);
+    for (file, words) in [
+        ("echo = false\ndrian = \"1s\"\n", "did you mean \"drain\"?"),
+        ("echo = false\nmessage-bytes-max = \"1TB\"\n", "a size is a whole number"),
+        ("echo = false\nclose-timeout = \"0\"\n", "--close-timeout must be longer than 0"),
+        // It would do for a start, but not with the fan-out that there is.
+        ("message-bytes-max = \"100KiB\"\n", "fanout_bytes_max is 70000, and must be at least"),
+    ] {
+        let line = reload(&mut gateway, file, "the old configuration stays");
+        assert_eq!(line["level"], "warn");
+        let error = line["error"].as_str().unwrap();
+        assert!(error.contains(words) && !error.contains('\n'), "{error}");
+        asked(&gateway, "/echo", "", 101);
+    }
+    let line = reload(&mut gateway, before, "configuration reloaded");
+    assert_eq!(line["changed"], "");
+}
+
+#[test]
+fn the_level_of_the_log_changes_at_once() {
+    let mut gateway = Gateway::start_with("log-level = \"info\"\n", &[]);
+    gateway.configure("log-level = \"error\"\n[limits]\ntopic_bytes_max = 8\n");
+    gateway.signal(Signal::HUP);
+    while !metric(&gateway, "ringway_limit{name=\"topic_bytes_max\"} 8") {}
+    gateway.configure("log-level = \"info\"\ndrain = \"0\"\n");
+    gateway.signal(Signal::HUP);
+    let line = gateway.line(|line| line["message"] == "configuration reloaded");
+    assert_eq!(line["changed"], "drain log-level topic_bytes_max", "nothing was said before");
+}
+
+/// Whether this is a line of `/metrics`.
+fn metric(gateway: &Gateway, line: &str) -> bool {
+    gateway.http().get("/metrics").text().lines().any(|it| it == line)
+}
