@@ -381,14 +381,18 @@ impl<H: Handler> Worker<H> {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
         self.core.partial_bytes += held.len();
         record.put_held(held);
-        if record.has(Flags::PAUSED) {
-            return;
-        }
-        if was_paused {
+        let goes_on = !record.has(Flags::PAUSED);
+        if goes_on && was_paused {
             record.flags.insert(Flags::PAUSED);
             self.core.paused += 1;
         }
-        self.defer(connection);
+        // Fragments take more room when they are decoded than they took before.
+        if !self.has_partial_room(0) {
+            return self.give_up_partial(connection);
+        }
+        if goes_on {
+            self.defer(connection);
+        }
     }
 
     fn handle_time(&mut self, endpoint: &mut Endpoint<H::Letter>) {

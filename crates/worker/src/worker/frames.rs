@@ -59,7 +59,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// There is no room for what is incomplete: without it nothing more can be decoded.
-    fn give_up_partial(&mut self, connection: ConnectionId) {
+    pub(super) fn give_up_partial(&mut self, connection: ConnectionId) {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
         self.core.partial_bytes -= mem::take(&mut record.decoder).buffered_bytes();
         self.core.close(connection, CloseReason::Overloaded);

@@ -167,3 +167,27 @@ fn where_what_had_no_room_is_thrown_away_nobody_waits_for_the_close_in_it() {
     assert_eq!(rig.handler().closed, ["overloaded"]);
     assert_eq!(rig.closes(client), [Closing::Linger]);
 }
+
+/// Seed 272 of the simulation: what is kept to be decoded later was not counted while some of it
+/// was decoded, and then put back however little room there was.
+#[test]
+fn what_is_kept_and_what_was_decoded_of_it_have_one_room() {
+    const BYTES_MAX: u64 = 1_000;
+    let mut rig = Rig::new(|options| {
+        options.limits.receive_frames_max = 1;
+        options.limits.message_bytes_max = 900;
+        options.limits.partial_total_bytes_max = BYTES_MAX;
+    });
+    let client = rig.connect();
+    let first = frame(0x01, b"a");
+    // Behind the second of these there is room for twice as many bytes as have come.
+    let others = [400, 100, 200].map(|bytes| frame(0x00, &vec![b'a'; bytes])).concat();
+    rig.receive(client, &[first, others].concat());
+    for _ in 0..4 {
+        rig.turn();
+        assert!(rig.report().gauges.partial_bytes <= BYTES_MAX);
+    }
+    rig.settle();
+    assert_eq!(rig.handler().closed, ["overloaded"]);
+    assert_eq!(rig.report().gauges.partial_bytes, 0);
+}
