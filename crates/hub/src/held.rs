@@ -1,7 +1,11 @@
 //! What has had no room yet: publications of clients that wait for the mesh or the fan-out, and
 //! answers that wait for their way back. Each goes out in the order in which it came.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::Arc,
+};
 
 use mesh::Member;
 use worker::{ConnectionId, Publication};
@@ -17,14 +21,20 @@ pub(crate) struct HeldPublications {
     publications: VecDeque<HeldPublication>,
     bytes: u64,
     bytes_max: u64,
+    /// So many of the first were held before all connections were last forgotten: they name their
+    /// publishers as they were called then.
+    renamed: usize,
+    /// How those that have come back since are called now. Empty where none is held.
+    names: BTreeMap<ConnectionId, ConnectionId>,
 }
 
-/// One of them. Its publisher may be gone: the message was accepted and is published all the same.
+/// One of them.
 #[derive(Debug)]
 pub(crate) struct HeldPublication {
     pub(crate) publication: Arc<Publication>,
-    /// Paused until the publication is out.
-    pub(crate) publisher: ConnectionId,
+    /// Paused until the publication is out. It may be gone: the message was accepted and is
+    /// published all the same.
+    pub(crate) publisher: Option<ConnectionId>,
 }
 
 /// Letters to guests that had no room. A guest bounds what it has outstanding by the capacity of
@@ -33,7 +43,13 @@ pub(crate) type HeldLetters = VecDeque<(Member, Letter)>;
 
 impl HeldPublications {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { publications: VecDeque::new(), bytes: 0, bytes_max }
+        Self {
+            publications: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            renamed: 0,
+            names: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -50,14 +66,56 @@ impl HeldPublications {
         self.publications.push_back(held);
     }
 
-    pub(crate) fn first(&self) -> Option<&HeldPublication> {
-        self.publications.front()
+    /// The first, which must have room to go out.
+    pub(crate) fn first(&self) -> Option<&Publication> {
+        self.publications.front().map(|held| &*held.publication)
     }
 
-    pub(crate) fn pop(&mut self) -> Option<HeldPublication> {
-        let held = self.publications.pop_front()?;
+    /// Takes the first out. `here` is the worker whose clients have sent them.
+    pub(crate) fn pop(&mut self, here: Member) -> Option<HeldPublication> {
+        let mut held = self.publications.pop_front()?;
         self.bytes -= charge(&held.publication);
+        if let Some(renamed) = self.renamed.checked_sub(1) {
+            self.renamed = renamed;
+            held.rename(here, &self.names);
+        }
+        if self.renamed == 0 {
+            self.names.clear();
+        }
         Some(held)
+    }
+
+    /// All connections are forgotten, and will come back by other names, or not at all.
+    pub(crate) fn forget_names(&mut self, here: Member) {
+        let names = mem::take(&mut self.names);
+        self.publications.iter_mut().take(self.renamed).for_each(|held| held.rename(here, &names));
+        self.renamed = self.publications.len();
+    }
+
+    /// One of them has come back.
+    pub(crate) fn rename(&mut self, from: ConnectionId, to: ConnectionId) {
+        if self.renamed > 0 {
+            self.names.insert(from, to);
+        }
+    }
+}
+
+impl HeldPublication {
+    /// Its publisher is called otherwise now, or has not come back. Who wants none of its own
+    /// messages must not get this one by its new name, and nobody else be taken for it.
+    fn rename(&mut self, here: Member, names: &BTreeMap<ConnectionId, ConnectionId>) {
+        let before = self.publisher;
+        self.publisher = before.and_then(|publisher| names.get(&publisher).copied());
+        let publication = &self.publication;
+        if self.publisher != before && publication.excluded(here).is_some() {
+            self.publication = Arc::new(Publication::new(
+                publication.topic().map(Into::into),
+                publication.opcode(),
+                publication.payload(),
+                self.publisher.map(|publisher| (here, publisher)),
+                publication.received_at(),
+            ));
+        }
     }
 }
 

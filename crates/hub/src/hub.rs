@@ -65,8 +65,9 @@ impl Hub {
     }
 
     /// Forgets every connection, as its worker does, and keeps what belongs to none: what is held,
-    /// what is asked, and who is blocked.
-    pub fn forget(&mut self) {
+    /// what is asked, and who is blocked. `here` is the worker's place in the mesh.
+    pub fn forget(&mut self, here: Member) {
+        self.held_publications.forget_names(here);
         self.topics = Topics::new(self.options.seed);
         self.connections = Connections::default();
         self.passes = Passes::default();
@@ -106,6 +107,10 @@ impl Handler for Hub {
             }
         };
         Admission { asked, pass: self.passes.get(connection.slot).cloned() }
+    }
+
+    fn on_moved(&mut self, from: ConnectionId, to: ConnectionId) {
+        self.held_publications.rename(from, to);
     }
 
     fn purpose(&self, connection: ConnectionId) -> String {
@@ -162,7 +167,7 @@ impl Handler for Hub {
             actions.publish(self.topics.audience(topic), publication);
             return Flow::Continue;
         }
-        self.hold(actions, HeldPublication { publication, publisher: connection })
+        self.hold(actions, connection, publication)
     }
 
     fn on_close(
@@ -314,13 +319,19 @@ impl Hub {
     }
 
     /// Keeps what had no room. Where there is no room for that either, its publisher is told.
-    fn hold(&mut self, actions: &mut Actions<'_, Letter>, held: HeldPublication) -> Flow {
+    fn hold(
+        &mut self,
+        actions: &mut Actions<'_, Letter>,
+        publisher: ConnectionId,
+        publication: Arc<Publication>,
+    ) -> Flow {
         actions.count_refused_publication();
-        if !self.held_publications.has_room(&held.publication) {
-            actions.close(held.publisher, CloseReason::Overloaded);
+        if !self.held_publications.has_room(&publication) {
+            actions.close(publisher, CloseReason::Overloaded);
             return Flow::Continue;
         }
-        self.held_publications.push(held);
+        let publisher = Some(publisher);
+        self.held_publications.push(HeldPublication { publication, publisher });
         Flow::Pause
     }
 
@@ -328,12 +339,12 @@ impl Hub {
         while self
             .held_publications
             .first()
-            .is_some_and(|held| self.has_room(actions, &held.publication))
+            .is_some_and(|publication| self.has_room(actions, publication))
         {
-            let Some(held) = self.held_publications.pop() else { return };
+            let Some(held) = self.held_publications.pop(actions.member()) else { return };
             self.post_to_workers(actions, &held.publication);
             self.publish_here(actions, &held.publication);
-            actions.resume(held.publisher);
+            held.publisher.into_iter().for_each(|publisher| actions.resume(publisher));
         }
     }
 

@@ -44,6 +44,11 @@ pub trait Handler {
     /// What `on_open` would have to be given for the connection to be as it is now.
     fn admission(&self, connection: ConnectionId) -> Self::Admission;
 
+    /// The open connection that was exported as `from` is about to be open as `to`: another engine
+    /// has given it another place. Called for each that comes back, all of which have been
+    /// forgotten before, whether its name has changed or not.
+    fn on_moved(&mut self, _from: ConnectionId, _to: ConnectionId) {}
+
     /// What an open connection is there for, in a few words for the log: its topics.
     fn purpose(&self, connection: ConnectionId) -> String;
 

@@ -17,6 +17,8 @@ use crate::{
 pub struct Record<A> {
     /// Which connection of its engine this is. Another engine will have given it another place.
     pub connection: ConnectionId,
+    /// Which it was when it was exported.
+    pub(crate) exported_as: ConnectionId,
     /// What the handler knows of it; `None` unless it is open.
     pub(crate) admission: Option<A>,
     pub(crate) state: Connection,

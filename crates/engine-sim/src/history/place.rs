@@ -211,7 +211,7 @@ impl Place {
         let Self { worker, engine, endpoint, .. } = self;
         worker.settle(engine, endpoint).map_err(|it| it.to_string())?;
         let records: Vec<_> = worker.connections().map(|it| worker.export(it)).collect();
-        worker.forget(Hub::forget);
+        worker.forget(|hub| hub.forget(endpoint.member()));
         for record in records {
             worker.import(endpoint, record.ok_or("does not know one of its connections")?);
         }

@@ -181,6 +181,35 @@ fn the_held_message_of_a_publisher_that_has_left_is_published() {
     assert!(rig.is_read_from(successor));
 }
 
+/// Seeds 37 and 170 of the simulation: it went to its publisher, who wanted none of its own, and who
+/// was never read from again.
+#[test]
+fn the_held_message_of_a_publisher_that_stands_elsewhere_on_another_engine_is_still_its_own() {
+    let mut rig = Rig::new(Setting { letters_max: 1, ..Setting::PLAIN });
+    let publisher = rig.connect(0, 0, "/ws/a?own=off");
+    let other = rig.connect(0, 1, "/ws/a?own=off");
+    let there = rig.connect(1, 0, "/ws/a");
+    rig.send(publisher, "1");
+    rig.send(publisher, "2");
+    rig.turn(0);
+    assert!(!rig.is_read_from(publisher));
+    let mut exchanged = [publisher, other];
+    for _ in 0..3 {
+        // The name of each is now what the other was called before.
+        exchanged = rig.exchange(exchanged);
+    }
+    let [publisher, other] = exchanged;
+    assert!(!rig.is_read_from(publisher));
+    rig.settle();
+    assert!(rig.received(publisher).is_empty());
+    assert!(rig.is_read_from(publisher));
+    assert_eq!(rig.received(other), ["1", "2"]);
+    assert_eq!(rig.received(there), ["1", "2"]);
+    rig.send(publisher, "3");
+    rig.settle();
+    assert_eq!(rig.received(other), ["3"]);
+}
+
 #[test]
 fn what_cannot_even_be_held_closes_its_publisher_and_is_counted() {
     let mut rig = Rig::new(Setting { letters_max: 1, held_bytes_max: 300, ..Setting::PLAIN });

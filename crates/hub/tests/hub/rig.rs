@@ -71,7 +71,7 @@ impl Place {
         worker.settle(engine, endpoint).unwrap();
         let ids: Vec<_> = worker.connections().collect();
         let records: Vec<_> = ids.iter().map(|it| worker.export(*it).unwrap()).collect();
-        worker.forget(Hub::forget);
+        worker.forget(|hub| hub.forget(endpoint.member()));
         records.into_iter().for_each(|record| worker.import(endpoint, record));
         // The wait of `settle` was short.
         (engine.was_quiet, engine.deadline) = (was_quiet, deadline);
@@ -100,6 +100,29 @@ impl Rig {
             endpoint,
         });
         Self { workers: workers.collect(), guest }
+    }
+
+    /// Another engine takes over the worker of two clients, each of whom stands in the other's place
+    /// there.
+    pub(crate) fn exchange(&mut self, [first, second]: [Client; 2]) -> [Client; 2] {
+        let Place { worker, engine, endpoint } = &mut self.workers[first.worker];
+        worker.settle(engine, endpoint).unwrap();
+        assert!(engine.input.is_empty(), "nothing is about their old places");
+        let name = |connection| match connection {
+            _ if connection == first.connection => second.connection,
+            _ if connection == second.connection => first.connection,
+            _ => connection,
+        };
+        let records: Vec<_> = worker.connections().map(|it| worker.export(it).unwrap()).collect();
+        worker.forget(|hub| hub.forget(endpoint.member()));
+        let output = mem::take(&mut engine.output).into_iter();
+        engine.output = output.map(|(connection, bytes)| (name(connection), bytes)).collect();
+        engine.receiving = mem::take(&mut engine.receiving).into_iter().map(name).collect();
+        for mut record in records {
+            record.connection = name(record.connection);
+            worker.import(endpoint, record);
+        }
+        [second, first]
     }
 
     /// One turn of one worker.

@@ -49,6 +49,7 @@ impl<H: Handler> Worker<H> {
         let is_open = state.state == State::Open;
         Some(Record {
             connection,
+            exported_as: connection,
             admission: is_open.then(|| self.handler.admission(connection)),
             identity: *core.connections.identity(connection.slot),
             exported: core.tick(),
@@ -79,7 +80,8 @@ impl<H: Handler> Worker<H> {
         forget(&mut self.handler);
     }
 
-    /// Goes on with a connection as it was when exported. Its engine has `record.connection` and
+    /// Goes on with a connection as it was when exported. Its engine has `record.connection`, to which
+    /// the caller sets it where that is another engine than the one it was exported from, and
     /// receives from it unless it was stopped; bytes that arrived in between are still to come.
     ///
     /// # Panics
@@ -90,6 +92,7 @@ impl<H: Handler> Worker<H> {
         core.restore(connection, record.state, record.identity);
         core.shift_times(connection, record.exported, record.exported_us);
         if let Some(admission) = record.admission {
+            self.handler.on_moved(record.exported_as, connection);
             self.handler.on_open(&mut Actions { core, endpoint }, connection, admission);
         }
         let outgoing = record.outgoing.into_iter();
