@@ -3,12 +3,14 @@
 //! rest in any order. The engine also watches its worker: what the boundary forbids is kept as a
 //! breach of the contract.
 
+mod handover;
 mod sending;
 mod telling;
 
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -96,8 +98,8 @@ pub struct SimEngine {
     /// What is ready to be told: kept for its memory.
     sources: Vec<Source>,
     gone: Vec<ConnectionId>,
-    /// What was seen of those whose close was submitted.
-    ended: BTreeMap<ConnectionId, Watch>,
+    /// What was seen of those whose close was submitted, by their peers.
+    ended: BTreeMap<SocketAddr, Watch>,
     /// The next place to be watched, when the table last grew, and when its worker last had an
     /// excuse.
     watch_next: Slot,
@@ -230,9 +232,21 @@ impl SimEngine {
     }
 
     /// What was seen of a connection that is there, or was.
-    pub(crate) fn watch(&mut self, id: ConnectionId) -> Option<Watch> {
-        let ended = self.ended.get(&id).copied();
-        ended.or_else(|| self.table.get(id).map(|connection| connection.watch))
+    pub(crate) fn watch(&mut self, peer: SocketAddr) -> Option<Watch> {
+        let ended = self.ended.get(&peer).copied();
+        let state = self.network.state.borrow();
+        ended.or_else(|| {
+            let mut all = self.table.connections();
+            let its = all.find(|connection| state.address(connection.link) == peer);
+            its.map(|connection| connection.watch)
+        })
+    }
+
+    /// Open connections in the middle of a compressed message.
+    pub(crate) fn within_compressed(&self) -> usize {
+        let state = self.network.state.borrow();
+        let open = self.table.connections().filter(|it| it.phase == Phase::Open);
+        open.filter(|it| state.is_within_compressed(it.link, it.told)).count()
     }
 
     /// Its worker was kept from its turn: what it owes is due anew.
@@ -333,7 +347,7 @@ impl SimEngine {
             state.reached.count(CLOSE_TIMER);
         }
         connection.watch.handle_close(state.now, connection.receiving);
-        self.ended.insert(id, connection.watch);
+        self.ended.insert(state.address(link), connection.watch);
         self.looks.push(id.slot);
         match (how, connection.phase) {
             (Closing::Finish, Phase::Open) => state.close(link, Side::Server),

@@ -131,6 +131,7 @@ impl History {
         let chance = Chance::new(scenario.seed ^ 0x9E37_79B9_7F4A_7C15);
         let compression = Chance::new(scenario.seed ^ 0xC2B2_AE3D_27D4_EB4F);
         let fragments = Chance::new(scenario.seed ^ 0x2545_F491_4F6C_DD1D);
+        let handovers = Chance::new(scenario.seed ^ 0x9FB2_1C65_1E98_DF25);
         let letters_max = scenario.limits.mesh_letters_max as usize;
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
@@ -146,6 +147,7 @@ impl History {
             chance,
             compression,
             fragments,
+            handovers,
             ledger,
             queues,
             visits: Vec::new(),
@@ -286,7 +288,7 @@ impl History {
                     self.guest.act(&mut self.world)?;
                     for (worker, closed) in self.guest.closes.drain(..) {
                         let place = &mut self.places[worker];
-                        self.verdict.add(&closed, place.watch(closed.connection), &self.world)?;
+                        self.verdict.add(&closed, place.watch(closed.peer), &self.world)?;
                     }
                 }
                 None => {

@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) slot: Option<Slot>,
     /// True exactly when something has happened to the client's end that nobody has asked for.
     pub(crate) has_client_news: bool,
+    /// Where compressed messages begin and end among the bytes of the client, in order.
+    pub(crate) compressed: Vec<(u64, u64)>,
     client: End,
     server: End,
     /// From the client to the server.
@@ -69,6 +71,7 @@ impl Link {
             established: false,
             slot: None,
             has_client_news: false,
+            compressed: Vec::new(),
             client: End::default(),
             server: End::default(),
             up: pipe(),

@@ -308,6 +308,17 @@ impl State {
         self.segment_left(id, side);
     }
 
+    /// The client writes a compressed message between these two places of all its bytes.
+    pub(crate) fn note_compressed(&mut self, id: LinkId, place: (u64, u64)) {
+        self.links[id].compressed.push(place);
+    }
+
+    /// True exactly when so many of the client's bytes end within a compressed message.
+    pub(crate) fn is_within_compressed(&self, id: LinkId, bytes: u64) -> bool {
+        let mut places = self.links[id].compressed.iter();
+        places.any(|(begin, end)| (*begin + 1..*end).contains(&bytes))
+    }
+
     pub(crate) fn address(&self, id: LinkId) -> SocketAddr {
         self.links[id].address
     }

@@ -40,8 +40,8 @@ struct Look {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
     Nothing,
-    /// With it a queue was nearly full.
-    NearlyFull,
+    /// With it a queue was half full.
+    HalfFull,
 }
 
 impl Queues {
@@ -92,9 +92,9 @@ impl Queues {
                     self.bytes_max
                 ));
             }
-            let near = self.bytes_max * 3 / 4;
-            if before < near && look.bytes >= near {
-                shown = Shown::NearlyFull;
+            let half = self.bytes_max / 2;
+            if before < half && look.bytes >= half {
+                shown = Shown::HalfFull;
             }
         }
         Ok(shown)
@@ -131,7 +131,7 @@ mod tests {
         // All but 30 bytes had been taken.
         assert_eq!(queues.receive(0, (130, 230), &heard(1, 2)), Ok(Shown::Nothing));
         assert_eq!(queues.receive(0, (230, 270), &heard(1, 50)), Ok(Shown::Nothing), "not known");
-        assert_eq!(queues.receive(0, (270, 315), &heard(1, 2)), Ok(Shown::NearlyFull), "75 of 100");
+        assert_eq!(queues.receive(0, (270, 315), &heard(1, 2)), Ok(Shown::HalfFull), "75 of 100");
         assert_eq!(
             queues.receive(1, (0, 1_000), &heard(1, 2)),
             Ok(Shown::Nothing),

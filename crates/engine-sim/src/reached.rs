@@ -32,6 +32,10 @@ pub(crate) const LATE_TURN: &str = "late turn";
 pub(crate) const MESH_FULL: &str = "mesh full";
 /// A worker was taken apart and put together again.
 pub(crate) const MOVED_WORKER: &str = "moved worker";
+/// The same, with a compressed message that had come in part; and on another engine, where every
+/// connection stands in another place.
+pub(crate) const MOVED_WITHIN_COMPRESSED: &str = "moved within compressed";
+pub(crate) const HANDED_OVER: &str = "moved to another engine";
 /// A publisher was not read from.
 pub(crate) const PAUSED_PUBLISHER: &str = "paused publisher";
 /// A client was told to come back later.
@@ -42,10 +46,10 @@ pub(crate) const CLOSE_TIMER: &str = "timer: close";
 /// A thousand connections were open at once: once a history.
 pub(crate) const MANY_OPEN: &str = "1,000 open at once";
 
-/// What was queued for a connection was seen, from outside, to be near the bound of one queue; and
+/// What was queued for a connection was seen, from outside, to be half of what may be; and
 /// for one that was sent compressed messages.
-pub(crate) const QUEUE_NEAR_BOUND: &str = "queue near its bound";
-pub(crate) const DEFLATED_QUEUE_NEAR_BOUND: &str = "compressed: queue near it";
+pub(crate) const QUEUE_HALF_FULL: &str = "queue half full";
+pub(crate) const DEFLATED_QUEUE_HALF_FULL: &str = "compressed: queue half full";
 
 /// Somebody has received a message that its publisher had sent in three fragments or more, with
 /// control frames between them; and one that was compressed.
@@ -68,8 +72,10 @@ pub(crate) const BAD_CONTROL: &str = "bad: RSV1 on a ping";
 pub(crate) const BAD_AGREEMENT: &str = "bad: RSV1 unagreed";
 
 /// The rows that no report counts.
-const ROWS: [&str; 31] = [
+const ROWS: [&str; 33] = [
     MOVED_WORKER,
+    MOVED_WITHIN_COMPRESSED,
+    HANDED_OVER,
     SHORT_SEND,
     EAGAIN,
     EAGAIN_STORM,
@@ -86,8 +92,8 @@ const ROWS: [&str; 31] = [
     STATUS_503,
     CLOSE_TIMER,
     MANY_OPEN,
-    QUEUE_NEAR_BOUND,
-    DEFLATED_QUEUE_NEAR_BOUND,
+    QUEUE_HALF_FULL,
+    DEFLATED_QUEUE_HALF_FULL,
     FRAGMENTS,
     DEFLATED_FRAGMENTS,
     COMPRESSED_RECEIVED,
@@ -110,6 +116,9 @@ const AGE_TIMER: &str = "timer: age";
 
 /// A client was not read from because it had published faster than it may.
 const RATE_PAUSE: &str = "paused by rate";
+
+/// A client had sent more than a worker decodes of it in one turn.
+const SHARE_DEFERRAL: &str = "deferred by share";
 
 /// A worker has inflated what a visitor has sent.
 const COMPRESSED_SENT: &str = "compressed: sent";
@@ -174,6 +183,7 @@ impl Reached {
         }
         self.add(COMPRESSED_SENT, report.inflated.messages);
         self.add(RATE_PAUSE, report.rate_pauses);
+        self.add(SHARE_DEFERRAL, report.share_deferrals);
         self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);
         self.add(PONG_TIMER, report.closed[CloseReason::NoPong as usize]);
         self.add(WRITE_TIMER, report.closed[CloseReason::Stalled as usize]);
@@ -194,8 +204,15 @@ impl Reached {
 
 /// Every row that must be reached.
 fn rows() -> impl Iterator<Item = String> {
-    let reported =
-        [HANDSHAKE_TIMER, PONG_TIMER, WRITE_TIMER, AGE_TIMER, RATE_PAUSE, COMPRESSED_SENT];
+    let reported = [
+        HANDSHAKE_TIMER,
+        PONG_TIMER,
+        WRITE_TIMER,
+        AGE_TIMER,
+        RATE_PAUSE,
+        SHARE_DEFERRAL,
+        COMPRESSED_SENT,
+    ];
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNBUILT.contains(reason));
     let named = ROWS.into_iter().chain(reported).map(str::to_owned);
     let refusals = RefusalReason::ALL.into_iter().filter(|reason| !UNASKED.contains(reason));

@@ -39,6 +39,8 @@ pub(crate) struct Scenario {
     pub(crate) compresses: bool,
     /// True exactly when some messages come in many fragments.
     pub(crate) fragments: bool,
+    /// True exactly when workers that are put together again may be so on another engine.
+    pub(crate) hands_over: bool,
     /// True exactly when visitors may publish.
     pub(crate) client_publish: bool,
     pub(crate) same_origin: bool,
@@ -100,6 +102,7 @@ impl Scenario {
             if !is_calm && !is_large && chance.of(0.3) { *chance.one(&[1, 2, 3, 6]) } else { 0 };
         let mut limits = limits(is_calm, is_wide, chance);
         let (offers, compresses) = compression(seed, &mut limits);
+        let hands_over = hands_over(seed, &mut limits);
         let lasts = milliseconds(chance, 300_000..=360_000);
         let seconds = lasts.as_secs();
         let moment = |chance: &mut Chance| Duration::from_secs(chance.long(1..=seconds));
@@ -124,6 +127,7 @@ impl Scenario {
             offers,
             compresses,
             fragments: Chance::new(seed ^ 0xFF51_AFD7_ED55_8CCD).of(0.5),
+            hands_over,
             client_publish: chance.of(0.9),
             same_origin: chance.of(0.5),
             handshake_timeout: milliseconds(chance, 2_000..=5_000),
@@ -234,6 +238,17 @@ fn compression(seed: u64, limits: &mut Limits) -> (bool, bool) {
         limits.compression_bytes_min = *chance.one(&[1, 20, 128, 1_000]);
     }
     (offers, compresses)
+}
+
+/// Whether workers change engines. Then they may decode so little in a turn that many of a client's
+/// frames are still to be decoded when they do. From dice of its own, for the same reason.
+fn hands_over(seed: u64, limits: &mut Limits) -> bool {
+    let chance = &mut Chance::new(seed ^ 0xA076_1D64_78BD_642F);
+    let hands_over = chance.of(0.5);
+    if hands_over {
+        limits.receive_frames_max = *chance.one(&[1, 3, limits.receive_frames_max]);
+    }
+    hands_over
 }
 
 /// A limit that is there half of the time, if it may be.

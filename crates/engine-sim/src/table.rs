@@ -58,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) tally: Tally,
     /// How many bytes that is.
     pub(crate) taken: u64,
+    /// How many bytes its worker was told that have come.
+    pub(crate) told: u64,
     /// Of the payload that it is in, if that is compressed.
     pub(crate) piece: Vec<u8>,
 }
@@ -116,9 +118,28 @@ impl Table {
             arrival,
             tally: Tally::Nothing,
             taken: 0,
+            told: 0,
             piece: Vec::new(),
         });
         Some(ConnectionId { slot, generation: place.generation })
+    }
+
+    /// Puts a connection of another table into a free slot.
+    pub(crate) fn put(&mut self, slot: Slot, connection: Connection) -> ConnectionId {
+        self.free.remove(&slot);
+        self.slots_used = self.slots_used.max(slot + 1);
+        let place = &mut self.places[slot as usize];
+        place.connection = Some(connection);
+        ConnectionId { slot, generation: place.generation }
+    }
+
+    /// All that are there, in slot order.
+    pub(crate) fn into_connections(self) -> Vec<(ConnectionId, Connection)> {
+        let places = (0..).zip(self.places);
+        let connections = places.filter_map(|(slot, Place { generation, connection })| {
+            Some((ConnectionId { slot, generation }, connection?))
+        });
+        connections.collect()
     }
 
     /// Frees the slot for a new generation.
@@ -154,6 +175,11 @@ impl Table {
     /// The connection of that id, if its close was not submitted.
     pub(crate) fn open(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.get(id).filter(|connection| connection.phase == Phase::Open)
+    }
+
+    /// All connections, in slot order.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.places.iter().filter_map(|place| place.connection.as_ref())
     }
 
     /// How many connections there are.

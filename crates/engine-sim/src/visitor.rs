@@ -58,6 +58,8 @@ pub(crate) struct Visitor {
     socket: Option<Client>,
     /// Written, and not yet taken by the socket.
     unsent: Vec<u8>,
+    /// Bytes that the socket took.
+    written: u64,
     /// True exactly when it has sent FIN: nothing follows.
     has_finished: bool,
     /// The second piece of the request, and when it leaves.
@@ -112,6 +114,7 @@ impl Visitor {
             since: begin,
             socket: None,
             unsent: Vec::new(),
+            written: 0,
             has_finished: false,
             withheld: None,
             unparsed: Vec::new(),
@@ -277,6 +280,7 @@ impl Visitor {
         let Some(socket) = &mut self.socket else { return };
         let taken = socket.write(&self.unsent);
         self.unsent.drain(..taken);
+        self.written += taken as u64;
         if !self.unsent.is_empty() && socket.is_broken() {
             self.handle_cut(world);
         }

@@ -15,6 +15,8 @@ pub(crate) struct World {
     pub(crate) compression: Chance,
     /// The dice of messages in many fragments, for the same reason.
     pub(crate) fragments: Chance,
+    /// The dice of connections that change engines, for the same reason.
+    pub(crate) handovers: Chance,
     pub(crate) ledger: Ledger,
     pub(crate) queues: Queues,
     /// Visits that have ended.

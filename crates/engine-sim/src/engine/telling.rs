@@ -230,6 +230,7 @@ impl SimEngine {
             }
             state.note(connection.link as u64, "received", bytes.len());
             connection.watch.handle_heard(state.now);
+            connection.told += bytes.len() as u64;
             self.told.push(Outcome::Bytes(id, bytes));
         }
         connection.trailing = false;

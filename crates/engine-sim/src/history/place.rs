@@ -1,16 +1,18 @@
 //! A worker with what it runs on, and how its turns come.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hub::{Hub, Letter};
 use mesh::{Endpoint, Member};
-use worker::{Addresses, ConnectionId, Time, Worker};
+use worker::{Addresses, Time, Worker};
 
 use crate::{
     bounds,
     engine::SimEngine,
     network::Network,
-    reached::{LATE_TURN, MESH_FULL, MOVED_WORKER, PAUSED_PUBLISHER},
+    reached::{
+        HANDED_OVER, LATE_TURN, MESH_FULL, MOVED_WITHIN_COMPRESSED, MOVED_WORKER, PAUSED_PUBLISHER,
+    },
     scenario::Scenario,
     sent::SentCounts,
     watch::Watch,
@@ -24,6 +26,9 @@ const IDLE_TURNS_MAX: u32 = 200;
 /// but in its next turn it cannot know, since a wait ends here where it would block elsewhere: so
 /// it is woken more often than that, and must have nothing to do then.
 const NAP: Duration = Duration::from_millis(900);
+
+/// How long a moment with something that has come in part is awaited at most.
+const PARTIAL_WAIT: Duration = Duration::from_secs(30);
 
 /// By how much deadlines are rounded up, so that several are met by one turn.
 const ROUNDING: Duration = Duration::from_millis(50);
@@ -121,8 +126,8 @@ impl Place {
     }
 
     /// What its engine has seen of a connection.
-    pub(super) fn watch(&mut self, connection: ConnectionId) -> Option<Watch> {
-        self.engine.watch(connection)
+    pub(super) fn watch(&mut self, peer: SocketAddr) -> Option<Watch> {
+        self.engine.watch(peer)
     }
 
     /// Its thread has not ended after all.
@@ -171,12 +176,12 @@ impl Place {
         if std::mem::take(&mut self.is_parked) {
             self.endpoint.unpark();
         }
-        if self.moves.last().is_some_and(|when| *when <= now) {
+        if self.is_moved(now, world) {
             self.moves.pop();
             self.moved = now;
             has_reason = true;
             world.network.reach(MOVED_WORKER);
-            self.move_connections()?;
+            self.move_connections(world)?;
         }
         self.worker.turn(&mut self.engine, &mut self.endpoint).map_err(|it| it.to_string())?;
         if let Some(breach) = self.engine.breaches().first() {
@@ -206,14 +211,37 @@ impl Place {
         }
     }
 
-    /// Takes the worker apart, and puts another together of what came out.
-    fn move_connections(&mut self) -> Result<(), String> {
+    /// Whether it is taken apart now. Where it may be put together on another engine, a moment is
+    /// awaited at which somebody has sent something in part, or more than was decoded.
+    fn is_moved(&self, now: Time, world: &World) -> bool {
+        self.moves.last().is_some_and(|when| {
+            let waits = world.scenario.hands_over && now < *when + PARTIAL_WAIT;
+            *when <= now && !(waits && self.worker.gauges().partial_bytes == 0)
+        })
+    }
+
+    /// Takes the worker apart, and puts another together of what came out, on the same engine or on
+    /// another one.
+    fn move_connections(&mut self, world: &mut World) -> Result<(), String> {
         let Self { worker, engine, endpoint, .. } = self;
         worker.settle(engine, endpoint).map_err(|it| it.to_string())?;
         let records: Vec<_> = worker.connections().map(|it| worker.export(it)).collect();
         worker.forget(|hub| hub.forget(endpoint.member()));
+        if engine.within_compressed() > 0 {
+            world.network.reach(MOVED_WITHIN_COMPRESSED);
+        }
+        let hands_over = world.scenario.hands_over && world.handovers.of(0.5);
+        let places = hands_over.then(|| engine.hand_over(&mut world.handovers));
+        if hands_over {
+            world.network.reach(HANDED_OVER);
+        }
         for record in records {
-            worker.import(endpoint, record.ok_or("does not know one of its connections")?);
+            let mut record = record.ok_or("does not know one of its connections")?;
+            if let Some(places) = &places {
+                let place = places.get(&record.connection);
+                record.connection = *place.ok_or("knows a connection that its engine does not")?;
+            }
+            worker.import(endpoint, record);
         }
         Ok(())
     }

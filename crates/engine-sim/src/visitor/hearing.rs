@@ -9,7 +9,7 @@ use crate::{
     frames::{self, BINARY, CLOSE, PING, PONG, TEXT},
     network::Network,
     queues::Shown,
-    reached::{COMPRESSED_RECEIVED, DEFLATED_QUEUE_NEAR_BOUND, QUEUE_NEAR_BOUND, STATUS_503},
+    reached::{COMPRESSED_RECEIVED, DEFLATED_QUEUE_HALF_FULL, QUEUE_HALF_FULL, STATUS_503},
     world::{End, World},
 };
 
@@ -131,7 +131,7 @@ impl Visitor {
         let World { ledger, network, queues, .. } = world;
         let by = &mut self.subscription;
         let number = self.number;
-        let mut row = QUEUE_NEAR_BOUND;
+        let mut row = QUEUE_HALF_FULL;
         let heard = if frame.is_compressed {
             let bits = self.window_bits.ok_or_else(|| {
                 format!("visitor {number}: compressed, and that was not agreed on")
@@ -139,7 +139,7 @@ impl Visitor {
             let mut state = network.state.borrow_mut();
             let now = state.now;
             state.reached.count(COMPRESSED_RECEIVED);
-            row = DEFLATED_QUEUE_NEAR_BOUND;
+            row = DEFLATED_QUEUE_HALF_FULL;
             let inflated = state.payloads.inflate(&frame.payload);
             let message = inflated
                 .and_then(|inflated| inflated.within(bits))
@@ -152,7 +152,7 @@ impl Visitor {
         let Some(socket) = &self.socket else { return Ok(()) };
         let place = (self.heard_bytes - frame_bytes as u64, self.heard_bytes);
         let shown = queues.receive(socket.link(), place, &heard);
-        if shown.map_err(|what| format!("visitor {number}: {what}"))? == Shown::NearlyFull {
+        if shown.map_err(|what| format!("visitor {number}: {what}"))? == Shown::HalfFull {
             network.reach(row);
         }
         Ok(())

@@ -47,6 +47,7 @@ impl Visitor {
             opcode |= COMPRESSED;
             row = DEFLATED_FRAGMENTS;
         }
+        let begin = self.written + self.unsent.len() as u64;
         if scenario.fragments && fragments.of(0.3) {
             ledger.expect(self.stream, row);
             self.send_in_fragments(opcode, &payload, world);
@@ -59,6 +60,12 @@ impl Visitor {
             self.send(0, true, &payload[at..], world);
         } else {
             self.send(opcode, true, &payload, world);
+        }
+        let end = self.written + self.unsent.len() as u64;
+        if opcode & COMPRESSED != 0
+            && let Some(link) = self.link()
+        {
+            world.network.state.borrow_mut().note_compressed(link, (begin, end));
         }
     }
 
