@@ -75,6 +75,8 @@ pub(crate) struct Scenario {
     pub(crate) drain: Duration,
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: u32 = 4096;
 
@@ -214,6 +216,17 @@ impl Scenario {
             held_bytes_max: self.held_bytes_max,
             seed: self.seed ^ u64::from(member),
         }
+    }
+
+    /// A worker that is kept from its turn for a quarter of its shortest timeout, or a second, excuses
+    /// its peers. One that waits is not kept, but in its next turn it cannot know, since a wait ends
+    /// here where it would block elsewhere: so it is woken more often than that, and must have
+    /// nothing to do then.
+    pub(crate) fn nap(&self) -> Duration {
+        let spans = [self.handshake_timeout, self.write_timeout, self.close_timeout];
+        let pong_timeout = self.ping_interval.map(|_| self.pong_timeout);
+        let shortest = spans.into_iter().chain(pong_timeout).fold(SECOND * 4, Duration::min);
+        shortest / 4 * 9 / 10
     }
 
     /// No message that is compressed saves more: none is longer, its number and its stream's counted.

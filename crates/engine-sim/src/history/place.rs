@@ -22,11 +22,6 @@ use crate::{
 /// Turns of a worker that had nothing to do and did not wait, before it is said to spin.
 const IDLE_TURNS_MAX: u32 = 200;
 
-/// A worker that was kept from its turn for a second excuses its peers. One that waits is not kept,
-/// but in its next turn it cannot know, since a wait ends here where it would block elsewhere: so
-/// it is woken more often than that, and must have nothing to do then.
-const NAP: Duration = Duration::from_millis(900);
-
 /// How long a moment with something that has come in part is awaited at most.
 const PARTIAL_WAIT: Duration = Duration::from_secs(30);
 
@@ -40,7 +35,8 @@ pub(super) struct Place {
     workers: u16,
     /// It waits until then, unless something happens before; `None`: it has something to do.
     waits: Option<Time>,
-    /// When it is woken for nothing at the latest.
+    /// How long it waits at most before it is woken for nothing, and when it is at the latest.
+    nap: Duration,
     naps_until: Time,
     /// True exactly when it waits and is parked: then letters end its wait.
     is_parked: bool,
@@ -81,6 +77,7 @@ impl Place {
             endpoint,
             workers: scenario.workers,
             waits: None,
+            nap: scenario.nap(),
             naps_until: Time(0),
             is_parked: false,
             late_until: Time(0),
@@ -267,7 +264,7 @@ impl Place {
                 // Where there are letters already, it has looked at them and does not want them.
                 self.is_parked = self.endpoint.park();
                 self.waits = Some(until);
-                self.naps_until = now + NAP;
+                self.naps_until = now + self.nap;
             }
             Some(_) => {
                 self.idle_turns += 1;
