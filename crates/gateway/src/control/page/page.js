@@ -4,7 +4,7 @@
 "use strict";
 
 const POLL_MS = 1000;
-// Workers report once a second, each at its own moment: over three, every one counts.
+// Workers report once a second: a rate is one over at least two of their intervals.
 const RATE_MS = 3000;
 const RECENT_MS = 60_000;
 const SAMPLES_MAX = 600;
@@ -34,14 +34,14 @@ const TILES = [
   {
     id: "received",
     title: "Messages in",
-    rate: (sample) => sample.received,
+    rate: "messages_received",
     show: perSecond,
     note: (stats, sample) => `${count(sample.received)} of clients since the start`,
   },
   {
     id: "delivered",
     title: "Messages delivered",
-    rate: (sample) => sample.delivered,
+    rate: "messages_delivered",
     show: perSecond,
     note: (stats, sample) =>
       `${count(sample.delivered)} since the start, ${count(sample.dropped)} dropped`,
@@ -49,7 +49,7 @@ const TILES = [
   {
     id: "sent",
     title: "Bytes out",
-    rate: (sample) => sample.sent,
+    rate: "sent_bytes",
     show: bytesPerSecond,
     note: (stats, sample) => `${bytes(sample.sent)} out, ${bytes(sample.receivedBytes)} in`,
   },
@@ -242,9 +242,13 @@ function sumByLabel(workers, field) {
 }
 
 function sampleOf(stats) {
-  const { workers } = stats;
+  const at = performance.now();
+  const workers = stats.workers.map((worker) => ({
+    ...worker,
+    reportedAt: at - 1000 * worker.report_age_seconds,
+  }));
   return {
-    at: performance.now(),
+    at,
     uptime: stats.uptime_seconds,
     connections: stats.connections,
     received: sum(workers, "messages_received"),
@@ -265,10 +269,18 @@ function before(index, ms) {
   return samples[other];
 }
 
-function rate(index, counter, ms = RATE_MS) {
-  const [now, then] = [samples[index], before(index, ms)];
-  const seconds = (now.at - then.at) / 1000;
-  return seconds > 0 ? Math.max(0, (counter(now) - counter(then)) / seconds) : 0;
+// How fast a counter of each worker grew, by the times of the reports that it was read from: those of
+// this page's questions would count a report too many now and then.
+function ratesOf(index, counter) {
+  const then = before(index, RATE_MS).workers;
+  return samples[index].workers.map((worker, i) => {
+    const seconds = then[i] ? (worker.reportedAt - then[i].reportedAt) / 1000 : 0;
+    return seconds > 0.1 ? Math.max(0, (worker[counter] - then[i][counter]) / seconds) : 0;
+  });
+}
+
+function rate(index, counter) {
+  return ratesOf(index, counter).reduce((total, of) => total + of, 0);
 }
 
 // What is shown.
@@ -294,8 +306,7 @@ function shareCell(value, max, shown) {
 function showWorkers() {
   const last = samples.length - 1;
   const { workers } = samples[last];
-  const of = (field) => workers.map((_, i) => rate(last, (it) => it.workers[i]?.[field] ?? 0));
-  const [delivered, sent] = [of("messages_delivered"), of("sent_bytes")];
+  const [delivered, sent] = [ratesOf(last, "messages_delivered"), ratesOf(last, "sent_bytes")];
   const connectionsMax = Math.max(...workers.map((it) => it.connections));
   const deliveredMax = Math.max(...delivered);
   const rows = workers.map((worker, i) => {
