@@ -1,15 +1,17 @@
-//! What topics and subscriptions cost in memory, counted: every byte that is asked of the allocator
-//! and not given back. The tables are looked at where they are full and where they have just grown,
-//! so that the figures are the worst ones and not those of a lucky size.
+//! What topics and subscriptions cost in memory, and tokens and blocks beside them, counted: every
+//! byte that is asked of the allocator and not given back. The tables are looked at where they are
+//! full and where they have just grown, so that the figures are the worst ones and not those of a
+//! lucky size.
 
 use std::sync::Arc;
 
 use allocation_counter::measure;
-use worker::Slot;
+use worker::{ConnectionId, Slot};
 
 use crate::{
     access::Blocked,
     connections::{Connections, Purpose},
+    passes::{Pass, Passes},
     topics::Topics,
 };
 
@@ -84,4 +86,28 @@ fn a_blocked_subject_takes_a_worker_at_most_36_bytes() {
         let bytes = u64::try_from(info.bytes_current).expect("what is kept was allocated");
         assert!(bytes <= BLOCK_BYTES_MAX * names.len() as u64, "step {step}: {bytes} bytes");
     }
+}
+
+/// What a token costs that says `sub`, of 16 bytes, and `exp`; the name included.
+const PASS_BYTES_MAX: u64 = 100;
+
+#[test]
+fn a_connection_with_a_token_takes_at_most_100_bytes_more() {
+    let mut kept = None;
+    let info = measure(|| {
+        let mut passes = Passes::default();
+        for slot in 0..10_000 {
+            let pass = Pass {
+                subject: Some(format!("{slot:016}").into()),
+                // In no order, as tokens end.
+                ends_at: Some(u64::from(slot * 7_919 % 10_000)),
+                may_publish: false,
+            };
+            passes.insert(ConnectionId { slot, generation: 1 }, pass);
+        }
+        kept = Some(passes);
+    });
+    assert!(kept.is_some_and(|kept| kept.get(9_999).is_some()));
+    let bytes = u64::try_from(info.bytes_current).expect("what is kept was allocated");
+    assert!(bytes <= PASS_BYTES_MAX * 10_000, "{bytes} bytes");
 }
