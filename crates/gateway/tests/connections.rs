@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{collections::BTreeSet, io::Write, net::TcpStream};
+use std::{collections::BTreeSet, io::Write, net::TcpStream, time::Instant};
 
 use common::{
     Gateway, PATIENCE,
@@ -175,6 +175,29 @@ fn an_address_is_that_of_the_client_behind_its_proxy() {
     assert!(is_alive(&direct));
     assert_eq!(remove(&gateway, "address=127.0.0.1"), 1);
     assert!(is_removed(&direct));
+}
+
+#[test]
+fn what_is_queued_for_a_connection_is_shown() {
+    let gateway = start(&["--slow-consumer", "drop-oldest"]);
+    let deaf = connect(&gateway, "/ws/flood");
+    let reads = connect(&gateway, "/ws/calm");
+    let queued = |topic: &str| {
+        let all = list(&gateway, &format!("topic={topic}"), 10);
+        all[0]["send_queue_bytes"].as_u64().unwrap()
+    };
+    let body = vec![b'x'; 60_000];
+    let mut http = gateway.http();
+    let until = Instant::now() + PATIENCE;
+    while queued("flood") < body.len() as u64 {
+        assert!(Instant::now() < until, "the kernel takes everything");
+        assert_eq!(http.post("/publish/flood", "", &body).status, 200);
+    }
+    assert!(queued("flood") <= 256 * 1024);
+    assert_eq!(queued("calm"), 0);
+    assert_eq!(remove(&gateway, "topic=flood"), 1, "who does not read can be removed too");
+    drop(deaf);
+    assert!(is_alive(&reads));
 }
 
 #[test]
