@@ -162,7 +162,8 @@ fn publish_over_http(gateway: &Gateway, publisher: usize) {
 
 #[test]
 fn every_message_arrives_once_and_in_order_wherever_it_was_published() {
-    let gateway = Gateway::start(&["--workers", "2"]);
+    // Where all of it takes long, a ping would come among the messages.
+    let gateway = Gateway::start(&["--workers", "2", "--ping-interval", "0"]);
     let publishers = open_publishers(&gateway);
     let senders = publishers.len();
     let all = senders + HTTP_PUBLISHERS;
