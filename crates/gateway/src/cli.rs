@@ -45,6 +45,16 @@ pub(crate) enum Command {
     /// Look at the machine: what it must have for so many connections, and what it should.
     #[command(after_help = AFTER_HELP)]
     Doctor(DoctorArgs),
+    /// Write manual pages, and completions for bash, zsh and fish, into a directory.
+    #[command(hide = true)]
+    Generate(GenerateArgs),
+}
+
+/// `ringway generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// A directory that exists.
+    pub(crate) directory: PathBuf,
 }
 
 /// `ringway config`.

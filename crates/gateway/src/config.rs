@@ -39,6 +39,8 @@ pub(crate) enum Request {
     Print(String),
     /// Nothing more: all is well.
     Check,
+    /// Write manual pages and completions into this directory.
+    Generate(PathBuf),
     /// Look at the machine.
     Doctor(Box<doctor::Request>),
 }
@@ -109,8 +111,9 @@ pub(crate) fn read(arguments: &[OsString]) -> Result<Request, Refusal> {
 
 fn request(matches: &ArgMatches, file: File) -> Result<Request, Refusal> {
     let cli = Cli::from_arg_matches(matches).map_err(Refusal::Usage)?;
-    let (_, matches) = matches.subcommand().expect("a subcommand is required");
-    let settings = settings_of(matches, &file);
+    let (name, matches) = matches.subcommand().expect("a subcommand is required");
+    let has_settings = SUBCOMMANDS.contains(&name);
+    let settings = if has_settings { settings_of(matches, &file) } else { Vec::new() };
     let configure =
         |serve| Configuration::resolve(serve, file, settings).map_err(Refusal::Sentence);
     Ok(match cli.command {
@@ -122,6 +125,7 @@ fn request(matches: &ArgMatches, file: File) -> Result<Request, Refusal> {
             let request = doctor::Request { configuration, connections, is_json: json };
             Request::Doctor(Box::new(request))
         }
+        Command::Generate(generate) => Request::Generate(generate.directory),
         Command::Config(config) => {
             let configuration = configure(config.serve)?;
             if config.action.print { Request::Print(print(&configuration)) } else { Request::Check }
@@ -157,7 +161,8 @@ fn with_environment(mut command: clap::Command) -> clap::Command {
 }
 
 fn file_path(matches: &ArgMatches) -> Option<PathBuf> {
-    matches.subcommand().and_then(|(_, matches)| matches.get_one::<PathBuf>("config").cloned())
+    let (name, matches) = matches.subcommand()?;
+    SUBCOMMANDS.contains(&name).then(|| matches.get_one::<PathBuf>("config").cloned())?
 }
 
 /// What the configuration file says.

@@ -15,6 +15,7 @@ mod decide;
 mod doctor;
 mod engine;
 mod facts;
+mod generate;
 mod listener;
 mod log;
 mod quantity;
@@ -47,6 +48,13 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Request::Doctor(request)) => diagnose(*request),
+        Ok(Request::Generate(directory)) => match generate::generate(&directory) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {}: {error}", directory.display());
+                ExitCode::from(FAILED)
+            }
+        },
         Ok(Request::Check) => {
             println!("the configuration is valid");
             ExitCode::SUCCESS

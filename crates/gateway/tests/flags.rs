@@ -192,6 +192,45 @@ fn a_valid_configuration_is_said_to_be_valid() {
 }
 
 #[test]
+fn manual_pages_and_completions_name_every_flag() {
+    let folder = std::env::temp_dir().join(format!("ringway-generated-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let result = output(&["generate", folder.to_str().unwrap()], &[]);
+    assert!(result.status.success(), "{}", stderr(&result));
+    let page = std::fs::read_to_string(folder.join("ringway-serve.1")).unwrap();
+    let bash = std::fs::read_to_string(folder.join("ringway.bash")).unwrap();
+    for (flag, _) in flags_of_help() {
+        // A page writes the dash as roff wants it.
+        assert!(page.contains(&flag.replace('-', "\\-")), "{flag}");
+        assert!(bash.contains(&flag), "{flag}");
+    }
+    for name in ["ringway.1", "ringway-config.1", "ringway-doctor.1", "_ringway", "ringway.fish"] {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let result = output(&["generate", folder.to_str().unwrap()], &[]);
+    assert_eq!(result.status.code(), Some(1));
+}
+
+#[test]
+fn the_file_of_the_package_is_valid_as_it_is_and_with_what_stands_in_comments() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/ringway.toml");
+    let shipped = std::fs::read_to_string(path).unwrap();
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+        _ => format!("{line}\n"),
+    };
+    let all: String = shipped.lines().map(line).collect();
+    assert!(all.lines().filter(|line| line.contains(" = ")).count() > 5, "{all}");
+    for content in [shipped, all] {
+        let file = temporary_file(&content);
+        let result = output(&["config", "--check", "--config", file.to_str().unwrap()], &[]);
+        assert!(result.status.success(), "{}", stderr(&result));
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
 fn version_and_help_are_no_errors() {
     let result = output(&["--version"], &[]);
     assert_eq!(result.status.code(), Some(0));
