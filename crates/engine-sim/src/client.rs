@@ -19,8 +19,8 @@ pub struct Client {
 /// What became of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientRead {
-    /// Bytes that have arrived.
-    Bytes(Vec<u8>),
+    /// So many bytes that had arrived, at least one.
+    Bytes(usize),
     /// Nothing has.
     Nothing,
     /// The server has sent FIN, and all before it was read.
@@ -49,12 +49,12 @@ impl Client {
         self.network.state.borrow_mut().write(self.link, Side::Client, bytes)
     }
 
-    /// Reads at most so many bytes.
-    pub fn read(&mut self, bytes_max: usize) -> ClientRead {
+    /// Reads at most so many bytes, and puts them behind those that were received before.
+    pub fn read(&mut self, bytes_max: usize, received: &mut Vec<u8>) -> ClientRead {
         let mut state = self.network.state.borrow_mut();
-        let bytes = state.read(self.link, Side::Client, bytes_max);
-        if !bytes.is_empty() {
-            return ClientRead::Bytes(bytes);
+        let count = state.read(self.link, Side::Client, bytes_max, received);
+        if count > 0 {
+            return ClientRead::Bytes(count);
         }
         if let Some(failure) = state.broken(self.link, Side::Client) {
             return ClientRead::Broken(failure);

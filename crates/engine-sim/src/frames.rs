@@ -81,21 +81,25 @@ pub(crate) fn frame(opcode: u8, is_final: bool, payload: &[u8], key: [u8; 4]) ->
         }
     }
     frame.extend(key);
-    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    let begin = frame.len();
+    frame.extend_from_slice(payload);
+    for piece in frame[begin..].chunks_mut(key.len()) {
+        piece.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+    }
     frame
 }
 
 /// A frame of a server.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
+pub(crate) struct Frame<'a> {
     pub(crate) opcode: u8,
     /// True exactly when it is a message that was compressed.
     pub(crate) is_compressed: bool,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: &'a [u8],
 }
 
 /// Takes a whole frame off the front of the bytes, from `at` on, which moves behind it.
-pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, String> {
+pub(crate) fn take_frame<'a>(bytes: &'a [u8], at: &mut usize) -> Result<Option<Frame<'a>>, String> {
     let rest = &bytes[*at..];
     let [first, second, ..] = *rest else { return Ok(None) };
     let opcode = first & 0x0F;
@@ -119,7 +123,7 @@ pub(crate) fn take_frame(bytes: &[u8], at: &mut usize) -> Result<Option<Frame>, 
     };
     let Some(payload) = rest.get(header..header + length) else { return Ok(None) };
     *at += header + length;
-    Ok(Some(Frame { opcode, is_compressed, payload: payload.to_vec() }))
+    Ok(Some(Frame { opcode, is_compressed, payload }))
 }
 
 #[cfg(test)]
@@ -133,7 +137,7 @@ mod tests {
         assert_eq!(frame(TEXT, true, b"Hello", [0x37, 0xfa, 0x21, 0x3d]), hello);
         let mut at = 0;
         let bytes = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x89];
-        let expected = Frame { opcode: TEXT, is_compressed: false, payload: b"Hello".to_vec() };
+        let expected = Frame { opcode: TEXT, is_compressed: false, payload: b"Hello" };
         assert_eq!(take_frame(&bytes, &mut at), Ok(Some(expected)));
         assert_eq!((take_frame(&bytes, &mut at), at), (Ok(None), 7));
     }

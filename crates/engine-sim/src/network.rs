@@ -243,15 +243,21 @@ impl State {
         count
     }
 
-    /// Takes bytes that have arrived at this side.
-    pub(crate) fn read(&mut self, id: LinkId, side: Side, bytes_max: usize) -> Vec<u8> {
+    /// Takes bytes that have arrived at this side, puts them behind those, and says how many.
+    pub(crate) fn read(
+        &mut self,
+        id: LinkId,
+        side: Side,
+        bytes_max: usize,
+        received: &mut Vec<u8>,
+    ) -> usize {
         let link = &mut self.links[id];
-        let bytes = link.to(side).read(bytes_max);
-        if !bytes.is_empty() && link.to(side).is_held_up() {
+        let count = link.to(side).read(bytes_max, received);
+        if count > 0 && link.to(side).is_held_up() {
             let learns = self.now + link.latency;
             self.at(learns, Happening::Window(id, side.other()));
         }
-        bytes
+        count
     }
 
     pub(crate) fn arrived_bytes(&mut self, id: LinkId, side: Side) -> usize {

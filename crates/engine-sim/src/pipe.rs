@@ -129,15 +129,16 @@ impl Pipe {
         Some(segment)
     }
 
-    /// Takes at most so many bytes that have arrived.
-    pub(crate) fn read(&mut self, bytes_max: usize) -> Vec<u8> {
+    /// Takes at most so many bytes that have arrived, puts them behind those, and says how many.
+    pub(crate) fn read(&mut self, bytes_max: usize, received: &mut Vec<u8>) -> usize {
         let count = self.arrived_bytes.min(bytes_max);
         // In slices: an iterator would go by single bytes.
         let (front, back) = self.bytes.as_slices();
         let from_front = count.min(front.len());
-        let bytes = [&front[..from_front], &back[..count - from_front]].concat();
+        received.extend_from_slice(&front[..from_front]);
+        received.extend_from_slice(&back[..count - from_front]);
         self.forget_front(count);
-        bytes
+        count
     }
 
     pub(crate) fn arrived_bytes(&self) -> usize {

@@ -64,9 +64,8 @@ pub(crate) struct Visitor {
     has_finished: bool,
     /// The second piece of the request, and when it leaves.
     withheld: Option<(Time, Vec<u8>)>,
-    /// Read, and not yet understood: from there on.
+    /// Read, and not yet understood.
     unparsed: Vec<u8>,
-    understood: usize,
     /// Bytes that were understood since the connection began.
     heard_bytes: u64,
     next_message: Time,
@@ -118,7 +117,6 @@ impl Visitor {
             has_finished: false,
             withheld: None,
             unparsed: Vec::new(),
-            understood: 0,
             heard_bytes: 0,
             pinged: 0,
             ponged: 0,

@@ -80,11 +80,8 @@ impl Peer for SimPeer {
     }
 
     fn read(&mut self, received: &mut Vec<u8>) -> PeerRead {
-        match self.0.read(10_000) {
-            ClientRead::Bytes(bytes) => {
-                received.extend(bytes);
-                PeerRead::Bytes
-            }
+        match self.0.read(10_000, received) {
+            ClientRead::Bytes(_) => PeerRead::Bytes,
             ClientRead::Nothing => PeerRead::Nothing,
             ClientRead::Finished => PeerRead::Finished,
             ClientRead::Broken(_) => PeerRead::Reset,

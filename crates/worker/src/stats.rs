@@ -448,7 +448,8 @@ impl Report {
     /// Empties it without giving its memory back.
     pub fn reset(&mut self) {
         let (mut stages, mut closes) = (mem::take(&mut self.stages), mem::take(&mut self.closes));
-        stages.iter_mut().for_each(Histogram::reset);
+        // Most of the memory, and often there was nothing to record.
+        stages.iter_mut().filter(|stage| !stage.is_empty()).for_each(Histogram::reset);
         closes.clear();
         *self = Self::empty(stages, closes);
     }

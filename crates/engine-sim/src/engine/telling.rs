@@ -174,8 +174,9 @@ impl SimEngine {
         match connection.phase {
             Phase::Open => self.gather_open(state, id),
             Phase::Lingering(thrown_away) => {
-                let bytes = state.read(connection.link, Side::Server, usize::MAX).len();
-                let thrown_away = thrown_away + bytes;
+                let bytes = &mut Vec::new();
+                let count = state.read(connection.link, Side::Server, usize::MAX, bytes);
+                let thrown_away = thrown_away + count;
                 connection.phase = Phase::Lingering(thrown_away);
                 let over = thrown_away >= self.options.linger_bytes_max;
                 if over || has_ended(state, connection) {
@@ -223,7 +224,8 @@ impl SimEngine {
                 count = state.chance.number(1..=count);
                 state.reached.count(SPLIT_RECEIVE);
             }
-            let bytes = state.read(connection.link, Side::Server, count);
+            let mut bytes = Vec::new();
+            state.read(connection.link, Side::Server, count, &mut bytes);
             if bytes.is_empty() {
                 self.told.push(end(state, id, connection));
                 break;

@@ -201,10 +201,11 @@ impl Place {
 
     /// Where it has given everybody everything that it was given, what waits for sockets is known.
     fn look_at_queues(&mut self, now: Time, world: &mut World) {
-        if self.is_parked && self.worker.gauges().fanout_publications == 0 {
-            for (link, taken) in self.engine.refusing() {
-                world.queues.look(link, now, taken, self.moved);
-            }
+        let Self { worker, engine, is_parked, moved, .. } = self;
+        let mut refusing = engine.refusing().peekable();
+        let is_idle = || *is_parked && worker.gauges().fanout_publications == 0;
+        if refusing.peek().is_some() && is_idle() {
+            refusing.for_each(|(link, taken)| world.queues.look(link, now, taken, *moved));
         }
     }
 

@@ -23,11 +23,10 @@ impl Visitor {
         self.next_read = world.network.now() + Duration::from_millis(50);
         while self.phase != Phase::Over {
             let Some(socket) = &mut self.socket else { break };
-            match socket.read(bytes_max) {
+            match socket.read(bytes_max, &mut self.unparsed) {
                 ClientRead::Nothing => break,
-                ClientRead::Bytes(bytes) => {
-                    world.network.note(self.number as u64, "visitor reads", bytes.len());
-                    self.unparsed.extend(bytes);
+                ClientRead::Bytes(count) => {
+                    world.network.note(self.number as u64, "visitor reads", count);
                     self.parse(world)?;
                     if bytes_max != usize::MAX {
                         break;
@@ -61,13 +60,16 @@ impl Visitor {
             self.unparsed.clear();
             return Ok(());
         }
-        let mut begin = self.understood;
-        while let Some(frame) = frames::take_frame(&self.unparsed, &mut self.understood)? {
-            self.heard_bytes += (self.understood - begin) as u64;
-            self.handle(&frame, self.understood - begin, world)?;
-            begin = self.understood;
+        // Taken out, since frames are lent from there.
+        let mut unparsed = std::mem::take(&mut self.unparsed);
+        let (mut begin, mut end) = (0, 0);
+        while let Some(frame) = frames::take_frame(&unparsed, &mut end)? {
+            self.heard_bytes += (end - begin) as u64;
+            self.handle(&frame, end - begin, world)?;
+            begin = end;
         }
-        self.unparsed.drain(..std::mem::take(&mut self.understood));
+        unparsed.drain(..end);
+        self.unparsed = unparsed;
         Ok(())
     }
 
@@ -88,7 +90,7 @@ impl Visitor {
 
     fn handle(
         &mut self,
-        frame: &frames::Frame,
+        frame: &frames::Frame<'_>,
         frame_bytes: usize,
         world: &mut World,
     ) -> Result<(), String> {
@@ -98,7 +100,7 @@ impl Visitor {
         match frame.opcode {
             TEXT | BINARY => self.receive(frame, frame_bytes, world)?,
             PING if self.plan.answers_pings && self.phase == Phase::Open => {
-                self.send(PONG, true, &frame.payload, world);
+                self.send(PONG, true, frame.payload, world);
             }
             PONG => {
                 let number = frame.payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
@@ -124,7 +126,7 @@ impl Visitor {
 
     fn receive(
         &mut self,
-        frame: &frames::Frame,
+        frame: &frames::Frame<'_>,
         frame_bytes: usize,
         world: &mut World,
     ) -> Result<(), String> {
@@ -140,13 +142,13 @@ impl Visitor {
             let now = state.now;
             state.reached.count(COMPRESSED_RECEIVED);
             row = DEFLATED_QUEUE_HALF_FULL;
-            let inflated = state.payloads.inflate(&frame.payload);
+            let inflated = state.payloads.inflate(frame.payload);
             let message = inflated
                 .and_then(|inflated| inflated.within(bits))
                 .map_err(|what| format!("visitor {number}: a message for {bits} bits {what}"))?;
             ledger.receive(by, frame.opcode, message, now)?
         } else {
-            ledger.receive(by, frame.opcode, &frame.payload, network.now())?
+            ledger.receive(by, frame.opcode, frame.payload, network.now())?
         };
         heard.row.into_iter().for_each(|row| network.reach(row));
         let Some(socket) = &self.socket else { return Ok(()) };
