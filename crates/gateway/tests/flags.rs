@@ -298,3 +298,20 @@ fn the_reference_names_every_flag_with_its_default() {
         }
     }
 }
+
+#[test]
+fn the_guide_names_no_flag_that_there_is_not() {
+    let guide = include_str!("../guide/operating.md");
+    let mut known: Vec<String> = flags_of_help().into_iter().map(|(flag, _)| flag).collect();
+    known.extend(["--connections", "--check", "--print"].map(str::to_owned));
+    let is_of_flag = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+    let words = guide.split(|letter| !is_of_flag(letter)).filter(|word| word.starts_with("--"));
+    let mut named: Vec<&str> =
+        words.filter(|word| word.len() > 3 && !word.starts_with("---")).collect();
+    named.sort_unstable();
+    named.dedup();
+    assert!(named.len() > 10, "{named:?}");
+    for flag in named {
+        assert!(known.iter().any(|known| known == flag), "{flag}");
+    }
+}
