@@ -52,6 +52,7 @@ fn what_may_change_changes_for_all_who_come() {
     assert_eq!(read_frame(&old), Some((0x82, vec![7; 100])));
     std::io::Write::write_all(&mut &old, &frame(0x82, &[7; 101])).unwrap();
     assert_eq!(read_close(&old).0, 1009);
+    drop(old);
     // The control plane goes by it too.
     let mut http = gateway.http();
     assert_eq!(http.post("/publish/room", "", &[b'x'; 101]).status, 413);

@@ -1,10 +1,12 @@
 //! Letters of the control thread.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use ringway_hub::{Batch, Findings, Inquiry, Letter, Question, Receipt, Reply};
+use ringway_hub::{
+    Batch, Findings, Inquiry, Letter, OriginRule, Question, Receipt, Reply, Settings,
+};
 use wire::DataOpcode;
-use worker::{Publication, Time};
+use worker::{Limits, Publication, Time};
 
 use crate::rig::{Rig, Setting};
 
@@ -150,4 +152,41 @@ fn a_drain_closes_every_connection_as_restarting() {
     rig.settle();
     assert!(rig.is_drained(0));
     assert!(!rig.is_drained(1));
+}
+
+/// Who is connected stays, and goes by the bounds of now with what it sends.
+#[test]
+fn settings_count_for_who_comes_and_for_what_comes() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let client = rig.connect(0, 0, "/ws/long-name");
+    let settings = Settings {
+        client_publish: true,
+        echo: false,
+        compression: false,
+        origins: OriginRule::Any,
+        worker: worker::Settings {
+            handshake_timeout: Duration::from_secs(5),
+            close_timeout: Duration::from_secs(5),
+            trusted: Arc::default(),
+            limits: Limits { message_bytes_max: 3, topic_bytes_max: 8, ..Limits::default() },
+        },
+    };
+    rig.tell(0, Letter::Settings(Box::new(settings.clone())));
+    rig.settle();
+    rig.send(client, "abc");
+    rig.settle();
+    assert_eq!(rig.received(client), ["abc"]);
+    rig.send(client, "abcd");
+    rig.settle();
+    let received = rig.received(client);
+    assert!(received[0].starts_with("close 1009 "), "{received:?}");
+    // The topic's name would be too long for who comes now.
+    let answer = rig.ask(0, 1, "/ws/long-name");
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    let client = rig.connect(0, 2, "/ws/short");
+    rig.tell(0, Letter::Settings(Box::new(Settings { client_publish: false, ..settings })));
+    rig.settle();
+    rig.send(client, "abc");
+    rig.settle();
+    assert_eq!(rig.received(client), ["close 1008 publishing is off"]);
 }
