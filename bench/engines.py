@@ -20,7 +20,7 @@ import tempfile
 import time
 
 ENGINES = ("ring", "tokio-uring", "epoll")
-# The latency log encodes its first interval after 10 s, in memory that would count as connections'.
+# After 10 s the latency log encodes its first interval, in memory that connections have no part in.
 START_SECONDS = 12
 COLUMNS = ("user memory", "kernel memory", "handshakes per CPU second")
 
