@@ -214,7 +214,7 @@ fn manual_pages_and_completions_name_every_flag() {
 
 #[test]
 fn the_file_of_the_package_is_valid_as_it_is_and_with_what_stands_in_comments() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/ringway.toml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/ringway.toml");
     let shipped = std::fs::read_to_string(path).unwrap();
     let line = |line: &str| match line.strip_prefix('#') {
         Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),

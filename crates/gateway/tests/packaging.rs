@@ -1,4 +1,4 @@
-//! What stands in `packaging/containers`: the profile that is made of a runtime's, and times to stop
+//! What stands in `crates/gateway/packaging/containers`: the profile that is made of a runtime's, and times to stop
 //! that are above those which the drain takes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use common::temporary_file;
 use serde_json::{Value, json};
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/containers");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/containers");
 
 /// What is made of a runtime's profile.
 fn made_of(profile: &Value) -> Output {
