@@ -76,6 +76,10 @@ class Gateway:
         """Tells it to drain and end."""
         self._process.terminate()
 
+    async def ended(self) -> None:
+        """Waits until it has ended; then `log` is whole."""
+        await asyncio.wait_for(asyncio.gather(self._process.wait(), self._reader), PATIENCE)
+
     async def _end(self) -> None:
         if self._process.returncode is None:
             self._process.kill()

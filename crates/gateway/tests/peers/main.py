@@ -16,6 +16,7 @@ import matrix
 import meet
 import metrics
 import page
+import tokens
 from library import KINDS
 
 
@@ -86,6 +87,16 @@ async def run_page(_: argparse.Namespace) -> list[str]:
     return [table("The page in Chromium:", [("size", "colours", "verdict"), *rows])]
 
 
+async def run_tokens(_: argparse.Namespace) -> list[str]:
+    """Which tokens were let in, and which were refused."""
+    let_in, refused = await tokens.tokens()
+    heading = ("algorithm", "key file", *(f"JWK set, {name}" for name in tokens.ENTRIES), "at exp")
+    return [
+        table("Tokens of PyJWT that are let in:", [heading, *let_in]),
+        table("And that are refused:", [("what", "tries", "status", "counted as"), *refused]),
+    ]
+
+
 async def run_alerts(_: argparse.Namespace) -> list[str]:
     """Which alerts were provoked."""
     rows = await alerts.alerts()
@@ -96,6 +107,7 @@ SUITES = {
     "meet": run_meet,
     "metrics": run_metrics,
     "page": run_page,
+    "tokens": run_tokens,
     "alerts": run_alerts,
     "autobahn": run_autobahn,
     "matrix": run_matrix,
