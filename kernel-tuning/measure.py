@@ -171,7 +171,10 @@ def fan_out(arguments, flags, connections=5000, workers=1, duration="4s"):
     with Server(arguments, flags) as server:
         count = ["--connections", str(connections), "--duration", duration]
         report = load(arguments, server, "fanout", "--core", "1", *count)
-    return {"CPU per delivery, us": report["traffic"]["server_us_per_delivery"]}
+    return {
+        "CPU per delivery, us": report["traffic"]["server_us_per_delivery"],
+        "deliveries a second": report["traffic"]["delivered_per_second"],
+    }
 
 
 def crowd(arguments, flags):
@@ -219,6 +222,9 @@ KNOBS = {
     "ehash": (crowd, both("net.ipv4.tcp_child_ehash_entries", 4096, 65536)),
     "tcp-mem": (unread, [({}, [])]),
     "notsent-lowat": (stalled, both("net.ipv4.tcp_notsent_lowat", 4294967295, 16384)),
+    "wmem": (stalled, both("net.ipv4.tcp_wmem", "4096 16384 4194304", "4096 16384 65536")),
+    "send-buffer": (stalled, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
+    "send-buffer-cpu": (fan_out, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
     "congestion": (fan_out, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
     "group": (grouped, [({}, []), ({}, ["--group"])]),
 }
