@@ -177,6 +177,19 @@ def fan_out(arguments, flags, connections=5000, workers=1, duration="4s"):
     }
 
 
+def wandering(arguments, flags):
+    """One message to all from workers that may run on each core; the load keeps to the last."""
+    last = max(os.sched_getaffinity(0))
+    with Server(arguments, flags) as server:
+        count = ["--connections", "5000", "--duration", "4s", "--core", str(last)]
+        report = load(arguments, server, "fanout", *count)
+    return {
+        "CPU per delivery, us": report["traffic"]["server_us_per_delivery"],
+        "deliveries a second": report["traffic"]["delivered_per_second"],
+        "a delivery's 99th percentile, ms": report["latency"]["delivery"]["p99"] / 1e6,
+    }
+
+
 def crowd(arguments, flags):
     """One message to 20,000: 40,000 sockets, of which each packet has to find one."""
     return fan_out(arguments, flags, connections=20000, workers=2, duration="6s")
@@ -225,6 +238,7 @@ KNOBS = {
     "wmem": (stalled, both("net.ipv4.tcp_wmem", "4096 16384 4194304", "4096 16384 65536")),
     "send-buffer": (stalled, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
     "send-buffer-cpu": (fan_out, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
+    "pin": (wandering, [({}, ["--workers", "1", "--pin", pin]) for pin in ("off", "on")]),
     "congestion": (fan_out, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
     "group": (grouped, [({}, []), ({}, ["--group"])]),
 }
