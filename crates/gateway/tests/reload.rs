@@ -119,6 +119,17 @@ fn the_level_of_the_log_changes_at_once() {
     assert_eq!(line["changed"], "drain log-level topic_bytes_max", "nothing was said before");
 }
 
+#[test]
+fn without_a_token_file_none_is_said_to_be_read_again() {
+    let mut gateway = Gateway::start_with("echo = true\n", &["--drain", "0"]);
+    reload(&mut gateway, "echo = false\n", "configuration reloaded");
+    gateway.signal(Signal::TERM);
+    // The reload had been said in whole before this signal was taken.
+    let said = gateway
+        .line(|line| ["tokens reloaded", "draining"].iter().any(|it| line["message"] == *it));
+    assert_eq!(said["message"], "draining");
+}
+
 /// Whether this is a line of `/metrics`.
 fn metric(gateway: &Gateway, line: &str) -> bool {
     gateway.http().get("/metrics").text().lines().any(|it| it == line)

@@ -58,15 +58,16 @@ impl Access {
         Ok(Self::Tokens { path, tokens })
     }
 
-    /// Reads the token file again. Where that fails, the tokens stay as they were.
+    /// Reads the token file again, and says whether there is one. Where reading fails, the tokens
+    /// stay as they were.
     ///
     /// # Errors
     /// As for [`Self::open`].
-    pub(super) fn reload(&self) -> Result<(), String> {
-        let Self::Tokens { path, tokens } = self else { return Ok(()) };
+    pub(super) fn reload(&self) -> Result<bool, String> {
+        let Self::Tokens { path, tokens } = self else { return Ok(false) };
         let read = Tokens::read(path)?;
         *tokens.write().unwrap_or_else(PoisonError::into_inner) = read;
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a request may be served.
@@ -227,7 +228,7 @@ mod tests {
         std::fs::write(&folder, "first\n").unwrap();
         let access = Access::open(Some(folder.clone())).unwrap();
         std::fs::write(&folder, "second\n").unwrap();
-        access.reload().unwrap();
+        assert!(access.reload().unwrap());
         std::fs::remove_file(&folder).unwrap();
         assert_eq!(status(&access, "GET", "/stats", Some("Bearer first")), 401);
         assert_eq!(status(&access, "GET", "/stats", Some("Bearer second")), 200);

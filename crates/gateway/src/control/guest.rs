@@ -454,7 +454,8 @@ impl Guest {
         }
         let journal = &self.control.journal;
         match self.control.access.reload() {
-            Ok(()) => journal.line(Level::Info, "tokens reloaded", Vec::new()),
+            Ok(true) => journal.line(Level::Info, "tokens reloaded", Vec::new()),
+            Ok(false) => {}
             Err(error) => {
                 journal.line(Level::Warn, "the old tokens stay", vec![("error", error)]);
             }
