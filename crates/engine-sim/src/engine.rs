@@ -217,15 +217,15 @@ impl SimEngine {
         &self.breaches
     }
 
-    /// Open connections whose socket refuses bytes, and how many it has taken.
-    pub(crate) fn refusing(&mut self) -> impl Iterator<Item = (LinkId, u64)> {
+    /// Connections whose socket refuses bytes, and how many it has taken.
+    pub(crate) fn refusing(&mut self) -> impl Iterator<Item = (ConnectionId, LinkId, u64)> {
         let Self { table, refusing, .. } = self;
         refusing.sort_unstable();
         refusing.dedup();
         let mut refuses = |slot: Slot| {
-            let (_, connection) = table.at(slot)?;
+            let (id, connection) = table.at(slot)?;
             let refuses = connection.phase == Phase::Open && connection.sending == Sending::Waiting;
-            refuses.then_some((connection.link, connection.taken))
+            refuses.then_some((id, connection.link, connection.taken))
         };
         refusing.retain(|slot| refuses(*slot).is_some());
         refusing.iter().filter_map(move |slot| refuses(*slot))

@@ -3,7 +3,9 @@
 //! socket was in what it had taken by then. Whatever of those messages the visitor receives behind
 //! that was in the queue at that moment, in the encoding in which it comes.
 //!
-//! It is a lower bound: of a message that never comes it is not known whether it was still there.
+//! It is a lower bound: of a message that never comes it is not known whether it was still there. And
+//! it is one of open connections only: of who is being closed, more than the bound may be queued that
+//! may not be cut (`Limits::send_queue_bytes_max`).
 
 use std::collections::BTreeMap;
 
@@ -55,8 +57,11 @@ impl Queues {
     }
 
     /// A worker has nothing left to do, and this connection's socket, which has taken so many bytes,
-    /// refuses more.
-    pub(crate) fn look(&mut self, link: LinkId, at: Time, taken: u64, moved: Time) {
+    /// refuses more. `is_open`: the worker has not begun to close it.
+    pub(crate) fn look(&mut self, link: LinkId, is_open: bool, at: Time, taken: u64, moved: Time) {
+        if !is_open {
+            return;
+        }
         let looks = self.looks.entry(link).or_default();
         if let Some(last) = looks.last_mut().filter(|last| last.taken == taken) {
             // All that was queued then still is.
@@ -127,7 +132,7 @@ mod tests {
     #[test]
     fn what_comes_behind_what_was_taken_was_queued_if_it_was_known_by_then() {
         let mut queues = queues(1_000);
-        queues.look(0, Time(50), 200, Time(0));
+        queues.look(0, true, Time(50), 200, Time(0));
         // All but 30 bytes had been taken.
         assert_eq!(queues.receive(0, (130, 230), &heard(1, 2)), Ok(Shown::Nothing));
         assert_eq!(queues.receive(0, (230, 270), &heard(1, 50)), Ok(Shown::Nothing), "not known");
@@ -144,10 +149,33 @@ mod tests {
     #[test]
     fn behind_a_message_that_was_sent_later_nothing_was_queued() {
         let mut queues = queues(1_000);
-        queues.look(0, Time(50), 0, Time(0));
+        queues.look(0, true, Time(50), 0, Time(0));
         queues.receive(0, (0, 100), &heard(1, 2)).unwrap();
         queues.receive(0, (100, 200), &heard(50, 60)).unwrap();
         queues.receive(0, (200, 300), &heard(1, 2)).unwrap();
+    }
+
+    #[test]
+    fn a_closing_connection_may_have_more_and_an_open_one_may_not_though_it_is_closed_later() {
+        for (is_open_first, is_open_then, is_right) in
+            [(false, false, true), (false, true, false), (true, false, false), (true, true, false)]
+        {
+            let mut queues = queues(1_000);
+            queues.look(0, is_open_first, Time(50), 200, Time(0));
+            queues.look(0, is_open_then, Time(60), 200, Time(0));
+            let outcome = queues.receive(0, (200, 301), &heard(1, 2));
+            assert_eq!(outcome.is_ok(), is_right, "{is_open_first} {is_open_then}");
+        }
+    }
+
+    #[test]
+    fn what_became_known_once_it_was_closing_was_not_queued_while_it_was_open() {
+        let mut queues = queues(1_000);
+        queues.look(0, true, Time(50), 0, Time(0));
+        queues.look(0, false, Time(60), 0, Time(0));
+        queues.receive(0, (0, 100), &heard(1, 2)).unwrap();
+        queues.receive(0, (100, 200), &heard(1, 55)).unwrap();
+        queues.receive(0, (200, 201), &heard(1, 49)).unwrap_err();
     }
 
     #[test]
@@ -156,8 +184,8 @@ mod tests {
             [(1, 0, false), (1, 20, true), (1_000, 0, true)]
         {
             let mut queues = queues(coalesce_bytes_max);
-            queues.look(0, Time(30), 0, Time(0));
-            queues.look(0, Time(50), 0, Time(moved));
+            queues.look(0, true, Time(30), 0, Time(0));
+            queues.look(0, true, Time(50), 0, Time(moved));
             for number in 0..3 {
                 let place = (number * 27, (number + 1) * 27);
                 let outcome = queues.receive(0, place, &heard(10, 40));

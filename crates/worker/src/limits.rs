@@ -36,7 +36,13 @@ pub struct Limits {
     /// Bytes of all incomplete messages of a worker, and of what clients have sent that is decoded
     /// later: by who is paused, or beyond a share of a turn.
     pub partial_total_bytes_max: u64,
-    /// Bytes queued for one connection, and the charge of every frame but one.
+    /// Bytes queued for one connection, and the charge of every frame but one. Who has more, and
+    /// nothing that its policy lets go of, is closed at once, and before the Close frame may still
+    /// have queued what comes back of its last turn's replies: messages joined with a pong are
+    /// neither dropped nor cut. Those are answers to one share of what it sends, at most 1,028 bytes
+    /// for each of `receive_frames_max` and one message; two shares if it was paused and resumed in
+    /// that turn; and, if it was just moved, all that it was owed, at most `fanout_bytes_max` and
+    /// what one turn brings beyond it. All of it counts against `send_queue_total_bytes_max`.
     pub send_queue_bytes_max: u64,
     /// *Process.* Bytes queued for all connections.
     pub send_queue_total_bytes_max: u64,

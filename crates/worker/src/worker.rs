@@ -22,6 +22,7 @@ use crate::{
         Completion, ConnectionId, Engine, OFFER_TARGETS_MAX, Operation, Reception, Slot, Time,
     },
     options::Options,
+    sight::Sight,
     stats::{CloseReason, Gauges, Stage},
 };
 
@@ -74,6 +75,12 @@ impl<H: Handler> Worker<H> {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         self.core.gauges()
+    }
+
+    /// The connection in this slot, unless nobody is there who is open.
+    #[must_use]
+    pub fn sight(&self, slot: Slot) -> Option<Sight> {
+        self.core.sight(slot)
     }
 
     /// True exactly when it was told to drain and every listener and connection is gone.

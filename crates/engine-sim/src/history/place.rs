@@ -205,7 +205,10 @@ impl Place {
         let mut refusing = engine.refusing().peekable();
         let is_idle = || *is_parked && worker.gauges().fanout_publications == 0;
         if refusing.peek().is_some() && is_idle() {
-            refusing.for_each(|(link, taken)| world.queues.look(link, now, taken, *moved));
+            for (id, link, taken) in refusing {
+                let is_open = worker.sight(id.slot).is_some_and(|sight| sight.connection == id);
+                world.queues.look(link, is_open, now, taken, *moved);
+            }
         }
     }
 

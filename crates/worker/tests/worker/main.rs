@@ -415,6 +415,48 @@ fn the_oldest_messages_make_room_for_new_ones() {
 }
 
 #[test]
+fn messages_joined_with_a_pong_are_not_dropped_and_close_who_has_too_many() {
+    for with_ping in [false, true] {
+        let mut rig = Rig::new(|options| {
+            options.slow_consumer = SlowConsumer::DropOldest;
+            options.coalesce_delay = 30 * MS;
+            options.limits.message_bytes_max = 100;
+            options.limits.send_queue_bytes_max = 114;
+        });
+        rig.keep_whole();
+        let client = rig.connect();
+        let long = |digit: u32| digit.to_string().repeat(100);
+        for digit in 0..3 {
+            rig.publish_to(&[0], &long(digit));
+        }
+        rig.turn();
+        // What it is owed it is given as one reply.
+        rig.move_to_another(Duration::ZERO);
+        rig.takes(client, Some(0));
+        if with_ping {
+            rig.receive(client, b"\x89\x80\0\0\0\0");
+        }
+        rig.settle();
+        let closed: &[&str] = if with_ping { &["slow_consumer"] } else { &[] };
+        assert_eq!(rig.handler().closed, closed, "at once");
+        rig.publish_to(&[0], "behind");
+        rig.pass(30 * MS);
+        rig.takes(client, None);
+        rig.settle();
+        let frame = |digit| [&b"\x81\x64"[..], long(digit).as_bytes()].concat();
+        let expected = match with_ping {
+            true => {
+                let close = b"\x8A\x00\x88\x0f\x03\xf5slow consumer".to_vec();
+                [frame(0), frame(1), frame(2), close].concat()
+            }
+            false => b"\x81\x06behind".to_vec(),
+        };
+        assert_eq!(String::from_utf8_lossy(rig.sent(client)), String::from_utf8_lossy(&expected));
+        assert_eq!(rig.report().gauges.send_queue_bytes, 0);
+    }
+}
+
+#[test]
 fn only_the_latest_message_of_each_audience_waits() {
     let mut rig = Rig::new(|options| options.slow_consumer = SlowConsumer::Latest);
     let client = rig.connect();
