@@ -239,6 +239,7 @@ KNOBS = {
     "send-buffer": (stalled, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
     "send-buffer-cpu": (fan_out, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
     "pin": (wandering, [({}, ["--workers", "1", "--pin", pin]) for pin in ("off", "on")]),
+    "pin-each-core": (wandering, [({}, ["--pin", pin]) for pin in ("off", "on")]),
     "congestion": (fan_out, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
     "group": (grouped, [({}, []), ({}, ["--group"])]),
 }
