@@ -195,6 +195,12 @@ def crowd(arguments, flags):
     return fan_out(arguments, flags, connections=20000, workers=2, duration="6s")
 
 
+def large_crowd(arguments, flags):
+    """The same with 100,000: six workers, since RLIMIT_NOFILE bounds what each of them holds."""
+    flags = ["--ping-interval", "0", *flags]
+    return fan_out(arguments, flags, connections=100000, workers=6, duration="8s")
+
+
 def grouped(arguments, flags):
     """15,000 idle connections, in a control group that counts memory or in the root's."""
     group = None
@@ -223,6 +229,9 @@ def grouped(arguments, flags):
             os.rmdir(group)
 
 
+PORTS = {"net.ipv4.ip_local_port_range": "1024 65535"}
+
+
 def both(key, one, other):
     """The two sides of a setting."""
     return [({key: one}, []), ({key: other}, [])]
@@ -233,6 +242,11 @@ KNOBS = {
     "somaxconn": (storm, both("net.core.somaxconn", 128, 4096)),
     "syncookies": (storm, both("net.ipv4.tcp_syncookies", 0, 1)),
     "ehash": (crowd, both("net.ipv4.tcp_child_ehash_entries", 4096, 65536)),
+    # 19,000 connections come from one address: with more ports to choose from they find one soon.
+    "ehash-100k": (
+        large_crowd,
+        [({**PORTS, "net.ipv4.tcp_child_ehash_entries": size}, []) for size in (32768, 262144)],
+    ),
     "tcp-mem": (unread, [({}, [])]),
     "notsent-lowat": (stalled, both("net.ipv4.tcp_notsent_lowat", 4294967295, 16384)),
     "wmem": (stalled, both("net.ipv4.tcp_wmem", "4096 16384 4194304", "4096 16384 65536")),
