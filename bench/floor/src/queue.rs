@@ -345,9 +345,9 @@ impl<'ring> Queue<'ring> {
         // SAFETY: an entry made here points at a lane's buffer or the scratch bytes, which are
         // leaked and therefore valid for ever, with a lane marked busy so that nobody reads it
         // meanwhile; or at a frame of the arena, mapped for ever and written only while no
-        // notification of it is to come; or at `frame`, which only `set_frame` changes, after `sends_waiting` fell to
-        // 0, and such a send is over when the enter that consumed it returns. An entry that was
-        // never entered is never executed.
+        // notification of it is to come; or at `frame`, which only `set_frame` changes, after
+        // `sends_waiting` fell to 0, and such a send is over when the enter that consumed it
+        // returns. An entry that was never entered is never executed.
         let pushed = unsafe { self.submission.push(&entry) };
         pushed.map_err(|_| io::Error::other("the submission queue stayed full"))
     }
