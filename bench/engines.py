@@ -10,67 +10,28 @@ meanwhile shows in them. Not a check of ringway-bench: nothing is promised of th
 other.
 """
 
-import argparse
-import json
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
+from rounds import all_rounds, handshakes, measure, spread
 
 ENGINES = ("ring", "tokio-uring", "epoll")
 # After 10 s the latency log encodes its first interval, in memory that connections have no part in.
-START_SECONDS = 12
+SETTLE_SECONDS = 12
 COLUMNS = ("user memory", "kernel memory", "handshakes per CPU second")
 
 
 def run(directory, engine, connections):
     """One run: bytes of user memory, bytes of slab, handshakes for a second of CPU."""
-    binary, bench = (os.path.join(directory, name) for name in ("ringway", "ringway-bench"))
-    serve = [binary, "serve", "--engine", engine, "--cores", "0", "--workers", "1", "--admin", "off"]
-    serve += ["--connections-max", "19000", "--listen", "127.0.0.1:0", "--log", "json"]
-    with tempfile.NamedTemporaryFile() as report, subprocess.Popen(
-        serve, stderr=subprocess.PIPE, text=True
-    ) as gateway:
-        try:
-            lines = map(json.loads, gateway.stderr)
-            address = next(line["address"] for line in lines if line["message"] == "listening")
-            time.sleep(START_SECONDS)
-            load = [bench, "load", "--url", f"ws://{address}/ws/room", "--scenario", "idle"]
-            load += ["--connections", str(connections), "--duration", "1s", "--core", "1"]
-            load += ["--pid", str(gateway.pid), "--json", report.name]
-            subprocess.run(load, stdout=subprocess.DEVNULL, timeout=120, check=True)
-        finally:
-            gateway.kill()
-        figures = json.load(report)
-    slabs = figures["memory"]["slabs"]
+    load = ["--scenario", "idle", "--connections", str(connections), "--duration", "1s"]
+    report = measure(directory, ["--engine", engine], "/ws/room", load, SETTLE_SECONDS)
+    memory = report["memory"]
     return (
-        figures["memory"]["pss_bytes_per_connection"],
-        slabs and slabs["server_bytes_per_connection"],
-        1e6 / figures["connecting"]["server_us_per_handshake"],
+        memory["pss_bytes_per_connection"],
+        memory["slabs"] and memory["slabs"]["server_bytes_per_connection"],
+        handshakes(report),
     )
 
 
-def spread(figures):
-    """Median, least and most of what was measured."""
-    if None in figures:
-        return "–"
-    median, least, most = statistics.median(figures), min(figures), max(figures)
-    return f"{median:,.0f} ({least:,.0f} – {most:,.0f})"
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", help="where ringway and ringway-bench are")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--connections", type=int, default=15_000)
-    options = parser.parse_args()
-    runs = {engine: [] for engine in ENGINES}
-    print("load average", *os.getloadavg(), file=sys.stderr)
-    for _ in range(options.rounds):
-        for engine in ENGINES:
-            runs[engine].append(run(options.directory, engine, options.connections))
+    runs = all_rounds(__doc__.splitlines()[0], ENGINES, run, rounds=3)
     print("| engine |", " | ".join(COLUMNS), "|")
     print("|---|---|---|---|")
     for engine in ENGINES:

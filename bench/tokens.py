@@ -5,21 +5,20 @@
 Starts the gateway of that directory on one core, without keys and with the key of each algorithm in
 turn, and has ringway-bench open connections from another core as fast as they are taken, all with one
 good token. Prints the medians, with least and most, of the handshakes for a second of the server's CPU
-and of their ratio to those without a token in the same round. About a quarter of a minute a round. The tokens are
-signed by openssl with the keys of crates/tokens/tests/keys. Not a check of ringway-bench: nothing is
+and of their ratio to those without a token in the same round. About a quarter of a minute a round. The
+tokens are signed by openssl with the keys of crates/tokens/tests/keys. Not a check of ringway-bench: nothing is
 promised of the algorithms beside each other.
 """
 
-import argparse
 import base64
 import hmac
 import json
 import os
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
+
+from rounds import all_rounds, handshakes, measure, spread
 
 KEYS = os.path.join(os.path.dirname(__file__), "..", "crates", "tokens", "tests", "keys")
 SECRET = b"thirty-two bytes are the minimum"
@@ -66,53 +65,26 @@ def token(algorithm):
 
 def run(directory, algorithm, connections):
     """One run: handshakes for a second of CPU."""
-    binary, bench = (os.path.join(directory, name) for name in ("ringway", "ringway-bench"))
-    serve = [binary, "serve", "--cores", "0", "--workers", "1", "--admin", "off"]
-    serve += ["--connections-max", "19000", "--listen", "127.0.0.1:0", "--log", "json"]
     query = "" if algorithm == WITHOUT else f"?token={token(algorithm)}"
-    with tempfile.NamedTemporaryFile() as report, tempfile.NamedTemporaryFile() as secret:
+    load = ["--scenario", "storm", "--connections", str(connections)]
+    with tempfile.NamedTemporaryFile() as secret:
         secret.write(SECRET)
         secret.flush()
+        flags = []
         if algorithm == "HS256":
-            serve += ["--token-key-file", secret.name]
+            flags = ["--token-key-file", secret.name]
         elif algorithm != WITHOUT:
-            serve += ["--token-key-file", os.path.join(KEYS, f"{PAIRS[algorithm][0]}.pub.pem")]
-        with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as gateway:
-            try:
-                lines = map(json.loads, gateway.stderr)
-                address = next(it["address"] for it in lines if it["message"] == "listening")
-                url = f"ws://{address}/ws/room/1{query}"
-                load = [bench, "load", "--url", url, "--scenario", "storm"]
-                load += ["--connections", str(connections), "--core", "1"]
-                load += ["--pid", str(gateway.pid), "--json", report.name]
-                subprocess.run(load, stdout=subprocess.DEVNULL, timeout=120, check=True)
-            finally:
-                gateway.kill()
-        return 1e6 / json.load(report)["connecting"]["server_us_per_handshake"]
-
-
-def spread(figures, digits):
-    """Median, least and most of what was measured."""
-    median, least, most = statistics.median(figures), min(figures), max(figures)
-    return f"{median:,.{digits}f} ({least:,.{digits}f} – {most:,.{digits}f})"
+            flags = ["--token-key-file", os.path.join(KEYS, f"{PAIRS[algorithm][0]}.pub.pem")]
+        return handshakes(measure(directory, flags, f"/ws/room/1{query}", load))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", help="where ringway and ringway-bench are")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--connections", type=int, default=15_000)
-    options = parser.parse_args()
-    runs = {algorithm: [] for algorithm in VARIANTS}
-    print("load average", *os.getloadavg(), file=sys.stderr)
-    for _ in range(options.rounds):
-        for algorithm in VARIANTS:
-            runs[algorithm].append(run(options.directory, algorithm, options.connections))
+    runs = all_rounds(__doc__.splitlines()[0], VARIANTS, run, rounds=5)
     print("| token | handshakes per CPU second | against none |")
     print("|---|---|---|")
     for algorithm in VARIANTS:
         ratios = [it / none for it, none in zip(runs[algorithm], runs[WITHOUT])]
-        print(f"| {algorithm} | {spread(runs[algorithm], 0)} | {spread(ratios, 2)} |")
+        print(f"| {algorithm} | {spread(runs[algorithm])} | {spread(ratios, 2)} |")
 
 
 main()
