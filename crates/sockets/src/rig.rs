@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     env::consts::ARCH,
+    io::Write,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     time::Duration,
@@ -200,6 +201,32 @@ impl<E: Engine> Rig<E> {
 /// Has a client's socket reset the connection when it is dropped.
 pub fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Who has sent much more than a turn takes keeps nobody from it: at most so many of its bytes come
+/// before those of another, and none is lost.
+///
+/// # Panics
+/// The engine does otherwise.
+pub fn keeps_nobody_from_a_turn<E: Rigged>(options: &E::Options, loud_bytes_max: usize) {
+    const LOUD_BYTES: usize = 6400;
+    let mut rig = Rig::<E>::new(options);
+    let (loud, mut loud_client) = rig.client();
+    let (quiet, mut quiet_client) = rig.client();
+    for connection in [loud, quiet] {
+        rig.receive(connection);
+    }
+    rig.turn();
+    loud_client.write_all(&[b'x'; LOUD_BYTES]).unwrap();
+    quiet_client.write_all(b"hello").unwrap();
+    assert_eq!(rig.received(quiet, 5), b"hello");
+    let length = |event: &Event| match event {
+        Event::Bytes(from, bytes) if *from == loud => bytes.len(),
+        _ => 0,
+    };
+    let first: usize = rig.events.iter().map(length).sum();
+    assert!(first <= loud_bytes_max, "{first} bytes came first");
+    assert_eq!(rig.received(loud, LOUD_BYTES).len(), LOUD_BYTES);
 }
 
 /// Has the kernel find no memory for what this thread receives from a socket, from now on: recvfrom(2)

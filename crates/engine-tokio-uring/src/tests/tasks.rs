@@ -8,10 +8,13 @@ use std::{
 };
 
 use socket2::SockRef;
-use sockets::rig::starve;
+use sockets::rig::{keeps_nobody_from_a_turn, starve};
 use worker::{Closing, ConnectionId, Engine, Time};
 
-use crate::slots::{Flags, Phase};
+use crate::{
+    TokioUringEngine,
+    slots::{Flags, Phase},
+};
 
 use super::rig::{Event, PATIENCE, Rig, options, tiny};
 
@@ -116,24 +119,8 @@ fn more_reads_than_the_queues_hold_wait_and_end() {
 
 #[test]
 fn who_sends_on_and_on_keeps_nobody_from_a_turn() {
-    let mut rig = Rig::new(&tiny());
-    let (loud, mut loud_client) = rig.client();
-    let (quiet, mut quiet_client) = rig.client();
-    for connection in [loud, quiet] {
-        rig.receive(connection);
-    }
-    rig.turn();
-    loud_client.write_all(&[b'x'; 6400]).unwrap();
-    quiet_client.write_all(b"hello").unwrap();
-    assert_eq!(rig.received(quiet, 5), b"hello");
-    let length = |event: &Event| match event {
-        Event::Bytes(from, bytes) if *from == loud => bytes.len(),
-        _ => 0,
-    };
     // Four receives into the one buffer, which begins with the first bytes.
-    let received: usize = rig.events.iter().map(length).sum();
-    assert!(received <= 4 * (128 + 64), "{received} bytes came first");
-    assert_eq!(rig.received(loud, 6400).len(), 6400);
+    keeps_nobody_from_a_turn::<TokioUringEngine>(&tiny(), 4 * (128 + 64));
 }
 
 /// As where the runtime's epoll instance takes no socket more: what it watches already it refuses.
