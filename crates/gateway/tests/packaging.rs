@@ -1,4 +1,4 @@
-//! What stands in `crates/gateway/packaging/containers`: the profile that is made of a runtime's, and times to stop
+//! What stands in `packaging/containers`: the profile that is made of a runtime's, and times to stop
 //! that are above those which the drain takes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
