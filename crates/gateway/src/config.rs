@@ -1,14 +1,15 @@
 //! Where values come from: flags, over the environment, over a file, over defaults. There is one
 //! definition of each (`cli.rs`): the environment is attached to it, and what the file says takes
-//! the place of its default. What remains here are the file's `[limits]` and what must hold
-//! between values.
+//! the place of its default (`config/file.rs`). What remains here is what must hold between values,
+//! and where each comes from.
+
+mod file;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fmt::{self, Write},
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use hub::OriginRule;
 use toml::{Table, Value};
 use worker::{FRAME_HEADER_BYTES_MAX, Limits};
 
+use self::file::File;
 use crate::{
     capacity,
     cli::{Cli, Command, DoctorArgs, ServeArgs},
@@ -163,134 +165,6 @@ fn with_environment(mut command: clap::Command) -> clap::Command {
 fn file_path(matches: &ArgMatches) -> Option<PathBuf> {
     let (name, matches) = matches.subcommand()?;
     SUBCOMMANDS.contains(&name).then(|| matches.get_one::<PathBuf>("config").cloned())?
-}
-
-/// What the configuration file says.
-#[derive(Debug, Default)]
-struct File {
-    /// By the long name of the flag.
-    settings: BTreeMap<String, Vec<String>>,
-    /// The table `[limits]`.
-    limits: Table,
-}
-
-impl File {
-    fn read(path: &Path) -> Result<Self, Refusal> {
-        let wrong =
-            |what: &dyn std::fmt::Display| Refusal::Sentence(format!("{}: {what}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
-        Self::parse(&text).map_err(|sentence| wrong(&sentence))
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
-        let known = settings();
-        let mut file = Self::default();
-        for (key, value) in table {
-            if let ("limits", Value::Table(limits)) = (key.as_str(), &value) {
-                file.limits = limits_table(limits)?;
-                continue;
-            }
-            let argument = known.iter().find(|argument| long(argument) == key && key != "config");
-            let Some(argument) = argument else {
-                let names = known.iter().map(long).filter(|name| *name != "config");
-                return Err(unknown("key", &key, names.chain(["limits"])));
-            };
-            let values = values(argument, value).ok_or_else(|| wrong_type(argument))?;
-            file.settings.insert(key, values);
-        }
-        Ok(file)
-    }
-
-    /// Whether it says what a flag's value is, as the flag or as a bound.
-    fn names(&self, flag: &str) -> bool {
-        self.settings.contains_key(flag) || self.limits.contains_key(&flag.replace('-', "_"))
-    }
-
-    /// The command with the file's values as defaults. A bound that is both a flag and a key of
-    /// `[limits]` is looked for in both, first as the flag.
-    fn below(&self, mut command: clap::Command) -> clap::Command {
-        for subcommand in SUBCOMMANDS {
-            command = command.mut_subcommand(subcommand, |mut subcommand| {
-                for argument in settings() {
-                    let limit = self.limits.get(&long(&argument).replace('-', "_"));
-                    let limit = limit.map(|limit| vec![limit.to_string()]);
-                    let values = self.settings.get(long(&argument)).cloned().or(limit);
-                    if let Some(values) = values {
-                        subcommand = subcommand
-                            .mut_arg(argument.get_id(), |argument| argument.default_values(values));
-                    }
-                }
-                subcommand
-            });
-        }
-        command
-    }
-}
-
-/// A TOML value as clap would have got it on the command line. `None`: the flag takes no such.
-fn values(argument: &Arg, value: Value) -> Option<Vec<String>> {
-    let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
-    let is_repeatable = matches!(argument.get_action(), ArgAction::Append);
-    Some(match value {
-        Value::String(text) => vec![text],
-        Value::Integer(number) if !is_switch => vec![number.to_string()],
-        Value::Boolean(state) if is_switch => vec![state.to_string()],
-        Value::Boolean(state) => vec![if state { "on" } else { "off" }.to_owned()],
-        Value::Array(array) if is_repeatable => {
-            let text = |value: Value| value.as_str().map(str::to_owned);
-            array.into_iter().map(text).collect::<Option<_>>()?
-        }
-        _ => return None,
-    })
-}
-
-fn wrong_type(argument: &Arg) -> String {
-    let takes = match argument.get_action() {
-        ArgAction::SetTrue => "true or false",
-        ArgAction::Append => "a string or an array of strings",
-        _ => "a string or a whole number",
-    };
-    format!("{} takes {takes}", long(argument))
-}
-
-/// The keys of `[limits]`, with sizes written as numbers.
-fn limits_table(table: &Table) -> Result<Table, String> {
-    let known = Table::try_from(Limits::default()).expect("limits are a table of numbers");
-    let mut limits = Table::new();
-    for (key, value) in table {
-        if !known.contains_key(key) {
-            return Err(unknown("limit", key, known.keys().map(String::as_str)));
-        }
-        let size = value.as_str().filter(|_| key.contains("bytes"));
-        let number = match size.map(str::parse) {
-            Some(Ok(ByteCount(bytes))) => i64::try_from(bytes).ok(),
-            Some(Err(error)) => return Err(format!("limits.{key}: {error}")),
-            None => value.as_integer(),
-        };
-        let Some(number) = number else {
-            return Err(format!("limits.{key} takes a whole number"));
-        };
-        limits.insert(key.clone(), number.into());
-    }
-    Ok(limits)
-}
-
-/// A name that nobody knows, with the known one that looks most like it.
-fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let likeness = known.map(|known| (strsim::jaro(known, name), known));
-    let best = likeness.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    match best.filter(|(likeness, _)| *likeness > 0.7) {
-        Some((_, best)) => format!("there is no {what} {name:?}: did you mean {best:?}?"),
-        None => format!("there is no {what} {name:?}"),
-    }
-}
-
-/// A syntax error as one line.
-fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    format!("line {line}: {}", error.message().replace('\n', ", "))
 }
 
 impl Configuration {
