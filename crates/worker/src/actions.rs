@@ -107,7 +107,7 @@ impl<L> Actions<'_, L> {
 
     /// Goes by these settings from now on.
     pub fn adopt(&mut self, settings: Settings) {
-        self.core.options.adopt(settings);
+        self.core.adopt(settings);
     }
 
     /// Exchanges the report that the worker fills for an empty one.

@@ -23,7 +23,7 @@ use crate::{
     handler::{Audience, Readiness},
     heartbeat::Heartbeat,
     operation::{Closing, ConnectionId, ListenerId, Operation, Slot, Time},
-    options::{Options, SlowConsumer},
+    options::{Options, Settings, SlowConsumer},
     publication::Publication,
     rates::Rates,
     send_queue::SendQueue,
@@ -157,6 +157,12 @@ impl Core {
     #[expect(clippy::cast_possible_truncation, reason = "only differences are looked at")]
     pub(crate) fn now_us(&self) -> u32 {
         self.now.since(self.started).saturating_sub(self.late).as_micros() as u32
+    }
+
+    /// Goes by these settings from now on, also in what counts as late.
+    pub(crate) fn adopt(&mut self, settings: Settings) {
+        self.options.adopt(settings);
+        self.late_max = late_max(&self.options);
     }
 
     /// A batch was collected at `now`, by a wait that was to end at `deadline`.

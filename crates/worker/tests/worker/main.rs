@@ -11,7 +11,7 @@ mod shares;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use rig::{Rig, text};
+use rig::{Rig, text, upgrade};
 use ringway_worker::{
     AddressLimits, Addresses, Closing, DropReason, RefusalReason, Slot, SlowConsumer, Stage,
 };
@@ -292,6 +292,22 @@ fn a_worker_whose_turns_are_always_late_ends_at_last_who_takes_nothing() {
         rig.settle();
     }
     assert_eq!(rig.handler().closed, ["stalled"]);
+}
+
+/// The timeout was adopted while the worker ran: what counts as late must have followed it.
+#[test]
+fn a_delay_longer_than_a_new_handshake_timeout_is_no_reason_to_refuse_anybody() {
+    let mut rig = Rig::new(|_| ());
+    rig.adopt(|options| options.handshake_timeout = 600 * MS);
+    let client = rig.accept();
+    rig.settle();
+    rig.receive(client, upgrade("").as_bytes().split_last().unwrap().1);
+    rig.settle();
+    rig.stall(900 * MS);
+    rig.settle();
+    rig.receive(client, b"\n");
+    rig.settle();
+    assert!(rig.sent(client).starts_with(b"HTTP/1.1 101 "));
 }
 
 #[test]

@@ -14,8 +14,8 @@ use mesh::{Endpoint, Member};
 use ringway_worker::{
     Actions, Answer, Audience, Chunk, CloseReason, Closing, Completion, ConnectionId, Engine,
     EngineCounts, Failure, Flow, Handler, HandlerCounts, Limits, ListenerId, Lost,
-    OFFER_TARGETS_MAX, Operation, Options, Publication, Readiness, Reception, Report, Slot,
-    SlotSet, SlowConsumer, Taken, Time, Waker, Worker,
+    OFFER_TARGETS_MAX, Operation, Options, Publication, Readiness, Reception, Report, Settings,
+    Slot, SlotSet, SlowConsumer, Taken, Time, Waker, Worker,
 };
 use wire::{DataOpcode, Extensions, Message, Request};
 
@@ -42,6 +42,7 @@ pub(crate) enum Letter {
     Publish(Vec<u64>, String),
     /// The same of a client that does not want its own.
     PublishFrom(ConnectionId, Vec<u64>, String),
+    Settings(Box<Settings>),
 }
 
 /// Everyone is in every audience, and what one says is for all.
@@ -104,6 +105,7 @@ impl Handler for Everyone {
                 actions.post(from, Letter::Report(report)).unwrap();
             }
             Letter::Resume(connection) => actions.resume(connection),
+            Letter::Settings(settings) => actions.adopt(*settings),
             Letter::Publish(audiences, text) => {
                 audiences.into_iter().for_each(|audience| publish(actions, audience, &text, None));
             }
@@ -406,6 +408,17 @@ impl Rig {
 
     pub(crate) fn resume(&mut self, slot: Slot) {
         self.guest.post(Member(0), Letter::Resume(ListEngine::id(slot)), 0).unwrap();
+    }
+
+    /// The worker goes by these options from now on, as far as they may change.
+    pub(crate) fn adopt(&mut self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.options);
+        let Options { handshake_timeout, close_timeout, proxies, limits, .. } =
+            self.options.clone();
+        let trusted = proxies.trusted;
+        let settings = Settings { handshake_timeout, close_timeout, trusted, limits };
+        self.guest.post(Member(0), Letter::Settings(Box::new(settings)), 0).unwrap();
+        self.settle();
     }
 
     pub(crate) fn publish_to(&mut self, audiences: &[u64], text: &str) {
