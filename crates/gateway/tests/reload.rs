@@ -5,9 +5,12 @@
 
 mod common;
 
+use std::io::{ErrorKind, Read, Write};
+
 use common::{
     Gateway,
     raw::{exchange, frame, open, read_close, read_frame, upgrade},
+    sum,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -48,9 +51,9 @@ fn what_may_change_changes_for_all_who_come() {
     asked(&gateway, "/ws/room", "Origin: https://b.example\r\n", 403);
     asked(&gateway, "/ws/nine-byte", "", 400);
     // Who is connected stays, and what it sends goes by what applies now.
-    std::io::Write::write_all(&mut &old, &frame(0x82, &[7; 100])).unwrap();
+    (&old).write_all(&frame(0x82, &[7; 100])).unwrap();
     assert_eq!(read_frame(&old), Some((0x82, vec![7; 100])));
-    std::io::Write::write_all(&mut &old, &frame(0x82, &[7; 101])).unwrap();
+    (&old).write_all(&frame(0x82, &[7; 101])).unwrap();
     assert_eq!(read_close(&old).0, 1009);
     drop(old);
     // The control plane goes by it too.
@@ -62,6 +65,94 @@ fn what_may_change_changes_for_all_who_come() {
     let line = gateway.line(|line| line["message"] == "draining");
     assert_eq!(line["over_ms"], "0");
     assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn what_a_handshake_and_a_close_may_take_changes() {
+    let before = "handshake-timeout = \"10m\"\nclose-timeout = \"10m\"\ndrain-delay = \"10m\"\n";
+    let mut gateway = Gateway::start_with(before, &["--workers", "2", "--drain", "0"]);
+    let old = gateway.connect();
+    open(&old, "/ws/room");
+    let after = "handshake-timeout = \"200ms\"\nclose-timeout = \"200ms\"\n\
+                 handshake-bytes-max = 500\n";
+    let line = reload(&mut gateway, after, "configuration reloaded");
+    assert_eq!(line["changed"], "close-timeout drain-delay handshake-bytes-max handshake-timeout");
+    asked(&gateway, "/ws/room", &format!("Cookie: {}\r\n", "a".repeat(500)), 431);
+    // Long before ten minutes, which the tests do not wait.
+    let stream = gateway.connect();
+    assert_eq!(exchange(&stream, b"GET /ws/room HT").status, 408);
+    assert_eq!(gateway.http().delete("/connections?topic=room").status, 200);
+    assert_eq!(read_frame(&old).unwrap().0, 0x88);
+    let end = (&old).read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    gateway.signal(Signal::TERM);
+    gateway.line(|line| line["message"] == "drained");
+    assert_eq!(gateway.wait().code(), Some(0));
+}
+
+#[test]
+fn what_clients_may_do_and_who_they_are_changes() {
+    let file = "client-publish = \"on\"\n";
+    let mut gateway = Gateway::start_with(file, &["--workers", "2"]);
+    let old = gateway.connect();
+    open(&old, "/ws/room");
+    let after = "client-publish = \"off\"\ncompression = \"on\"\ntrusted-proxy = \"127.0.0.1\"\n\
+                 [limits]\ntopics_per_connection_max = 2\nlisting_entries_max = 1\n\
+                 batch_messages_max = 1\n";
+    reload(&mut gateway, after, "configuration reloaded");
+    (&old).write_all(&frame(0x81, b"to all")).unwrap();
+    assert_eq!(read_close(&old), (1008, "publishing is off".to_owned()));
+    asked(&gateway, "/ws?topic=a&topic=b&topic=c", "", 400);
+    let headers = "X-Forwarded-For: 203.0.113.9\r\n\
+                   Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let clients = (0..20).map(|_| {
+        let stream = gateway.connect();
+        let request = upgrade("/ws?topic=a&topic=b", headers);
+        let response = exchange(&stream, request.as_bytes());
+        assert!(response.header("sec-websocket-extensions").is_some(), "{response:?}");
+        stream
+    });
+    let clients: Vec<_> = clients.collect();
+    let mut http = gateway.http();
+    let listed = http.get("/topics").json();
+    assert_eq!(listed["topics"].as_array().unwrap().len(), 1, "{listed}");
+    let body = br#"{"messages": [{"topic": "a", "text": ""}, {"topic": "a", "text": ""}]}"#;
+    assert_eq!(http.post("/publish", "", body).status, 400);
+    let closed = http.delete("/connections?address=203.0.113.9").json();
+    assert_eq!(closed["closed"], clients.len());
+}
+
+#[test]
+fn what_may_be_queued_changes() {
+    let before = "send-queue-bytes-max = \"1GiB\"\nsend-queue-total-bytes-max = \"1GiB\"\n\
+                  message-bytes-max = \"1KiB\"\n";
+    let flags = [
+        "--close-timeout",
+        "500ms",
+        "--write-timeout",
+        "10m",
+        "--ping-interval",
+        "0",
+        "--workers",
+        "1",
+    ];
+    let mut gateway = Gateway::start_with(before, &flags);
+    for (bound, bytes, reason) in [
+        ("send-queue-bytes-max", "8KiB", "slow_consumer"),
+        ("send-queue-total-bytes-max", "64KiB", "over_budget"),
+    ] {
+        let stalled = gateway.stalled();
+        let line = format!("{bound} = \"1GiB\"\n");
+        let file = before.replace(&line, &format!("{bound} = \"{bytes}\"\n"));
+        reload(&mut gateway, &file, "configuration reloaded");
+        let mut http = gateway.http();
+        // More than the sockets and the new bound take, and less than the old one.
+        for _ in 0..1_000 {
+            assert_eq!(http.post("/publish/room", "", &[b'x'; 1000]).status, 200);
+        }
+        gateway.stats_until(|stats| sum(stats, &["closed", reason]) == 1);
+        drop(stalled);
+    }
 }
 
 #[test]

@@ -22,7 +22,6 @@ use rustix::{
     time::Nsecs,
 };
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 /// Subscribers that read everything.
 const READERS: usize = 8;
@@ -98,17 +97,6 @@ impl<'a> Room<'a> {
     }
 }
 
-/// A subscriber whose socket takes little and that does not read.
-fn stalled(gateway: &Gateway) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(&gateway.data.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    open(&stream, "/ws/room");
-    stream
-}
-
 /// Waits at most `patience` until the connection is reset. Says whether it is.
 fn is_reset(stream: &TcpStream, patience: Duration) -> bool {
     let patience = Timespec {
@@ -146,7 +134,7 @@ fn who_reads_again_in_time_finds_every_message_up_to_the_break_and_then_1013() {
         .concat(),
     );
     let mut room = Room::new(&gateway);
-    let stalled = stalled(&gateway);
+    let stalled = gateway.stalled();
     (0..BLOCKS).for_each(|_| room.publish_block());
     let mut whole = 0;
     let close = loop {
@@ -179,7 +167,7 @@ fn who_does_not_read_again_in_time_is_reset() {
         .concat(),
     );
     let mut room = Room::new(&gateway);
-    let stalled = stalled(&gateway);
+    let stalled = gateway.stalled();
     (0..BLOCKS).for_each(|_| room.publish_block());
     assert!(is_reset(&stalled, PATIENCE));
     assert!(read_to_reset(&stalled) < room.published);
@@ -199,7 +187,7 @@ fn who_takes_nothing_for_the_write_timeout_is_reset_as_stalled() {
         .concat(),
     );
     let mut room = Room::new(&gateway);
-    let stalled = stalled(&gateway);
+    let stalled = gateway.stalled();
     while !is_reset(&stalled, Duration::ZERO) {
         room.publish_block();
     }
@@ -220,7 +208,7 @@ fn over_the_budget_of_the_process_who_owes_most_is_reset() {
         .concat(),
     );
     let mut room = Room::new(&gateway);
-    let first = stalled(&gateway);
+    let first = gateway.stalled();
     (0..BLOCKS).for_each(|_| room.publish_block());
     assert!(is_reset(&first, PATIENCE));
     room.stats_with_closed("over_budget", 1);
@@ -249,7 +237,7 @@ fn lossy(policy: &str, reason: &str) {
         .concat(),
     );
     let mut room = Room::new(&gateway);
-    let stalled = stalled(&gateway);
+    let stalled = gateway.stalled();
     (0..BLOCKS).for_each(|_| room.publish_block());
     let missing = read_to_the_last(&stalled, &room);
     assert!(missing > 0);

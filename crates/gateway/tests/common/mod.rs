@@ -20,6 +20,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tungstenite::WebSocket;
 
 use self::http::Http;
@@ -126,6 +127,17 @@ impl Gateway {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// A subscriber of `room` whose socket takes little and that does not read.
+    pub(crate) fn stalled(&self) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&self.data.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        raw::open(&stream, "/ws/room");
         stream
     }
 
