@@ -345,6 +345,16 @@ impl Rig {
         self.is_moved = false;
     }
 
+    /// One client that has said "one", and takes nothing of what it is answered.
+    pub(crate) fn with_stalled_reader(change: impl FnOnce(&mut Options)) -> (Self, Slot) {
+        let mut rig = Self::new(change);
+        let client = rig.connect();
+        rig.takes(client, Some(0));
+        rig.receive(client, &text("one"));
+        rig.settle();
+        (rig, client)
+    }
+
     /// A client that was answered with 101.
     pub(crate) fn connect(&mut self) -> Slot {
         self.connect_all(1)[0]
