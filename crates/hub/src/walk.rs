@@ -22,7 +22,8 @@ const LOOKS_PER_TURN_MAX: usize = 4096;
 /// topics.
 const MEETINGS_PER_TURN_MAX: usize = 64;
 
-/// Bytes of names in one answer; a roll ends with the connection that reaches it.
+/// Bytes of names in one answer, of topics and of subjects; a roll ends with the connection that
+/// reaches it.
 const ROLL_BYTES_MAX: usize = 1 << 20;
 
 /// A walk.
@@ -141,7 +142,7 @@ impl Walk {
             }
         };
         let subject = ground.passes.get(slot).and_then(|pass| pass.subject.clone());
-        self.roll_bytes += topics.iter().map(|topic| topic.len()).sum::<usize>();
+        self.roll_bytes += topics.iter().chain(&subject).map(|name| name.len()).sum::<usize>();
         self.roll.entries.push(Entry { sight, topics, subject });
         self.roll.is_cut =
             self.roll.entries.len() >= entries_max || self.roll_bytes >= ROLL_BYTES_MAX;

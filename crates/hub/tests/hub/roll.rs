@@ -175,6 +175,18 @@ fn a_roll_ends_where_its_names_are_a_mebibyte() {
 }
 
 #[test]
+fn subjects_are_among_the_names_that_end_a_roll() {
+    let mut rig = Rig::new(Setting { secret: Some(SECRET), ..Setting::PLAIN });
+    // With sixteen topics of 255 bytes and a subject of as many, 242 connections pass a MiB.
+    let token = token(&json!({ "sub": "s".repeat(255), "exp": 100, "topics": ["*"] }));
+    let topics: Vec<_> = (0..16).map(|number| format!("topic={number:t>255}")).collect();
+    let target = format!("/ws?{}&token={token}", topics.join("&"));
+    (0..245).for_each(|slot| _ = rig.connect(0, slot, &target));
+    let roll = list(&mut rig, 0, page(everyone(), None, 1000));
+    assert_eq!((roll.entries.len(), roll.is_cut), (242, true));
+}
+
+#[test]
 fn who_is_removed_is_told_so_and_nobody_else_is() {
     let mut rig = Rig::new(Setting::PLAIN);
     let first = rig.connect(0, 0, "/ws/a");
