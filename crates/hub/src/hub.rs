@@ -206,7 +206,9 @@ impl Handler for Hub {
     fn poll_held(&mut self, actions: &mut Actions<'_, Letter>) -> bool {
         self.retry_publications(actions);
         self.retry_letters(actions);
-        self.advance_search(actions);
+        if !self.searches.is_empty() {
+            self.advance_search(actions);
+        }
         self.close_expired(actions);
         !self.held_publications.is_empty()
             || !self.held_letters.is_empty()
