@@ -21,7 +21,7 @@ pub struct Sight {
     pub age: Duration,
     /// How long ago a byte of it was heard, to 1/64 of a second.
     pub silence: Duration,
-    /// Bytes queued for it, the charge of every frame but one included.
+    /// Bytes queued for it, and the charge of every frame.
     pub send_queue_bytes: u64,
 }
 

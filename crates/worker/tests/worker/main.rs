@@ -551,3 +551,15 @@ fn messages_in_a_send_that_fails_are_dropped_and_counted() {
     assert_eq!(report.messages_dropped[DropReason::Gone as usize], 3, "two sent, one behind them");
     assert_eq!(report.gauges.send_queue_bytes, 0);
 }
+
+#[test]
+fn only_who_is_open_is_shown_with_what_is_queued() {
+    let (mut rig, client) = Rig::with_stalled_reader(|_| ());
+    let sight = rig.sight(client).unwrap();
+    assert_eq!(sight.connection.slot, client);
+    assert_eq!(sight.send_queue_bytes, 5 + 64);
+    let other = rig.accept();
+    rig.settle();
+    assert_eq!(rig.sight(other), None, "it has not asked for anything yet");
+    assert_eq!(rig.sight(other + 1), None);
+}

@@ -15,7 +15,7 @@ use ringway_worker::{
     Actions, Answer, Audience, Chunk, CloseReason, Closing, Completion, ConnectionId, Engine,
     EngineCounts, Failure, Flow, Handler, HandlerCounts, Limits, ListenerId, Lost,
     OFFER_TARGETS_MAX, Operation, Options, Publication, Readiness, Reception, Report, Settings,
-    Slot, SlotSet, SlowConsumer, Taken, Time, Waker, Worker,
+    Sight, Slot, SlotSet, SlowConsumer, Taken, Time, Waker, Worker,
 };
 use wire::{DataOpcode, Extensions, Message, Request};
 
@@ -39,10 +39,10 @@ pub(crate) fn upgrade(headers: &str) -> String {
 pub(crate) enum Letter {
     Report(Box<Report>),
     Resume(ConnectionId),
+    Settings(Settings),
     Publish(Vec<u64>, String),
     /// The same of a client that does not want its own.
     PublishFrom(ConnectionId, Vec<u64>, String),
-    Settings(Box<Settings>),
 }
 
 /// Everyone is in every audience, and what one says is for all.
@@ -105,7 +105,7 @@ impl Handler for Everyone {
                 actions.post(from, Letter::Report(report)).unwrap();
             }
             Letter::Resume(connection) => actions.resume(connection),
-            Letter::Settings(settings) => actions.adopt(*settings),
+            Letter::Settings(settings) => actions.adopt(settings),
             Letter::Publish(audiences, text) => {
                 audiences.into_iter().for_each(|audience| publish(actions, audience, &text, None));
             }
@@ -420,15 +420,21 @@ impl Rig {
         self.guest.post(Member(0), Letter::Resume(ListEngine::id(slot)), 0).unwrap();
     }
 
-    /// The worker goes by these options from now on, as far as they may change.
-    pub(crate) fn adopt(&mut self, change: impl FnOnce(&mut Options)) {
-        change(&mut self.options);
-        let Options { handshake_timeout, close_timeout, proxies, limits, .. } =
-            self.options.clone();
-        let trusted = proxies.trusted;
-        let settings = Settings { handshake_timeout, close_timeout, trusted, limits };
-        self.guest.post(Member(0), Letter::Settings(Box::new(settings)), 0).unwrap();
+    /// The worker goes by other settings from now on.
+    pub(crate) fn adopt(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings {
+            handshake_timeout: self.options.handshake_timeout,
+            close_timeout: self.options.close_timeout,
+            trusted: Arc::clone(&self.options.proxies.trusted),
+            limits: self.options.limits.clone(),
+        };
+        change(&mut settings);
+        self.guest.post(Member(0), Letter::Settings(settings), 0).unwrap();
         self.settle();
+    }
+
+    pub(crate) fn sight(&self, slot: Slot) -> Option<Sight> {
+        self.worker.sight(slot)
     }
 
     pub(crate) fn publish_to(&mut self, audiences: &[u64], text: &str) {

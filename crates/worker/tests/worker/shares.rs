@@ -41,6 +41,21 @@ fn messages_beyond_the_share_wait_for_the_next_turn_and_nobody_waits_for_them() 
 }
 
 #[test]
+fn a_publisher_that_pauses_again_while_more_is_kept_waits_until_it_is_resumed() {
+    let mut rig = rig(8);
+    let client = rig.connect();
+    rig.receive(client, &["pause", "1", "pause", "2", "3"].map(text).concat());
+    rig.settle();
+    assert_eq!(rig.handler().messages, ["pause"]);
+    rig.resume(client);
+    rig.settle();
+    assert_eq!(rig.handler().messages[1..], ["1", "pause"]);
+    rig.resume(client);
+    rig.settle();
+    assert_eq!(rig.handler().messages[3..], ["2", "3"]);
+}
+
+#[test]
 fn what_arrives_in_one_turn_in_several_pieces_has_one_share() {
     let mut rig = rig(3);
     let client = rig.connect();

@@ -1,7 +1,7 @@
 //! What is due when: pings and their pongs, writes, and the age at which a connection moves on. A
 //! worker that came late, or was taken apart, takes nobody's time.
 
-use ringway_worker::{Closing, SlowConsumer, Stage};
+use ringway_worker::{Closing, RefusalReason, SlowConsumer, Stage};
 
 use super::{
     MS, SECOND,
@@ -72,20 +72,61 @@ fn a_worker_whose_turns_are_always_late_ends_at_last_who_takes_nothing() {
     assert_eq!(rig.handler().closed, ["stalled"]);
 }
 
-/// The timeout was adopted while the worker ran: what counts as late must have followed it.
+/// What a delay may be before it is given back follows the timeouts, and some of them change.
 #[test]
-fn a_delay_longer_than_a_new_handshake_timeout_is_no_reason_to_refuse_anybody() {
+fn a_delay_longer_than_a_handshake_timeout_that_was_shortened_ends_nobody() {
     let mut rig = Rig::new(|_| ());
-    rig.adopt(|options| options.handshake_timeout = 600 * MS);
+    rig.adopt(|settings| settings.handshake_timeout = 600 * MS);
+    let head = upgrade("");
+    let (first, rest) = head.as_bytes().split_at(20);
     let client = rig.accept();
-    rig.settle();
-    rig.receive(client, upgrade("").as_bytes().split_last().unwrap().1);
+    rig.receive(client, first);
     rig.settle();
     rig.stall(900 * MS);
     rig.settle();
-    rig.receive(client, b"\n");
+    assert!(rig.closes(client).is_empty());
+    rig.receive(client, rest);
     rig.settle();
-    assert!(rig.sent(client).starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(rig.report().refused, [0; RefusalReason::ALL.len()]);
+    rig.receive(client, &text("here"));
+    rig.settle();
+    assert_eq!(rig.handler().messages, ["here"]);
+    let other = rig.accept();
+    rig.receive(other, first);
+    rig.pass(SECOND);
+    assert_eq!(rig.report().refused[RefusalReason::Timeout as usize], 1, "it counts for who comes");
+}
+
+#[test]
+fn a_delay_longer_than_a_close_timeout_that_was_shortened_ends_nobody() {
+    let mut rig = Rig::new(|options| options.connection_age_max = Some(SECOND * 100));
+    rig.adopt(|settings| settings.close_timeout = 600 * MS);
+    let client = rig.connect();
+    while !rig.sent(client).ends_with(b"moving") {
+        rig.pass(MS * 100);
+    }
+    rig.stall(900 * MS);
+    rig.settle();
+    assert!(rig.closes(client).is_empty(), "its Close is awaited");
+    rig.pass(SECOND);
+    assert!(!rig.closes(client).is_empty(), "not for longer than it is now");
+}
+
+#[test]
+fn a_delay_longer_than_the_pong_timeout_is_no_reason_to_end_anybody() {
+    let mut rig = Rig::new(|options| {
+        options.ping_interval = Some(SECOND * 25);
+        options.pong_timeout = 600 * MS;
+    });
+    let client = rig.connect();
+    while !rig.sent(client).ends_with(b"\x89\x00") {
+        rig.pass(MS * 100);
+    }
+    rig.stall(900 * MS);
+    rig.settle();
+    assert!(rig.closes(client).is_empty());
+    rig.pass(SECOND);
+    assert_eq!(rig.handler().closed, ["no_pong"]);
 }
 
 #[test]
