@@ -43,7 +43,8 @@ struct Entry {
 /// No room for one more block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full {
-    /// In how many seconds the first of the others ends.
+    /// In how many seconds the first of the others ends, as far as that is known: 1 at least, for
+    /// some may have ended already and be told of.
     pub(super) seconds: u64,
 }
 
@@ -71,7 +72,7 @@ impl Blocks {
     pub(super) fn begin(&mut self, subject: &Arc<str>, now: u64) -> Result<(), Full> {
         if !self.entries.contains_key(subject) && self.entries.len() >= self.subjects_max {
             let first = self.by_end.first().map_or(now, |(end, _)| *end);
-            return Err(Full { seconds: first.saturating_sub(now) });
+            return Err(Full { seconds: first.saturating_sub(now).max(1) });
         }
         let entry = self.entries.entry(Arc::clone(subject)).or_default();
         entry.removals += 1;
@@ -192,6 +193,7 @@ mod tests {
         block(&mut blocks, "a", Some(1_500));
         block(&mut blocks, "b", Some(1_200));
         assert_eq!(blocks.begin(&subject("c"), 1_000), Err(Full { seconds: 230 }));
+        assert_eq!(blocks.begin(&subject("c"), 1_230), Err(Full { seconds: 1 }), "not told yet");
         assert_eq!(blocks.begin(&subject("a"), 1_000), Ok(()));
         blocks.end(&subject("a"), None, None, 1_000);
         blocks.expire(1_230);
@@ -207,8 +209,41 @@ mod tests {
         blocks.expire(9_000);
         assert_eq!(blocks.len(), 1);
         assert_eq!(blocks.end(&subject("a"), None, None, 9_000), 1_130);
+        blocks.begin(&subject("a"), 9_000).unwrap();
+        blocks.begin(&subject("a"), 9_000).unwrap();
+        blocks.end(&subject("a"), None, None, 9_000);
+        blocks.expire(9_000);
+        assert_eq!(blocks.len(), 1, "one of two has ended");
+        blocks.end(&subject("a"), None, None, 9_000);
         blocks.expire(9_000);
         assert_eq!(blocks.len(), 0);
+    }
+
+    #[test]
+    fn all_are_told_of_an_end_before_the_next_ones() {
+        let mut blocks = Blocks::new(9, 2);
+        block(&mut blocks, "a", Some(1_100));
+        block(&mut blocks, "b", Some(1_200));
+        blocks.expire(1_130);
+        blocks.tell(|worker, _| worker == 0);
+        blocks.expire(1_230);
+        assert_eq!(told(&mut blocks), [(1, vec![subject("a")])]);
+        assert_eq!(blocks.len(), 1);
+        blocks.expire(1_230);
+        assert_eq!(told(&mut blocks), [(0, vec![subject("b")]), (1, vec![subject("b")])]);
+    }
+
+    #[test]
+    fn a_letter_tells_of_1024_ends_at_most() {
+        let mut blocks = Blocks::new(1_025, 1);
+        for number in 0..1_025 {
+            block(&mut blocks, &number.to_string(), Some(1_100));
+        }
+        let mut ends = || {
+            blocks.expire(1_130);
+            told(&mut blocks)[0].1.len()
+        };
+        assert_eq!([ends(), ends()], [1_024, 1]);
     }
 
     #[test]

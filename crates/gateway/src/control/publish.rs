@@ -180,7 +180,7 @@ pub(super) async fn answer<T>(
                 return Err(Refusal {
                     status: StatusCode::TOO_MANY_REQUESTS,
                     error: "blocked_subs_max are blocked already: nothing was done".to_owned(),
-                    retry_after_seconds: Some(u16::try_from(seconds).unwrap_or(u16::MAX).max(1)),
+                    retry_after_seconds: Some(u16::try_from(seconds).unwrap_or(u16::MAX)),
                 });
             }
             Err(_) => return Err(overloaded("the process is ending")),
