@@ -230,6 +230,9 @@ fn decode(encoded: &str, name: &str) -> Result<String, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use hub::Roll;
+    use worker::Sight;
+
     use super::*;
 
     #[test]
@@ -240,6 +243,78 @@ mod tests {
         for text in ["", "3", "3-7", "3-7-9-1", "3-7-", "a-7-9", "-3-7-9", "65536-7-9", "3-7-9 "] {
             assert_eq!(text.parse::<Id>(), Err(()), "{text}");
         }
+    }
+
+    /// A connection of this slot, opened 20 s ago and heard 5 s ago.
+    fn entry(slot: u32) -> Entry {
+        let sight = Sight {
+            connection: ConnectionId { slot, generation: 1 },
+            peer: ([192, 0, 2, 1], 80).into(),
+            age: Duration::from_secs(20),
+            silence: Duration::from_secs(5),
+            send_queue_bytes: 7,
+        };
+        Entry { sight, topics: vec!["a".into()], subject: None }
+    }
+
+    /// Ids on a page of what workers have found, and where the next one begins.
+    fn paged(rolls: Vec<Roll>, limit: usize) -> (Vec<String>, Option<String>) {
+        let found = rolls.into_iter().map(Findings::Connections).enumerate().collect();
+        let page = Page::new(found, limit, Duration::from_secs(100));
+        (page.connections.into_iter().map(|it| it.id).collect(), page.next)
+    }
+
+    fn roll(slots: [u32; 2], is_cut: bool) -> Roll {
+        Roll { entries: slots.map(entry).into(), is_cut }
+    }
+
+    #[test]
+    fn a_page_ends_at_its_limit_and_the_next_begins_behind_it() {
+        let both = || vec![roll([1, 2], false), roll([0, 3], false)];
+        let (ids, next) = paged(both(), 3);
+        assert_eq!((ids, next.as_deref()), (texts(&["0-1-1", "0-2-1", "1-0-1"]), Some("1-0-1")));
+        let (ids, next) = paged(both(), 5);
+        assert_eq!((ids, next), (texts(&["0-1-1", "0-2-1", "1-0-1", "1-3-1"]), None));
+    }
+
+    #[test]
+    fn a_page_ends_where_a_worker_has_stopped_or_later_ones_would_be_missed() {
+        let (ids, next) = paged(vec![roll([1, 2], true), roll([0, 3], false)], 10);
+        assert_eq!((ids, next.as_deref()), (texts(&["0-1-1", "0-2-1"]), Some("0-2-1")));
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().copied().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_connection_is_shown_with_the_moments_of_its_opening_and_its_last_word() {
+        let shown = Connection::new(2, entry(9), Duration::from_secs(100));
+        assert_eq!(
+            serde_json::to_value(shown).unwrap(),
+            serde_json::json!({
+                "id": "2-9-1", "worker": 2, "address": "192.0.2.1:80", "topics": ["a"],
+                "opened": "1970-01-01T00:01:20.000Z", "last_heard": "1970-01-01T00:01:35.000Z",
+                "send_queue_bytes": 7
+            })
+        );
+    }
+
+    #[test]
+    fn a_subject_has_as_many_bytes_as_a_token_may_give_it() {
+        let subject = |bytes| parse_subject(&"s".repeat(bytes)).ok().map(|it| it.len());
+        assert_eq!(
+            [subject(0), subject(1), subject(255), subject(256)],
+            [None, Some(1), Some(255), None]
+        );
+    }
+
+    #[test]
+    fn a_block_is_asked_for_in_whole_seconds_and_ends_at_a_moment_or_never() {
+        let seconds = |text| parse_block(text).ok();
+        assert_eq!([seconds("1ms"), seconds("90m"), seconds("0")], [Some(1), Some(5_400), Some(0)]);
+        assert_eq!([seconds(""), seconds("1"), seconds("always")], [None; 3]);
+        assert_eq!([end(100), end(u64::MAX)], ["1970-01-01T00:01:40.000Z", "never"]);
     }
 
     #[test]
