@@ -93,6 +93,7 @@ fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
     // The page itself says nothing of this process: a browser opens it without a token.
     for path in PAGE {
         assert_eq!(http.get(path).status, 200, "{path}");
+        assert_eq!(http.post(path, "", b"x").status, 401, "{path}");
     }
     // A reader cannot close anybody, nor can who publishes, and who publishes sees nobody.
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "R"), 403);

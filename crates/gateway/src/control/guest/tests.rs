@@ -368,6 +368,22 @@ async fn a_removal_blocks_until_the_last_token_has_ended_and_the_workers_are_tol
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removal_that_only_a_worker_has_not_answered_that_ends_is_settled() {
+    let mut plane = guarded("ended");
+    let hanging = plane.workers.pop().unwrap();
+    plane.workers[0].removal = hub::Removal { closed: 3, tokens_end: Some(40) };
+    plane.start();
+    let removing = plane.send("DELETE", "/connections?sub=alice", "");
+    let ending = async {
+        plane.settle().await;
+        hanging.ends.send(WorkerEnd { worker: 1, outcome: Ok(()) }).await.unwrap();
+    };
+    let (answered, ()) = tokio::join!(removing, ending);
+    let expected = json!({"closed": 3, "blocked_until": "1970-01-01T00:01:10.000Z"});
+    assert_eq!((answered.status, answered.body), (200, expected));
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_clients_need_no_tokens_nobody_is_blocked() {
     let mut plane = plane(1);
     plane.start();

@@ -208,11 +208,25 @@ async fn the_page_is_four_files_that_may_load_and_run_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn intervals_of_latency_are_given_from_a_moment_on() {
-    let mut plane = Plane::new(1, Access::Loopback);
-    plane.workers[0].report.record(worker::Stage::Ping, std::time::Duration::from_millis(2));
-    plane.start();
+    let plane = running(1);
     let answered = plane.send("GET", "/latency/intervals", "").await;
     assert_eq!(answered.body, json!({"unit": "ns", "intervals": []}));
+    // Starts that are whole numbers, which every reader of JSON takes as they are.
+    let (epoch, began) =
+        (std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000), std::time::Instant::now());
+    let mut intervals = crate::control::intervals::Intervals::new(epoch, began);
+    for seconds in [20, 40, 60] {
+        intervals.poll_end(began + std::time::Duration::from_secs(seconds)).unwrap();
+    }
+    plane.control.record().intervals = intervals;
+    let starts = async |query: &str| {
+        let body = plane.send("GET", &format!("/latency/intervals{query}"), "").await.body;
+        let intervals = body["intervals"].as_array().unwrap();
+        intervals.iter().map(|interval| interval["start"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(starts("").await, [1_000.0, 1_020.0, 1_040.0]);
+    assert_eq!(starts("?after=1000").await, [1_020.0, 1_040.0]);
+    assert!(starts("?after=1040").await.is_empty());
     for after in ["", "x", "inf"] {
         let target = format!("/latency/intervals?after={after}");
         assert_eq!(plane.send("GET", &target, "").await.status, 400, "{after}");
