@@ -13,5 +13,5 @@ mod verifier;
 pub use crate::{
     keys::{BadKeys, Keys},
     names::Names,
-    verifier::{BadToken, Grant, Rules, SKEW_SECONDS, Verifier},
+    verifier::{BadToken, Grant, Rules, SKEW_SECONDS, SUBJECT_BYTES_MAX, Verifier},
 };

@@ -12,8 +12,8 @@ use crate::{
 /// By how much the issuer's clock may differ from ours.
 pub const SKEW_SECONDS: u64 = 30;
 
-/// Bytes of a subject.
-const SUBJECT_BYTES_MAX: usize = 255;
+/// Bytes of a subject: a token with a longer one is malformed.
+pub const SUBJECT_BYTES_MAX: usize = 255;
 
 /// What a token must say beside being signed. Every field is written at the call.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Who may use the control plane. With a token file: who brings one of its tokens with the scope
-//! that the request needs; the files of the page need none. Without: whoever reaches the loopback address, except pages of other
-//! sites in a browser of this machine, which reach it too.
+//! that the request needs; the files of the page need none. Without: whoever reaches the loopback
+//! address, except pages of other sites in a browser of this machine, which reach it too.
 
 mod loopback;
 mod tokens;

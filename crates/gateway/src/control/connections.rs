@@ -15,6 +15,7 @@ use hub::{Entry, Findings, Inquiry, Selection};
 use mesh::Member;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use tokens::SUBJECT_BYTES_MAX;
 use worker::ConnectionId;
 
 use super::{
@@ -26,9 +27,6 @@ use super::{
     query::{limit, parameter},
 };
 use crate::{log::moment, quantity::Span};
-
-/// Bytes of a `sub`: tokens have no longer ones.
-const SUBJECT_BYTES_MAX: usize = 255;
 
 /// Names a connection of this process, and after its end no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
