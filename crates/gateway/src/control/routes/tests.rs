@@ -190,6 +190,8 @@ async fn the_page_is_four_files_that_may_load_and_run_nothing_else() {
         assert_eq!(answered.headers["content-type"], kind);
         assert!(answered.body.as_str().unwrap().starts_with(begin), "{path}");
         assert_eq!(answered.headers["x-content-type-options"], "nosniff");
+        assert_eq!(answered.headers["referrer-policy"], "no-referrer");
+        assert_eq!(answered.headers["cache-control"], "no-cache");
         let policy = answered.headers["content-security-policy"].to_str().unwrap();
         assert_eq!(
             policy,
