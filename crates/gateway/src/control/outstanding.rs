@@ -136,6 +136,17 @@ impl Outstanding {
         ids.into_iter().filter_map(|id| self.settle(id, worker)).collect()
     }
 
+    /// Lets go of what was found for those who have left: where a worker hangs, the entry stays, and
+    /// what the others have said would stay with it.
+    pub(super) fn forget_unawaited(&mut self) {
+        for entry in self.entries.values_mut() {
+            match &mut entry.answer {
+                Answer::Found { found, reply } if reply.is_closed() => found.clear(),
+                _ => {}
+            }
+        }
+    }
+
     fn settle(&mut self, id: u64, worker: usize) -> Option<Answer> {
         let entry = self.entries.get_mut(&id)?;
         entry.awaited[worker] = false;
@@ -227,6 +238,31 @@ mod tests {
         give(outstanding.handle_reply(0, Reply { id: 0, findings: findings("a") }));
         let found: Vec<_> = waiting.try_recv().unwrap().into_iter().collect();
         assert_eq!(found, [(0, findings("a")), (1, findings("b"))]);
+    }
+
+    #[test]
+    fn what_was_found_for_who_has_left_is_let_go_of_before_all_have_answered() {
+        let mut outstanding = Outstanding::new(4);
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let (reply, waiting) = oneshot::channel();
+                let answer = Answer::Found { found: Found::new(), reply };
+                give(outstanding.insert(vec![true, true], answer));
+                waiting
+            })
+            .collect();
+        let findings = || Findings::Topics(vec![("a".into(), 1)]);
+        for id in 0..2 {
+            give(outstanding.handle_reply(1, Reply { id, findings: findings() }));
+        }
+        let mut waiting = waiting.into_iter();
+        drop(waiting.next());
+        outstanding.forget_unawaited();
+        for (id, workers) in [(0, vec![0]), (1, vec![0, 1])] {
+            let answer = outstanding.handle_reply(0, Reply { id, findings: findings() });
+            let Some(Answer::Found { found, .. }) = answer else { panic!("{answer:?}") };
+            assert_eq!(found.into_keys().collect::<Vec<usize>>(), workers);
+        }
     }
 
     #[test]

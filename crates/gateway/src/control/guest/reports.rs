@@ -65,6 +65,7 @@ impl Guest {
             tokens.check_clock(Time(stamp), &self.control.journal);
         }
         self.expire_blocks();
+        self.outstanding.forget_unawaited();
         let ended = self.control.record().intervals.poll_end(Instant::now());
         if let Err(error) = ended {
             self.control.journal.line(
