@@ -384,6 +384,24 @@ async fn a_removal_that_only_a_worker_has_not_answered_that_ends_is_settled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removal_without_room_blocks_nobody_and_one_that_hangs_blocks() {
+    let mut plane = guarded("no-room");
+    let _hanging = plane.workers.pop();
+    plane.start();
+    plane.settle().await;
+    // Its queue holds its first report and the clock's letter, and keeps two places free.
+    let fit = LETTERS_MAX - RESERVED_LETTERS - 2;
+    for number in 0..fit {
+        let answered = plane.send("DELETE", &format!("/connections?sub=s{number}"), "").await;
+        assert_eq!(answered.status, 503, "one worker does not answer");
+    }
+    let answered = plane.send("DELETE", "/connections?sub=alice", "").await;
+    assert_eq!(answered.status, 429, "nothing was done");
+    let stats = plane.send("GET", "/stats", "").await.body;
+    assert_eq!((&stats["blocked_subs"], &stats["removals_refused"]), (&json!(fit), &json!(0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_clients_need_no_tokens_nobody_is_blocked() {
     let mut plane = plane(1);
     plane.start();
