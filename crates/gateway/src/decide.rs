@@ -375,6 +375,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_decided_anew_knows_where_the_listeners_are() {
+        let mut decisions = decide(&["--client-publish", "on"], &["127.0.0.1:1", "[::]:1"]);
+        let flags = ["--send-queue-total-bytes-max", "4MiB"];
+        let anew = decisions.decide_anew(&configuration(&flags)).unwrap();
+        assert_eq!(anew.len(), 4);
+        for settings in &anew {
+            assert!(!settings.client_publish);
+            assert_eq!(settings.origins, OriginRule::SameHost);
+            assert_eq!(settings.worker.limits.send_queue_total_bytes_max, 1 << 20);
+        }
+    }
+
+    #[test]
     fn the_engine_table_has_the_share_and_the_surplus() {
         let decisions = decide(&["--connections-max", "1000"], &["127.0.0.1:1"]);
         let sizes = decisions.sizes(&decisions.limits[0]);
