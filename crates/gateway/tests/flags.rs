@@ -128,6 +128,19 @@ fn flags_go_over_the_environment_and_the_environment_over_the_file() {
 }
 
 #[test]
+fn a_file_longer_than_any_configuration_is_refused() {
+    let file = temporary_file(&format!("#{}\n", "a".repeat((1 << 20) - 2)));
+    let path = file.to_str().unwrap();
+    let check = || output(&["config", "--check", "--config", path], &[]);
+    assert!(check().status.success());
+    std::fs::write(&file, format!("#{}\n", "a".repeat((1 << 20) - 1))).unwrap();
+    let result = check();
+    assert_eq!(result.status.code(), Some(2));
+    assert!(stderr(&result).contains("at most 1048576 bytes"), "{}", stderr(&result));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn a_bound_that_the_file_names_is_the_origin_of_its_flag() {
     let file = temporary_file("[limits]\nmessage_bytes_max = 2048\nlinger_bytes_max = 9\n");
     let path = file.to_str().unwrap();

@@ -1,7 +1,7 @@
 //! The configuration file: TOML, in which a key is a flag's long name, and the table `[limits]`. Its
 //! values are handed to clap as defaults; whether they fit each other is not looked at here.
 
-use std::{collections::BTreeMap, fmt::Display, fs, path::Path};
+use std::{collections::BTreeMap, fmt::Display, fs, io::Read, path::Path};
 
 use clap::{Arg, ArgAction};
 use toml::{Table, Value};
@@ -9,6 +9,9 @@ use worker::Limits;
 
 use super::{Refusal, SUBCOMMANDS, long, settings};
 use crate::quantity::ByteCount;
+
+/// A longer file is none of a configuration: a running process reads it too.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What the configuration file says.
 #[derive(Debug, Default)]
@@ -22,7 +25,13 @@ pub(super) struct File {
 impl File {
     pub(super) fn read(path: &Path) -> Result<Self, Refusal> {
         let wrong = |what: &dyn Display| Refusal::Sentence(format!("{}: {what}", path.display()));
-        let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
+        let file = fs::File::open(path).map_err(|error| wrong(&error))?;
+        let mut text = String::new();
+        let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+        read.map_err(|error| wrong(&error))?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(wrong(&format!("a configuration has at most {FILE_BYTES_MAX} bytes")));
+        }
         Self::parse(&text).map_err(|sentence| wrong(&sentence))
     }
 
