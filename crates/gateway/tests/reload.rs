@@ -5,10 +5,13 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read, Write};
+use std::{
+    io::{ErrorKind, Read, Write},
+    time::Instant,
+};
 
 use common::{
-    Gateway,
+    Gateway, PATIENCE,
     raw::{exchange, frame, open, read_close, read_frame, upgrade},
     sum,
 };
@@ -205,7 +208,10 @@ fn the_level_of_the_log_changes_at_once() {
     let mut gateway = Gateway::start_with("log-level = \"info\"\n", &[]);
     gateway.configure("log-level = \"error\"\n[limits]\ntopic_bytes_max = 8\n");
     gateway.signal(Signal::HUP);
-    while !metric(&gateway, "ringway_limit{name=\"topic_bytes_max\"} 8") {}
+    let until = Instant::now() + PATIENCE;
+    while !metric(&gateway, "ringway_limit{name=\"topic_bytes_max\"} 8") {
+        assert!(Instant::now() < until, "the control plane goes by the old bound");
+    }
     gateway.configure("log-level = \"info\"\ndrain = \"0\"\n");
     gateway.signal(Signal::HUP);
     let line = gateway.line(|line| line["message"] == "configuration reloaded");
