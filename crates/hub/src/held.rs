@@ -122,3 +122,40 @@ impl HeldPublication {
 fn charge(publication: &Publication) -> u64 {
     publication.frame().len() as u64 + PUBLICATION_CHARGE_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::DataOpcode;
+    use worker::Time;
+
+    use super::*;
+
+    const HERE: Member = Member(0);
+
+    fn connection(slot: u32) -> ConnectionId {
+        ConnectionId { slot, generation: 1 }
+    }
+
+    fn held(publisher: ConnectionId) -> HeldPublication {
+        let own = Some((HERE, publisher));
+        let publication = Publication::new(None, DataOpcode::Text, b"one", own, Time(0));
+        HeldPublication { publication: Arc::new(publication), publisher: Some(publisher) }
+    }
+
+    #[test]
+    fn names_are_kept_only_for_what_was_held_before_the_move() {
+        let mut publications = HeldPublications::new(1_000);
+        publications.forget_names(HERE);
+        publications.rename(connection(1), connection(2));
+        assert!(publications.names.is_empty(), "nothing was held");
+        publications.push(held(connection(2)));
+        publications.forget_names(HERE);
+        publications.rename(connection(2), connection(3));
+        // Held since, by its name of now, which somebody else had before.
+        publications.push(held(connection(2)));
+        let names = [3, 2].map(|slot| Some(connection(slot)));
+        assert_eq!(publications.pop(HERE).unwrap().publisher, names[0]);
+        assert!(publications.names.is_empty(), "all that it was for is out");
+        assert_eq!(publications.pop(HERE).unwrap().publisher, names[1]);
+    }
+}

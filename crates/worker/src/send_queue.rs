@@ -398,6 +398,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pong_is_as_old_as_the_message_that_it_passes() {
+        let mut queue = SendQueue::default();
+        queue.push(Frame { queued: Tick(4), ..frame(&["one"], A) }, CHARGE);
+        queue.push(Frame { queued: Tick(9), ..control() }, CHARGE);
+        assert_eq!(queue.oldest(), Some(Tick(4)));
+        assert_eq!(drain(&mut queue), b"\x8A\x00\x81\x03one");
+    }
+
+    #[test]
     fn what_a_send_left_comes_back_before_all_and_behind_a_control_frame_unless_it_has_begun() {
         for (taken, expected) in [
             (0, &b"\x8A\x00\x81\x03one\x81\x03two\x81\x05three"[..]),

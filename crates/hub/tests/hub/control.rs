@@ -168,7 +168,12 @@ fn settings_count_for_who_comes_and_for_what_comes() {
             handshake_timeout: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
             trusted: Arc::default(),
-            limits: Limits { message_bytes_max: 3, topic_bytes_max: 8, ..Limits::default() },
+            limits: Limits {
+                message_bytes_max: 3,
+                topic_bytes_max: 8,
+                topics_per_connection_max: 1,
+                ..Limits::default()
+            },
         },
     };
     rig.tell(0, Letter::Settings(Box::new(settings.clone())));
@@ -180,9 +185,11 @@ fn settings_count_for_who_comes_and_for_what_comes() {
     rig.settle();
     let received = rig.received(client);
     assert!(received[0].starts_with("close 1009 "), "{received:?}");
-    // The topic's name would be too long for who comes now.
-    let answer = rig.ask(0, 1, "/ws/long-name");
-    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    // Who comes now: a name that is too long, a topic too many, and what is served no more.
+    for (target, status) in [("/ws/long-name", "400"), ("/ws/a?topic=b", "400"), ("/echo", "404")] {
+        let answer = String::from_utf8(rig.ask(0, 1, target)).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+    }
     let client = rig.connect(0, 2, "/ws/short");
     rig.tell(0, Letter::Settings(Box::new(Settings { client_publish: false, ..settings })));
     rig.settle();
