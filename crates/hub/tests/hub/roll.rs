@@ -222,7 +222,7 @@ fn many_are_shown_and_removed_in_bounded_turns() {
 #[test]
 fn a_removal_says_when_the_last_token_of_those_removed_ends() {
     let mut rig = Rig::new(Setting { secret: Some(SECRET), ..Setting::PLAIN });
-    let alice = [connect_as(&mut rig, 0, "alice", 100), connect_as(&mut rig, 1, "alice", 300)];
+    let alice = [connect_as(&mut rig, 0, "alice", 300), connect_as(&mut rig, 1, "alice", 100)];
     let bob = connect_as(&mut rig, 2, "bob", 500);
     let roll = list(&mut rig, 0, page(of_subject("alice"), None, 10));
     assert_eq!(slots(&roll), [0, 1]);
