@@ -304,6 +304,9 @@ SMALL_QUEUES = [
 ONE_TO_TEN = ("--workers", "1", "--connections-max", "10")
 TWO = ("--workers", "2")
 
+# What RingwaySlow calls slow.
+SLOW_NS = 250_000_000
+
 # By alert: what provokes it, with which flags and limits.
 PROVOCATIONS: dict[str, tuple[Callable[..., Awaitable[None]], tuple[str, ...], dict[str, int]]] = {
     "RingwayDown": (down, (), {}),
@@ -368,5 +371,10 @@ async def alerts() -> list[tuple[str, ...]]:
         queries = await check_board(prometheus)
         rows.append((f"{queries} queries of the board", "have data"))
         ever = await prometheus.query(f'max_over_time(ALERTS{{instance="{well.admin}"}}[30m])')
-        assert not ever, f"who was well had alerts: {ever}"
+        fired = {it["metric"]["alertname"] for it in ever}
+        stages = (await well.http("GET", "/latency"))["stages"]
+        if max(stages[stage]["max"] for stage in ("hop", "fanout")) > SLOW_NS:
+            # This machine had much else to do: the alert said what was true.
+            fired.discard("RingwaySlow")
+        assert not fired, f"who was well had alerts: {ever}"
     return rows
