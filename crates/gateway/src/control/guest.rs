@@ -376,24 +376,13 @@ impl Guest {
     /// Tells the workers what to verify tokens with, if that has changed.
     fn post_access(&mut self) {
         let Self { tokens: Some(tokens), workers, endpoint, .. } = self else { return };
-        let stamp = now().0;
-        tokens.tell(|worker, letter| {
-            let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
-            !workers[worker].alive || endpoint.post(member, letter, stamp).is_ok()
-        });
+        tokens.tell(|worker, letter| tell(workers, endpoint, worker, letter).is_ok());
     }
 
     /// Tells the workers what they are to go by, if that has changed.
     fn post_news(&mut self) {
         let Self { news, workers, endpoint, .. } = self;
-        let stamp = now().0;
-        news.tell(|worker, letter| {
-            if !workers[worker].alive {
-                return Ok(());
-            }
-            let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
-            endpoint.post(member, letter, stamp).map_err(|Full(letter)| letter)
-        });
+        news.tell(|worker, letter| tell(workers, endpoint, worker, letter));
     }
 
     // What the supervisor is told.
@@ -461,6 +450,20 @@ impl Guest {
             }
         }
     }
+}
+
+/// Posts a letter to a worker, if it has not ended. Gives the letter back where there is no room.
+fn tell(
+    workers: &[WorkerState],
+    endpoint: &mut Endpoint<Letter>,
+    worker: usize,
+    letter: Letter,
+) -> Result<(), Letter> {
+    if !workers[worker].alive {
+        return Ok(());
+    }
+    let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
+    endpoint.post(member, letter, now().0).map_err(|Full(letter)| letter)
 }
 
 /// The workers of a mesh; they come before its guests.

@@ -5,19 +5,36 @@
 use std::{fmt::Write, sync::Arc};
 
 use axum::{
+    Router,
     extract::State,
-    http::{HeaderName, HeaderValue, Method, Uri, header},
+    http::{HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 
-use super::{Control, error::Refusal};
+use super::Control;
 
-/// By path: its type and its content.
-const FILES: [(&str, &str, &str); 4] = [
-    ("/", "text/html; charset=utf-8", include_str!("page/page.html")),
-    ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
-    ("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
-    ("/page.svg", "image/svg+xml", include_str!("page/page.svg")),
+/// A file of the page.
+#[derive(Clone, Copy, Debug)]
+struct File {
+    path: &'static str,
+    kind: &'static str,
+    content: &'static str,
+}
+
+const FILES: [File; 4] = [
+    File { path: "/", kind: "text/html; charset=utf-8", content: include_str!("page/page.html") },
+    File {
+        path: "/page.css",
+        kind: "text/css; charset=utf-8",
+        content: include_str!("page/page.css"),
+    },
+    File {
+        path: "/page.js",
+        kind: "text/javascript; charset=utf-8",
+        content: include_str!("page/page.js"),
+    },
+    File { path: "/page.svg", kind: "image/svg+xml", content: include_str!("page/page.svg") },
 ];
 
 /// What browsers are told beside the policy: take the types as they are, tell nobody of this page,
@@ -28,30 +45,29 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
 ];
 
-/// The paths of the page.
-pub(super) fn paths() -> impl Iterator<Item = &'static str> {
-    FILES.iter().map(|(path, ..)| *path)
+/// The files, each at its path.
+pub(super) fn router() -> Router<Arc<Control>> {
+    FILES.into_iter().fold(Router::new(), |router, file| {
+        let send = async move |State(control): State<Arc<Control>>| file.response(&control);
+        router.route(file.path, get(send))
+    })
 }
 
 /// Whether a request asks for a file of the page.
 pub(super) fn is_asked(method: &Method, path: &str) -> bool {
-    matches!(*method, Method::GET | Method::HEAD) && paths().any(|own| own == path)
+    matches!(*method, Method::GET | Method::HEAD) && FILES.iter().any(|file| file.path == path)
 }
 
-/// A file of the page.
-pub(super) async fn file(State(control): State<Arc<Control>>, target: Uri) -> Response {
-    let found = FILES.iter().find(|(path, ..)| *path == target.path());
-    let Some((_, kind, content)) = found else {
-        return Refusal::new(axum::http::StatusCode::NOT_FOUND, "this is no file of the page")
-            .into_response();
-    };
-    let mut response = (HEADERS, *content).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(policy) = HeaderValue::from_str(&policy(&control)) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+impl File {
+    fn response(self, control: &Control) -> Response {
+        let mut response = (HEADERS, self.content).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        if let Ok(policy) = HeaderValue::from_str(&policy(control)) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        response
     }
-    response
 }
 
 /// The Content Security Policy (level 3). The data plane may be reached by a name that is not known

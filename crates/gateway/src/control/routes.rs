@@ -16,8 +16,7 @@ use super::{
 
 /// The paths of `--admin`.
 pub(super) fn admin(control: &Arc<Control>) -> Router {
-    let files = page::paths().fold(Router::new(), |files, path| files.route(path, get(page::file)));
-    files
+    page::router()
         .route("/publish", post(publish::many))
         .route("/publish/", post(publish::to_topic))
         .route("/publish/{*topic}", post(publish::to_topic))

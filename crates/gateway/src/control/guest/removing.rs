@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use hub::{Inquiry, Letter, Question, Removal, Selection};
-use mesh::Member;
 use tokio::sync::oneshot;
 
-use super::{Guest, NoRoom, Posted, now};
+use super::{Guest, NoRoom, Posted, tell};
 use crate::control::{
     blocks::unix_seconds,
     outstanding::{Answer, BlockAsked, Removed},
@@ -68,11 +67,7 @@ impl Guest {
     /// Tells the workers who is blocked no longer.
     pub(super) fn post_unblocks(&mut self) {
         let Self { blocks, workers, endpoint, .. } = self;
-        let stamp = now().0;
-        blocks.tell(|worker, letter| {
-            let member = Member(u16::try_from(worker).unwrap_or(u16::MAX));
-            !workers[worker].alive || endpoint.post(member, letter, stamp).is_ok()
-        });
+        blocks.tell(|worker, letter| tell(workers, endpoint, worker, letter).is_ok());
     }
 
     fn count_blocks(&self) {
