@@ -210,21 +210,24 @@ async def full(gateway: Gateway, stack: AsyncExitStack) -> None:
 
 
 async def accepts_fail(gateway: Gateway, stack: AsyncExitStack) -> None:
-    open_now = len(list(Path(f"/proc/{gateway.pid}/fd").iterdir()))
-    _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
-    # Nobody reaches the control plane either, but who is connected to it.
+    # Nobody reaches the control plane either, but whom it has accepted before.
     control = http.client.HTTPConnection(gateway.admin, timeout=PATIENCE)
     stack.callback(control.close)
-    control.connect()
+
+    def accepts_failed() -> int:
+        control.request("GET", "/stats")
+        return total(json.load(control.getresponse()), "engine", "accepts_failed")
+
+    assert accepts_failed() == 0
+    open_now = len(list(Path(f"/proc/{gateway.pid}/fd").iterdir()))
+    _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (open_now + 4, hard))
     host, port = gateway.data.split(":")
     for _ in range(12):
         stack.enter_context(socket.create_connection((host, int(port))))
 
     async def has_failed() -> bool:
-        control.request("GET", "/stats")
-        stats = json.load(control.getresponse())
-        return total(stats, "engine", "accepts_failed") > 0
+        return accepts_failed() > 0
 
     await until("an accept fails", has_failed)
     resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (hard, hard))
