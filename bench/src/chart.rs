@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::compare::Pair;
+use crate::compare::Compared;
 use crate::failure::{Failure, Outcome};
 
 const PANEL_PIXELS: (u32, u32) = (900, 380);
@@ -22,7 +22,7 @@ pub(crate) type Drawn<'path> =
     Result<(), DrawingAreaErrorKind<<SVGBackend<'path> as DrawingBackend>::ErrorType>>;
 
 /// Draws `pairs` into the SVG file `path`.
-pub(crate) fn draw(path: &Path, pairs: &[Pair]) -> Outcome<()> {
+pub(crate) fn draw(path: &Path, pairs: &[Compared]) -> Outcome<()> {
     let named = |why: String| Failure::run(format!("{}: {why}", path.display()));
     let panels = u32::try_from(pairs.len()).map_err(Failure::run)?;
     let size = (PANEL_PIXELS.0, PANEL_PIXELS.1 * panels);
@@ -34,7 +34,10 @@ pub(crate) fn draw(path: &Path, pairs: &[Pair]) -> Outcome<()> {
     area.present().map_err(|error| named(error.to_string()))
 }
 
-fn draw_panel<'path>(panel: &DrawingArea<SVGBackend<'path>, Shift>, pair: &Pair) -> Drawn<'path> {
+fn draw_panel<'path>(
+    panel: &DrawingArea<SVGBackend<'path>, Shift>,
+    pair: &Compared,
+) -> Drawn<'path> {
     let (before, after) = (curve(&pair.before), curve(&pair.after));
     let all = || before.iter().chain(&after);
     let nines = all().map(|(nines, _)| *nines).fold(1.0, f64::max);

@@ -11,6 +11,7 @@ mod chart;
 mod check;
 mod clients;
 mod compare;
+mod confidence;
 mod dialect;
 mod document;
 mod failure;
@@ -28,6 +29,7 @@ mod payload;
 mod plan;
 mod proc;
 mod processes;
+mod random;
 mod recorder;
 mod report;
 mod returning;
@@ -59,8 +61,8 @@ struct Options {
 enum Command {
     /// Put a load on a WebSocket server and measure both.
     Load(Box<plan::Options>),
-    /// Compare the latencies of two interval logs. Exit code 1: the second is above the
-    /// tolerance; 2: nothing can be compared.
+    /// Compare the latencies of interval logs, one run or several. Exit code 1: the second are
+    /// above the tolerance; 2: nothing can be compared.
     Compare(compare::Options),
     /// Measure servers against each other in interleaved runs: CPU per delivery.
     Pairs(pairs::Options),

@@ -328,6 +328,9 @@ fn two_logs_are_compared_and_drawn() {
     fs::write(&nothing, "#nothing\n").unwrap();
     assert_eq!(bench(&["compare", log, nothing.to_str().unwrap()]).status.code(), Some(2));
     assert_eq!(bench(&["compare", log, "/nowhere.hlog"]).status.code(), Some(2));
+    assert_eq!(bench(&["compare", log, log, log]).status.code(), Some(2));
+    let three = bench(&["compare", log, log, log, log, log, log]);
+    assert!(String::from_utf8(three.stdout).unwrap().contains("(+0.0 to +0.0 %)"));
 }
 
 #[test]

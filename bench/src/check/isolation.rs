@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::Claims;
 use super::bad::{Bad, Behaviour};
 use super::crowd::{Crowd, Purpose};
-use super::figures::{self, milliseconds, spread};
+use super::figures::milliseconds;
 use super::gateway::{self, Gateway};
+use crate::confidence::{self, Ratio};
 use crate::failure::{Failure, Outcome};
-use crate::spread::Spread;
 use crate::units;
 
 /// How long the closed loop runs that finds the peak.
@@ -32,9 +32,6 @@ const FILLING_MESSAGES: usize = 4;
 const FILLING_BYTES: usize = 32 << 10;
 /// How many times the p99 of the others may be what it is without company that never reads.
 const RATIO_MAX: f64 = 1.1;
-/// One pair moves by a third either way, so that of fewer nothing is claimed about time.
-const CLAIMED_PAIRS_MIN: u32 = 3;
-
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
     /// Command line of the gateway, read by sh.
@@ -78,11 +75,12 @@ struct Situation {
     is_limited: bool,
 }
 
-/// Latencies of the others, undisturbed and disturbed, at each of [`QUANTILES`].
+/// Latencies of the others.
 struct Figures {
     situation: Situation,
-    /// Milliseconds of each pair.
-    pairs: Vec<[(f64, f64); QUANTILES.len()]>,
+    /// Of each pair, undisturbed and disturbed. They are pooled: the p99 of one run is that of the
+    /// few slowest of some hundred publications.
+    pairs: Vec<(Histogram<u64>, Histogram<u64>)>,
 }
 
 pub(super) fn run(options: &Options) -> Outcome<bool> {
@@ -95,26 +93,25 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
         for _ in 0..options.pairs {
             let alone = run_one(options, rate, &figures.situation, false, &mut claims)?;
             let with = run_one(options, rate, &figures.situation, true, &mut claims)?;
-            let at = |quantile| (milliseconds(&alone, quantile), milliseconds(&with, quantile));
-            figures.pairs.push(QUANTILES.map(at));
+            figures.pairs.push((alone, with));
         }
         table.push(figures);
     }
-    print(&table);
+    print(&table)?;
     let is_claimed = |figures: &&Figures| figures.situation.behaviour == Behaviour::Still;
     for figures in table.iter().filter(is_claimed) {
-        if options.pairs < CLAIMED_PAIRS_MIN {
+        if figures.pairs.len() < confidence::PAIRS_MIN {
             println!("not claimed  their p99: one pair says little, take --pairs 5");
             continue;
         }
-        let ratio = figures.ratio(P99);
+        let ratio = figures.ratios()?[P99];
         claims.add(
             &format!(
                 "{}: the others' p99 is at most {RATIO_MAX} times what it is alone",
                 figures.situation.name
             ),
-            ratio.median <= RATIO_MAX,
-            &format!("{ratio}, {} pairs", options.pairs),
+            ratio.pooled <= RATIO_MAX,
+            &format!("{ratio}, {} pairs pooled", options.pairs),
         );
     }
     Ok(claims.hold)
@@ -221,31 +218,26 @@ fn start_bad(
 }
 
 impl Figures {
-    /// How many times what it is alone the latency is with company, pair by pair.
-    fn ratio(&self, quantile: usize) -> Spread {
-        let (alone, with): (Vec<f64>, Vec<f64>) =
-            self.pairs.iter().map(|pair| pair[quantile]).unzip();
-        figures::ratio(&with, &alone)
+    /// How many times what it is alone the latency is with company, at each of [`QUANTILES`].
+    fn ratios(&self) -> Outcome<[Ratio; QUANTILES.len()]> {
+        let pairs: Vec<_> = self.pairs.iter().map(|(alone, with)| (alone, with)).collect();
+        confidence::ratios(&pairs, QUANTILES)
     }
 }
 
-fn print(table: &[Figures]) {
+fn print(table: &[Figures]) -> Outcome<()> {
     println!();
     println!("| the others' latency, ms | p50 | p99 | p99.9 | × p50 | × p99 | × p99.9 |");
     println!("|---|---|---|---|---|---|---|");
     for figures in table {
-        let median = |get: fn(&(f64, f64)) -> f64, quantile: usize| {
-            let all: Vec<f64> = figures.pairs.iter().map(|pair| get(&pair[quantile])).collect();
-            spread(&all).median
-        };
-        let cells = |cell: &dyn Fn(usize) -> String| {
-            (0..QUANTILES.len()).map(cell).collect::<Vec<_>>().join(" | ")
-        };
-        let times = cells(&|quantile| {
-            let (alone, with) = (median(|pair| pair.0, quantile), median(|pair| pair.1, quantile));
+        let alone = confidence::together(figures.pairs.iter().map(|(alone, _)| alone))?;
+        let with = confidence::together(figures.pairs.iter().map(|(_, with)| with))?;
+        let times = QUANTILES.map(|quantile| {
+            let [alone, with] = [&alone, &with].map(|all| milliseconds(all, quantile));
             format!("{alone:.1} → {with:.1}")
         });
-        let ratios = cells(&|quantile| figures.ratio(quantile).to_string());
-        println!("| {} | {times} | {ratios} |", figures.situation.name);
+        let ratios = figures.ratios()?.map(|ratio| ratio.to_string());
+        println!("| {} | {} | {} |", figures.situation.name, times.join(" | "), ratios.join(" | "));
     }
+    Ok(())
 }
