@@ -104,6 +104,11 @@ fn deny(bad: BadToken) -> Denial {
     Denial { reason, text: bad.text() }
 }
 
+/// Whether the request has something to be verified.
+pub(crate) fn has_token(request: &Request) -> bool {
+    token(request).is_ok()
+}
+
 /// The request's token: of the header, else of the first subprotocol that carries one, else of the
 /// query. An empty one is none.
 fn token(request: &Request) -> Result<Cow<'_, str>, Denial> {

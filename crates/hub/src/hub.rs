@@ -12,7 +12,7 @@ use worker::{
 };
 
 use crate::{
-    access::Blocked,
+    access::{self, Blocked},
     connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
     letter::{Batch, Inquiry, Letter, Question, Receipt, Selection},
@@ -78,6 +78,10 @@ impl Hub {
 impl Handler for Hub {
     type Letter = Letter;
     type Admission = Admission;
+
+    fn verifies(&self, request: &Request) -> bool {
+        self.options.access.is_some() && access::has_token(request)
+    }
 
     fn on_request(
         &mut self,

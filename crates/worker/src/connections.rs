@@ -3,10 +3,10 @@
 //! sized for a million costs nothing until they come.
 //!
 //! ```text
-//!  Accepted ─▶ (Announced ─▶) Handshaking ──101──▶ Open ──Close to be sent──▶ Closing ──▶ Terminating ──Closed──▶ Free
-//!                    │                 │                                        ▲
-//!                    ├──refused: response to be sent──▶ Closing                 │
-//!                    └──gone, cut───────┴───────────────────────────────────────┘
+//!  Accepted ─▶ (Announced ─▶) Handshaking (─▶ Waiting) ──101──▶ Open ──Close to be sent──▶ Closing ──▶ Terminating ──Closed──▶ Free
+//!                    │                           │                                        ▲
+//!                    ├──refused: response to be sent──▶ Closing                           │
+//!                    └──gone, cut─────────────────┴───────────────────────────────────────┘
 //! ```
 
 use std::{
@@ -29,7 +29,7 @@ use crate::{
 /// What waits on a connection's account. Seldom there, so that one pointer in the record must do.
 #[derive(Debug, Clone, Default)]
 struct Backlog {
-    /// An incomplete request head, or what a connection has sent that is to be decoded later.
+    /// A request head that is not decided, or what a connection has sent that is to be decoded later.
     held: BytesMut,
     queue: SendQueue,
 }
@@ -43,6 +43,8 @@ pub(crate) enum State {
     Announced,
     /// Its request head is not complete.
     Handshaking,
+    /// Its request head is complete and kept: its token is verified in one of the next turns.
+    Waiting,
     /// The handler knows it.
     Open,
     /// Its last bytes are queued or sent; the peer's end is awaited.
@@ -196,7 +198,7 @@ impl Connection {
         result
     }
 
-    /// Bytes kept for later: of an incomplete request head, or to be decoded later.
+    /// Bytes kept for later: of a request head that is not decided, or to be decoded later.
     pub(crate) fn held_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.held.len())
     }

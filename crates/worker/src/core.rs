@@ -7,7 +7,7 @@ mod ending;
 mod moving;
 mod sending;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::Member;
@@ -58,6 +58,11 @@ pub(crate) struct Core {
     /// Those of this turn: they are resumed in the next.
     pub(crate) deferred: Vec<ConnectionId>,
     pub(crate) shares: Shares,
+    /// Connections that wait for a verification, the longest first. Those that have ended since are
+    /// passed over.
+    pub(crate) unverified: VecDeque<ConnectionId>,
+    /// Verifications that this turn may still make.
+    pub(crate) verifications_left: u32,
     pub(crate) report: Box<Report>,
     pub(crate) drain: Option<Drain>,
     pub(crate) listeners_open: u16,
@@ -123,6 +128,8 @@ impl Core {
             resumed: Vec::new(),
             deferred: Vec::new(),
             shares: Shares::new(limits.receive_frames_max),
+            unverified: VecDeque::new(),
+            verifications_left: 0,
             report: Box::default(),
             drain: None,
             listeners_open: options.listeners,
@@ -178,6 +185,7 @@ impl Core {
         self.busy_since = if deadline > self.turn_ended { self.now } else { self.turn_ended };
         self.publications_received = 0;
         self.shares.begin_turn();
+        self.verifications_left = self.options.limits.verifications_max;
     }
 
     /// The handling of a turn's input is over.
@@ -340,13 +348,13 @@ impl Core {
                 &[],
                 "the request head was not complete in time",
             ),
-            State::Open => self.cut(connection, CloseReason::Stalled),
-            State::Closing => self.cut(connection, CloseReason::Stalled),
+            State::Open | State::Closing => self.cut(connection, CloseReason::Stalled),
             State::Terminating => {
                 let how = Closing::Abort;
                 self.outbox.push(Outgoing::Operation(Operation::Close { connection, how }));
             }
-            State::Free => {}
+            // From when its head was complete it is we who take the time.
+            State::Waiting | State::Free => {}
         }
     }
 

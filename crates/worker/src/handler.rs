@@ -22,6 +22,12 @@ pub trait Handler {
     /// handler knows of a connection can be told as one: connections move between workers so.
     type Admission;
 
+    /// Whether to answer the request takes a verification, tens of microseconds: a turn answers at
+    /// most `verifications_max` of them, and the others wait for the next.
+    fn verifies(&self, _request: &Request) -> bool {
+        false
+    }
+
     /// A complete request head has arrived. The worker itself checks that the request is a
     /// well-formed upgrade where the answer is `Upgrade`.
     /// Where the worker is not ready for more, an `Upgrade` is answered with 503 for it.

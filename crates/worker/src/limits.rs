@@ -27,8 +27,10 @@ pub struct Limits {
     pub handshake_bytes_max: u32,
     /// Bytes of a PROXY header; at least 28, one for IPv4.
     pub proxy_header_bytes_max: u32,
-    /// Bytes of all incomplete request heads of a worker.
+    /// Bytes of all request heads of a worker that are incomplete, or wait for a verification.
     pub handshake_total_bytes_max: u64,
+    /// Requests whose tokens a worker verifies in a turn; at most 1,024.
+    pub verifications_max: u32,
     /// Bytes of a message.
     pub message_bytes_max: u32,
     /// Frames of one connection decoded in a turn; every KiB of a message counts as one more.
@@ -102,6 +104,8 @@ const DEFAULT: Limits = Limits {
     // What fits a segment of the smallest kind (section 2.2 of the PROXY protocol).
     proxy_header_bytes_max: 536,
     handshake_total_bytes_max: 4 * MIB as u64,
+    // 4 ms of the slowest kind.
+    verifications_max: 64,
     message_bytes_max: 64 * KIB,
     receive_frames_max: 64,
     partial_total_bytes_max: 64 * MIB as u64,
@@ -132,6 +136,9 @@ const DEFAULT: Limits = Limits {
 /// More sends in one turn let everything else wait for milliseconds.
 const FANOUT_TARGETS_MAX: u32 = 512;
 
+/// More verifications let everything else wait for a tenth of a second.
+const VERIFICATIONS_MAX: u32 = 1024;
+
 /// A connection's record has 16 bits for how many topics it has.
 const TOPICS_PER_CONNECTION_MAX: u32 = u16::MAX as u32;
 
@@ -155,6 +162,7 @@ const _: () = assert!(
     DEFAULT.handshake_total_bytes_max >= DEFAULT.handshake_bytes_max as u64,
     "one incomplete head must fit the pool"
 );
+const _: () = assert!(DEFAULT.verifications_max <= VERIFICATIONS_MAX);
 const _: () = assert!(DEFAULT.fanout_targets_max <= FANOUT_TARGETS_MAX);
 const _: () = assert!(
     DEFAULT.fanout_targets_max as usize >= OFFER_TARGETS_MAX,
@@ -188,10 +196,11 @@ impl Limits {
     /// Those that may change while a gateway runs, by name: each is only compared with when
     /// something arrives or is made. The others have sized a table, a queue or a ring, are charged
     /// and given back, or must not fall below what is on its way.
-    pub const CHANGEABLE: [&str; 13] = [
+    pub const CHANGEABLE: [&str; 14] = [
         "handshake_bytes_max",
         "proxy_header_bytes_max",
         "handshake_total_bytes_max",
+        "verifications_max",
         "message_bytes_max",
         "partial_total_bytes_max",
         "send_queue_bytes_max",
@@ -210,6 +219,7 @@ impl Limits {
             handshake_bytes_max: other.handshake_bytes_max,
             proxy_header_bytes_max: other.proxy_header_bytes_max,
             handshake_total_bytes_max: other.handshake_total_bytes_max,
+            verifications_max: other.verifications_max,
             message_bytes_max: other.message_bytes_max,
             partial_total_bytes_max: other.partial_total_bytes_max,
             send_queue_bytes_max: other.send_queue_bytes_max,
@@ -254,6 +264,7 @@ impl Limits {
             self.handshake_total_bytes_max,
             self.handshake_bytes_max.into(),
         )?;
+        at_least("verifications_max", self.verifications_max.into(), 1)?;
         at_least("message_bytes_max", self.message_bytes_max.into(), 1)?;
         at_least("receive_frames_max", self.receive_frames_max.into(), 1)?;
         let frame_bytes_max = u64::from(self.message_bytes_max) + u64::from(FRAME_HEADER_BYTES_MAX);
@@ -281,6 +292,7 @@ impl Limits {
             }
             Err(LimitError(format!("{name} is {value}, and must be at most {most}")))
         };
+        at_most("verifications_max", self.verifications_max, VERIFICATIONS_MAX)?;
         at_most("fanout_targets_max", self.fanout_targets_max, FANOUT_TARGETS_MAX)?;
         at_most(
             "topics_per_connection_max",

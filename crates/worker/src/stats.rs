@@ -379,6 +379,8 @@ pub struct Report {
     pub rate_pauses: u64,
     /// Times the rest of what a client had sent had to wait for the next turn.
     pub share_deferrals: u64,
+    /// Requests whose tokens had to wait for a later turn to be verified.
+    pub verification_deferrals: u64,
     /// Closes to be logged: those the peer did not ask for, at most `closes_logged_max` a reason.
     pub closes: Vec<ClosedConnection>,
     /// Such closes beyond those, by [`CloseReason`].
@@ -473,6 +475,7 @@ impl Report {
             publications_refused: 0,
             rate_pauses: 0,
             share_deferrals: 0,
+            verification_deferrals: 0,
             closes,
             closes_unlogged: [0; CloseReason::ALL.len()],
             gauges: Gauges::default(),

@@ -133,16 +133,22 @@ impl<H: Handler> Worker<H> {
         let mut is_first = true;
         engine.wait(deadline, |now, completion| {
             if mem::take(&mut is_first) {
-                self.core.begin_turn(now, deadline);
+                self.begin_turn(endpoint, now, deadline);
             }
             self.handle(endpoint, completion);
         })?;
         if is_first {
-            self.core.begin_turn(engine.now(), deadline);
+            self.begin_turn(endpoint, engine.now(), deadline);
         }
         self.core.check_budget();
         self.tell_closed(endpoint);
         Ok(())
+    }
+
+    /// Begins with who has waited for this turn.
+    fn begin_turn(&mut self, endpoint: &mut Endpoint<H::Letter>, now: Time, deadline: Time) {
+        self.core.begin_turn(now, deadline);
+        self.verify_waiting(endpoint);
     }
 
     /// When the next turn is due though nothing happens.
@@ -151,6 +157,7 @@ impl<H: Handler> Worker<H> {
         let has_work = !core.outbox.is_empty()
             || !core.resumed.is_empty()
             || !core.deferred.is_empty()
+            || !core.unverified.is_empty()
             || core.fanout.has_work()
             || core.fanout.in_flight() > 0
             || core.heartbeat.as_ref().is_some_and(crate::heartbeat::Heartbeat::has_pings)
@@ -243,6 +250,7 @@ impl<H: Handler> Worker<H> {
         match (record.state, record.farewell) {
             (State::Announced, _) => self.handle_announcement(endpoint, connection, bytes),
             (State::Handshaking, _) => self.handle_head(endpoint, connection, bytes),
+            (State::Waiting, _) => self.hold_head(connection, bytes),
             (State::Open, _) if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {
                 self.hold(connection, bytes);
             }

@@ -253,6 +253,11 @@ fn add_counters(families: &mut Families, record: &Record) {
         "Times the rest of what a client had sent had to wait for the next turn.",
     );
     deferrals.sample(&[], totals.sum(|worker| worker.share_deferrals) as f64);
+    let mut unverified = families.counter(
+        "ringway_verification_deferrals_total",
+        "Requests whose tokens had to wait for a later turn to be verified.",
+    );
+    unverified.sample(&[], totals.sum(|worker| worker.verification_deferrals) as f64);
 }
 
 fn add_stages(families: &mut Families, record: &Record) {

@@ -60,6 +60,8 @@ pub(super) struct WorkerTotals {
     pub(super) rate_pauses: u64,
     /// Times the rest of what a client had sent had to wait for the next turn.
     pub(super) share_deferrals: u64,
+    /// Requests whose tokens had to wait for a later turn to be verified.
+    pub(super) verification_deferrals: u64,
     /// How it stood.
     pub(super) gauges: Gauges,
     /// What its engine had counted since its start.
@@ -174,6 +176,7 @@ impl WorkerTotals {
         self.publications_refused += report.publications_refused;
         self.rate_pauses += report.rate_pauses;
         self.share_deferrals += report.share_deferrals;
+        self.verification_deferrals += report.verification_deferrals;
         self.gauges = report.gauges;
         self.engine = report.engine;
         self.reported_at = Some(now);

@@ -179,6 +179,21 @@ impl Rig {
         target: &str,
         headers: &str,
     ) -> (Client, Vec<u8>) {
+        let client = self.request(worker, slot, target, headers);
+        for _ in 0..4 {
+            self.turn(worker);
+        }
+        (client, self.received_bytes(client))
+    }
+
+    /// A request in this slot; the worker has not had a turn yet.
+    pub(crate) fn request(
+        &mut self,
+        worker: usize,
+        slot: Slot,
+        target: &str,
+        headers: &str,
+    ) -> Client {
         let engine = &mut self.workers[worker].engine;
         let generation = engine.generations.entry(slot).or_default();
         *generation += 1;
@@ -189,11 +204,7 @@ impl Rig {
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         engine.input.push_back(Input::Bytes(connection, head.into_bytes()));
-        let client = Client { worker, connection };
-        for _ in 0..4 {
-            self.turn(worker);
-        }
-        (client, self.received_bytes(client))
+        Client { worker, connection }
     }
 
     /// The client sends a text; the worker has not had a turn yet.

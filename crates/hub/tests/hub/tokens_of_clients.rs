@@ -43,6 +43,20 @@ fn a_connection_ends_with_its_token_and_not_before() {
 }
 
 #[test]
+fn a_turn_does_not_verify_more_than_64_tokens_and_nobody_else_waits_for_a_verification() {
+    let waited = |setting, target: &str| {
+        let mut rig = Rig::new(setting);
+        (0..65).for_each(|slot| _ = rig.request(0, slot, target, ""));
+        rig.settle();
+        rig.report(0).verification_deferrals
+    };
+    let target = target("a", 100, &[]);
+    assert_eq!(waited(GUARDED, &target), 1);
+    assert_eq!(waited(GUARDED, "/ws/a"), 0);
+    assert_eq!(waited(Setting::PLAIN, &target), 0);
+}
+
+#[test]
 fn a_worker_wakes_when_the_first_token_ends_by_the_wall_clock() {
     let mut rig = Rig::new(GUARDED);
     let client = rig.connect(0, 0, &target("a", 100, &[]));

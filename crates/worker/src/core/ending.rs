@@ -147,6 +147,7 @@ impl Core {
                 self.terminate(connection, Closing::Finish);
             }
             // What it sent before is still to be handled.
+            State::Waiting => record.flags.insert(Flags::FINISHED),
             State::Open if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {
                 record.flags.insert(Flags::FINISHED);
             }
@@ -177,7 +178,7 @@ impl Core {
     pub(crate) fn cut(&mut self, connection: ConnectionId, reason: CloseReason) {
         match self.connections.get(connection).map(|it| it.state) {
             Some(State::Open) => self.leave_open(connection, reason),
-            Some(State::Announced | State::Handshaking) => {
+            Some(State::Announced | State::Handshaking | State::Waiting) => {
                 self.leave_handshake(connection);
                 self.report.refused[RefusalReason::Gone as usize] += 1;
             }

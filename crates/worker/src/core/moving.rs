@@ -23,6 +23,7 @@ impl Core {
         self.closed.clear();
         self.resumed.clear();
         self.deferred.clear();
+        self.unverified.clear();
         self.handshakes = 0;
         self.head_bytes = 0;
         self.partial_bytes = 0;
@@ -54,9 +55,12 @@ impl Core {
         self.partial_bytes += record.decoder.buffered_bytes();
         self.send_queue_bytes += record.queue().map_or(0, SendQueue::bytes);
         match state {
-            State::Announced | State::Handshaking => {
+            State::Announced | State::Handshaking | State::Waiting => {
                 self.handshakes += 1;
                 self.head_bytes += held;
+                if state == State::Waiting {
+                    self.unverified.push_back(connection);
+                }
             }
             State::Open => {
                 self.connections.count_open(connection.slot);

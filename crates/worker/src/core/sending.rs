@@ -226,7 +226,11 @@ impl Core {
                     self.handle_last_words_sent(connection);
                 }
             }
-            State::Free | State::Announced | State::Handshaking | State::Terminating => {}
+            State::Free
+            | State::Announced
+            | State::Handshaking
+            | State::Waiting
+            | State::Terminating => {}
         }
     }
 

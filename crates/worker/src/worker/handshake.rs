@@ -9,7 +9,7 @@ use wire::{BadProxyHeader, BadRequest, Extensions, NoUpgrade, Request};
 use super::Worker;
 use crate::{
     actions::Actions,
-    connections::State,
+    connections::{Flags, State},
     handler::{Answer, Handler, Readiness},
     operation::ConnectionId,
     stats::{CloseReason, RefusalReason},
@@ -56,45 +56,87 @@ impl<H: Handler> Worker<H> {
     ) {
         let Some(record) = self.core.connections.get_mut(connection) else { return };
         let Some(mut held) = record.take_held() else {
-            return match wire::parse_request(bytes) {
-                Ok(Some((request, length))) => {
-                    self.handle_request(
-                        endpoint,
-                        connection,
-                        &request,
-                        length,
-                        &mut bytes[length..],
-                    );
-                }
-                Ok(None) => self.hold_head(connection, bytes),
-                Err(bad) => self.refuse_bad(connection, bad),
-            };
+            return self.handle_more_of_head(endpoint, connection, bytes);
         };
         self.core.head_bytes -= held.len();
         held.extend_from_slice(bytes);
         // A head ends with a line: without a new one there is nothing to parse, however slowly it
         // comes.
-        let parsed = if bytes.contains(&b'\n') { wire::parse_request(&held) } else { Ok(None) };
-        match parsed {
-            Ok(Some((request, length))) => {
-                self.handle_request(endpoint, connection, &request, length, &mut held[length..]);
+        if !bytes.contains(&b'\n') {
+            return self.hold_head(connection, &held);
+        }
+        self.handle_more_of_head(endpoint, connection, &mut held);
+    }
+
+    /// All that there is of a head, and perhaps more: its request is answered if that can be now,
+    /// and else it is kept.
+    fn handle_more_of_head(
+        &mut self,
+        endpoint: &mut Endpoint<H::Letter>,
+        connection: ConnectionId,
+        bytes: &mut [u8],
+    ) {
+        let (request, length) = match wire::parse_request(bytes) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return self.hold_head(connection, bytes),
+            Err(bad) => return self.refuse_bad(connection, bad),
+        };
+        if self.handler.verifies(&request) {
+            if self.core.verifications_left == 0 {
+                return self.await_verification(connection, bytes);
             }
-            Ok(None) => self.hold_head(connection, &held),
-            Err(bad) => self.refuse_bad(connection, bad),
+            self.core.verifications_left -= 1;
+        }
+        self.handle_request(endpoint, connection, &request, length, &mut bytes[length..]);
+    }
+
+    /// Keeps a complete head, and what has come behind it, for a turn that has a verification left.
+    fn await_verification(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.hold_head(connection, bytes);
+        let Some(record) = self.core.connections.get_mut(connection) else { return };
+        if record.state != State::Handshaking {
+            return;
+        }
+        record.state = State::Waiting;
+        self.core.report.verification_deferrals += 1;
+        self.core.unverified.push_back(connection);
+    }
+
+    /// Answers those who wait for a verification, as many as the turn may.
+    pub(super) fn verify_waiting(&mut self, endpoint: &mut Endpoint<H::Letter>) {
+        while self.core.verifications_left > 0 {
+            let Some(connection) = self.core.unverified.pop_front() else { return };
+            let Some(record) = self.core.connections.get_mut(connection) else { continue };
+            if record.state != State::Waiting {
+                continue;
+            }
+            record.state = State::Handshaking;
+            let has_finished = record.lower(Flags::FINISHED);
+            let mut head = record.take_held().expect("who waits has sent a head");
+            self.core.head_bytes -= head.len();
+            self.handle_more_of_head(endpoint, connection, &mut head);
+            if has_finished {
+                self.core.handle_finished(connection);
+            }
+            self.tell_closed(endpoint);
         }
     }
 
-    fn hold_head(&mut self, connection: ConnectionId, head: &[u8]) {
-        if head.len() > self.core.options.limits.handshake_bytes_max as usize {
+    /// Keeps what has come of a head, or behind one that waits for its verification: a client that
+    /// sends before it is answered (RFC 6455 section 4.1 tells it not to) has no more room for it.
+    pub(super) fn hold_head(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        let Some(record) = self.core.connections.get(connection) else { return };
+        let bytes_max = self.core.options.limits.handshake_bytes_max as usize;
+        if record.held_bytes() + bytes.len() > bytes_max {
             return self.refuse_large_head(connection);
         }
-        if !self.has_head_room(head) {
+        if !self.has_head_room(bytes) {
             return self.refuse_unready(connection, RefusalReason::Full);
         }
-        self.keep_head(connection, head);
+        self.keep_head(connection, bytes);
     }
 
-    /// Whether so much more of an incomplete head fits the worker's bound.
+    /// Whether so much more of a head fits the worker's bound.
     fn has_head_room(&self, head: &[u8]) -> bool {
         let bytes = (self.core.head_bytes + head.len()) as u64;
         bytes <= self.core.options.limits.handshake_total_bytes_max

@@ -9,6 +9,7 @@ mod compression;
 mod rig;
 mod shares;
 mod timeouts;
+mod verifications;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

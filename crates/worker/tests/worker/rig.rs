@@ -51,13 +51,20 @@ pub(crate) struct Everyone {
     members: SlotSet,
     pub(crate) messages: Vec<String>,
     pub(crate) closed: Vec<&'static str>,
+    /// Requests that were answered.
+    pub(crate) requests: u32,
 }
 
 impl Handler for Everyone {
     type Letter = Letter;
     type Admission = ();
 
+    fn verifies(&self, request: &Request) -> bool {
+        request.headers().contains_key("authorization")
+    }
+
     fn on_request(&mut self, _: &Request, _: SocketAddr, _: Readiness, _: Time) -> Answer<()> {
+        self.requests += 1;
         Answer::Upgrade {
             subprotocol: None,
             extensions: Extensions { deflate: true },
@@ -149,6 +156,7 @@ enum Event {
     Accepted(ConnectionId),
     Bytes(ConnectionId, Vec<u8>),
     Finished(ConnectionId),
+    Failed(ConnectionId),
     Sent(ConnectionId, Result<Taken, Failure>),
     Refused(ConnectionId, Result<Taken, Lost>),
     Writable(ConnectionId),
@@ -180,7 +188,9 @@ struct ListEngine {
     sockets: BTreeMap<Slot, Socket>,
     offered: usize,
     waits: u64,
-    /// Until when the worker would have waited, when it last found nothing.
+    /// Until when the worker would have waited last.
+    deadline: Time,
+    /// The same when it last found nothing.
     parked_until: Option<Time>,
 }
 
@@ -261,6 +271,7 @@ impl Engine for ListEngine {
         mut on_completion: impl FnMut(Time, Completion<'_>),
     ) -> Result<(), io::Error> {
         self.waits += 1;
+        self.deadline = deadline;
         let now = Time(self.now);
         self.sockets.values_mut().for_each(|socket| socket.is_told = socket.is_refusing);
         let events: Vec<_> = self.first.drain(..).chain(self.events.drain(..)).collect();
@@ -279,6 +290,10 @@ impl Engine for ListEngine {
                     }
                     Event::Finished(connection) => {
                         Completion::Received { connection, outcome: Reception::Finished }
+                    }
+                    Event::Failed(connection) => {
+                        let outcome = Reception::Failed(Failure::Reset);
+                        Completion::Received { connection, outcome }
                     }
                     Event::Sent(connection, outcome) => Completion::Sent { connection, outcome },
                     Event::Refused(connection, outcome) => {
@@ -416,6 +431,11 @@ impl Rig {
         self.engine.events.push_back(Event::Finished(ListEngine::id(slot)));
     }
 
+    /// The client has reset its connection: receiving tells.
+    pub(crate) fn fail(&mut self, slot: Slot) {
+        self.engine.events.push_back(Event::Failed(ListEngine::id(slot)));
+    }
+
     pub(crate) fn resume(&mut self, slot: Slot) {
         self.guest.post(Member(0), Letter::Resume(ListEngine::id(slot)), 0).unwrap();
     }
@@ -486,6 +506,11 @@ impl Rig {
             worker.connections().map(|connection| worker.export(connection).unwrap()).collect();
         change(self);
         records.into_iter().for_each(|record| self.worker.import(&mut self.endpoint, record));
+    }
+
+    /// True exactly when the worker did not want to wait in its last turn.
+    pub(crate) fn was_hurried(&self) -> bool {
+        self.engine.deadline == Time(0)
     }
 
     /// Turns until the worker would wait. Says how many turns that were.
