@@ -61,8 +61,6 @@ pub(crate) struct Core {
     /// Connections that wait for a verification, the longest first. Those that have ended since are
     /// passed over.
     pub(crate) unverified: VecDeque<ConnectionId>,
-    /// Verifications that this turn may still make.
-    pub(crate) verifications_left: u32,
     pub(crate) report: Box<Report>,
     pub(crate) drain: Option<Drain>,
     pub(crate) listeners_open: u16,
@@ -129,7 +127,6 @@ impl Core {
             deferred: Vec::new(),
             shares: Shares::new(limits.receive_frames_max),
             unverified: VecDeque::new(),
-            verifications_left: 0,
             report: Box::default(),
             drain: None,
             listeners_open: options.listeners,
@@ -185,7 +182,6 @@ impl Core {
         self.busy_since = if deadline > self.turn_ended { self.now } else { self.turn_ended };
         self.publications_received = 0;
         self.shares.begin_turn();
-        self.verifications_left = self.options.limits.verifications_max;
     }
 
     /// The handling of a turn's input is over.
@@ -200,6 +196,11 @@ impl Core {
     pub(crate) fn end_turn(&mut self, now: Time) {
         self.report.record(Stage::Turn, now.since(self.busy_since));
         self.turn_ended = now;
+    }
+
+    /// Verifications that this turn may still make.
+    pub(crate) fn verifications_left(&self) -> u32 {
+        self.options.limits.verifications_max.saturating_sub(self.shares.verifications())
     }
 
     pub(crate) fn readiness(&self) -> Readiness {

@@ -1,6 +1,6 @@
 //! How much of what one connection sends is decoded in one turn: as many frames as its share has,
 //! and what is beyond waits for the next turn. So nobody's fragments, pings or tiny messages hold up
-//! what the turn does for everybody else.
+//! what the turn does for everybody else. What the turn has verified is counted here as well.
 
 use crate::operation::Slot;
 
@@ -16,20 +16,34 @@ pub(crate) struct Shares {
     /// then find less than its share once.
     turn: u32,
     counters: Box<[Counter; COUNTERS]>,
+    /// Of all connections together.
+    verifications: Counter,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Counter {
     /// Of another turn, it counts as none.
     turn: u32,
-    frames: u32,
+    times: u32,
+}
+
+impl Counter {
+    const NONE: Self = Self { turn: 0, times: 0 };
+
+    fn in_turn(self, turn: u32) -> u32 {
+        if self.turn == turn { self.times } else { 0 }
+    }
+
+    fn add(&mut self, turn: u32, times: u32) {
+        *self = Self { turn, times: self.in_turn(turn).saturating_add(times) };
+    }
 }
 
 impl Shares {
     /// Nobody has had anything.
     pub(crate) fn new(frames_max: u32) -> Self {
-        let counters = Box::new([Counter { turn: 0, frames: 0 }; COUNTERS]);
-        Self { frames_max, turn: 0, counters }
+        let counters = Box::new([Counter::NONE; COUNTERS]);
+        Self { frames_max, turn: 0, counters, verifications: Counter::NONE }
     }
 
     /// Everybody has a whole share again.
@@ -44,16 +58,22 @@ impl Shares {
 
     /// What is left of a connection's share.
     pub(crate) fn left(&self, slot: Slot) -> u32 {
-        let counter = self.counters[slot as usize % COUNTERS];
-        let had = if counter.turn == self.turn { counter.frames } else { 0 };
-        self.frames_max.saturating_sub(had)
+        self.frames_max.saturating_sub(self.counters[slot as usize % COUNTERS].in_turn(self.turn))
     }
 
     /// So many more frames were decoded.
     pub(crate) fn take(&mut self, slot: Slot, frames: u32) {
-        let counter = &mut self.counters[slot as usize % COUNTERS];
-        let had = if counter.turn == self.turn { counter.frames } else { 0 };
-        *counter = Counter { turn: self.turn, frames: had.saturating_add(frames) };
+        self.counters[slot as usize % COUNTERS].add(self.turn, frames);
+    }
+
+    /// How many tokens were verified in this turn.
+    pub(crate) fn verifications(&self) -> u32 {
+        self.verifications.in_turn(self.turn)
+    }
+
+    /// One more was verified.
+    pub(crate) fn take_verification(&mut self) {
+        self.verifications.add(self.turn, 1);
     }
 
     /// Memory that is reserved whatever the load.

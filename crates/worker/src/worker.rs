@@ -148,7 +148,9 @@ impl<H: Handler> Worker<H> {
     /// Begins with who has waited for this turn.
     fn begin_turn(&mut self, endpoint: &mut Endpoint<H::Letter>, now: Time, deadline: Time) {
         self.core.begin_turn(now, deadline);
-        self.verify_waiting(endpoint);
+        if !self.core.unverified.is_empty() {
+            self.verify_waiting(endpoint);
+        }
     }
 
     /// When the next turn is due though nothing happens.

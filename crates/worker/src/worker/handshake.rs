@@ -82,10 +82,10 @@ impl<H: Handler> Worker<H> {
             Err(bad) => return self.refuse_bad(connection, bad),
         };
         if self.handler.verifies(&request) {
-            if self.core.verifications_left == 0 {
+            if self.core.verifications_left() == 0 {
                 return self.await_verification(connection, bytes);
             }
-            self.core.verifications_left -= 1;
+            self.core.shares.take_verification();
         }
         self.handle_request(endpoint, connection, &request, length, &mut bytes[length..]);
     }
@@ -104,7 +104,7 @@ impl<H: Handler> Worker<H> {
 
     /// Answers those who wait for a verification, as many as the turn may.
     pub(super) fn verify_waiting(&mut self, endpoint: &mut Endpoint<H::Letter>) {
-        while self.core.verifications_left > 0 {
+        while self.core.verifications_left() > 0 {
             let Some(connection) = self.core.unverified.pop_front() else { return };
             let Some(record) = self.core.connections.get_mut(connection) else { continue };
             if record.state != State::Waiting {
