@@ -40,7 +40,8 @@ fn metric(gateway: &Gateway, sample: &str) -> f64 {
 #[test]
 fn clients_that_say_nothing_are_answered_408_and_counted_and_the_others_are_served() {
     const SILENT: u32 = 200;
-    let gateway = Gateway::start(&["--workers", "2", "--handshake-timeout", "1s"]);
+    // The other has as much time to shake hands.
+    let gateway = Gateway::start(&["--workers", "2", "--handshake-timeout", "5s"]);
     let other = served(&gateway);
     let silent: Vec<_> = (0..SILENT).map(|_| gateway.connect()).collect();
     for stream in &silent {

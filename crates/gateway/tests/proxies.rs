@@ -79,7 +79,8 @@ fn the_address_in_a_proxy_header_is_the_clients() {
 
 #[test]
 fn whoever_does_not_begin_with_a_proxy_header_is_reset_and_counted() {
-    let (gateway, proxy) = announcing(&["--workers", "1", "--handshake-timeout", "1s"]);
+    // As long must the others not take to say what is wrong with them.
+    let (gateway, proxy) = announcing(&["--workers", "1", "--handshake-timeout", "5s"]);
     let mut too_long = header([192, 0, 2, 7])[..16].to_vec();
     too_long[14] = 4;
     let bad = [
