@@ -14,9 +14,9 @@ use common::{
 };
 use serde_json::{Value, json};
 
-/// A gateway of two workers.
+/// A gateway of two workers, without pings: nobody here answers any, however long a test takes.
 fn start(flags: &[&str]) -> Gateway {
-    Gateway::start(&[&["--workers", "2"], flags].concat())
+    Gateway::start(&[&["--workers", "2", "--ping-interval", "0"], flags].concat())
 }
 
 fn connect(gateway: &Gateway, target: &str) -> TcpStream {
@@ -179,7 +179,7 @@ fn an_address_is_that_of_the_client_behind_its_proxy() {
 
 #[test]
 fn what_is_queued_for_a_connection_is_shown() {
-    let gateway = start(&["--slow-consumer", "drop-oldest"]);
+    let gateway = start(&["--slow-consumer", "drop-oldest", "--write-timeout", "10m"]);
     let deaf = connect(&gateway, "/ws/flood");
     let reads = connect(&gateway, "/ws/calm");
     let queued = |topic: &str| {

@@ -65,7 +65,9 @@ fn with_token(http: &mut Http, method: &str, target: &str, token: &str) -> u16 {
 #[test]
 fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
     let path = temporary_file("# scraper\nread R\npublish P\nadmin A\nplain\n");
-    let mut gateway = Gateway::start(&["--admin-token-file", path.to_str().unwrap()]);
+    // Without pings, which would stand among what is received.
+    let flags = ["--admin-token-file", path.to_str().unwrap(), "--ping-interval", "0"];
+    let mut gateway = Gateway::start(&flags);
     let stays = subscriber(&gateway);
     let mut http = gateway.http();
     // It is not ready until every worker has reported.
@@ -112,7 +114,7 @@ fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
 
 #[test]
 fn a_page_of_another_site_can_do_nothing_and_read_nothing() {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--ping-interval", "0"]);
     let host = format!("Host: {}\r\n", gateway.admin);
     let stays = subscriber(&gateway);
     let foreign = [

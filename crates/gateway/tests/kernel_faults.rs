@@ -71,7 +71,8 @@ fn try_open(gateway: &Gateway) -> Option<TcpStream> {
 fn a_tiny_ring_delivers_everything_and_says_what_was_scarce() {
     const CLIENTS: usize = 50;
     const ROUNDS: usize = 3;
-    let gateway = Gateway::start_with(TINY, &["--engine", "ring", "--workers", "1"]);
+    let flags = ["--engine", "ring", "--workers", "1", "--ping-interval", "0"];
+    let gateway = Gateway::start_with(TINY, &flags);
     let clients = clients(&gateway, CLIENTS, "/ws/room");
     for round in 0..ROUNDS {
         // Of different lengths, and most of them longer than a buffer.

@@ -7,7 +7,6 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Read},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    time::{Duration, Instant},
 };
 
 use common::Gateway;
@@ -50,11 +49,12 @@ fn the_start_lines_say_what_was_decided_and_why() {
 
 #[test]
 fn a_signal_drains_and_the_process_ends_when_nobody_is_left() {
-    let mut gateway = Gateway::start(&["--workers", "2", "--drain", "1s"]);
+    // It waits for no timeout: the tests do not last so long.
+    let flags = ["--workers", "2", "--drain", "1s", "--close-timeout", "10m"];
+    let mut gateway = Gateway::start(&flags);
     let mut clients: Vec<_> = (0..20).map(|_| gateway.open("/ws/room")).collect();
     gateway.stats_until(|stats| stats["connections"] == 20);
     assert_eq!(gateway.http().get("/readyz").status, 200);
-    let signalled = Instant::now();
     gateway.signal(Signal::TERM);
     for client in &mut clients {
         let Message::Close(Some(close)) = client.read().unwrap() else { panic!("no Close frame") };
@@ -63,7 +63,6 @@ fn a_signal_drains_and_the_process_ends_when_nobody_is_left() {
         while client.read().is_ok() {}
     }
     assert_eq!(gateway.wait().code(), Some(0));
-    assert!(signalled.elapsed() < Duration::from_secs(10), "not after any timeout");
 }
 
 /// The gateway cannot have gone on far from the line that is read: what takes its lines has room for

@@ -28,7 +28,7 @@ const VISITS: usize = 400;
 const VISITORS: usize = 4;
 
 /// How long the kernel may take to let go.
-const RELEASE_MAX: Duration = Duration::from_secs(10);
+const RELEASE_MAX: Duration = Duration::from_secs(30);
 
 /// Connections that the kernel holds at this address: no listener, and nobody whose socket is gone
 /// (TIME_WAIT). Each line of the table of proc(5) has the local address and the state in its second
