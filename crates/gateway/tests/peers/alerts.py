@@ -300,8 +300,10 @@ async def drains(gateway: Gateway, stack: AsyncExitStack) -> None:
     gateway.terminate()
 
 
+# Who never reads stays, however long it takes to publish more than it has room for.
 SMALL_QUEUES = [
-    *("--workers", "1", "--message-bytes-max", "1KiB", "--write-timeout", "60s"),
+    *("--workers", "1", "--message-bytes-max", "1KiB"),
+    *("--write-timeout", "10m", "--ping-interval", "0"),
     *("--send-queue-bytes-max", "60KiB", "--send-queue-total-bytes-max", "64KiB"),
 ]
 ONE_TO_TEN = ("--workers", "1", "--connections-max", "10")
@@ -331,6 +333,12 @@ PROVOCATIONS: dict[str, tuple[Callable[..., Awaitable[None]], tuple[str, ...], d
 }
 
 
+async def was_slow(gateway: Gateway) -> bool:
+    """Whether this machine had so much else to do that RingwaySlow says what is true."""
+    stages = (await gateway.http("GET", "/latency"))["stages"]
+    return max(stages[stage]["max"] for stage in ("hop", "fanout")) > SLOW_NS
+
+
 async def provoke(prometheus: Prometheus, alert: str, key: str) -> None:
     """One alert, by a gateway of its own that is well before."""
     act, flags, limits = PROVOCATIONS[alert]
@@ -339,7 +347,8 @@ async def provoke(prometheus: Prometheus, alert: str, key: str) -> None:
         gateway = await stack.enter_async_context(Gateway(*flags, limits=limits))
         prometheus.watch(gateway)
         await until("it is scraped twice", lambda: prometheus.counts(gateway))
-        assert not await prometheus.fires(alert, gateway), f"{alert} fires before its time"
+        if not (alert == "RingwaySlow" and await was_slow(gateway)):
+            assert not await prometheus.fires(alert, gateway), f"{alert} fires before its time"
         await act(gateway, stack)
         await until(f"{alert} fires", lambda: prometheus.fires(alert, gateway))
 
@@ -375,9 +384,7 @@ async def alerts() -> list[tuple[str, ...]]:
         rows.append((f"{queries} queries of the board", "have data"))
         ever = await prometheus.query(f'max_over_time(ALERTS{{instance="{well.admin}"}}[30m])')
         fired = {it["metric"]["alertname"] for it in ever}
-        stages = (await well.http("GET", "/latency"))["stages"]
-        if max(stages[stage]["max"] for stage in ("hop", "fanout")) > SLOW_NS:
-            # This machine had much else to do: the alert said what was true.
+        if await was_slow(well):
             fired.discard("RingwaySlow")
         assert not fired, f"who was well had alerts: {ever}"
     return rows

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Whatever is awaited comes within this, in seconds, or the suite fails.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 # Lines of the log that are kept to be shown with a failure.
 LOG_LINES_MAX = 200

@@ -26,7 +26,7 @@ HTTP_PUBLISHERS = 2
 FLAGS = [
     *("--workers", "2"),
     *("--send-queue-bytes-max", "8MiB", "--send-queue-total-bytes-max", "1GiB"),
-    *("--write-timeout", "60s"),
+    *("--write-timeout", "10m", "--ping-interval", "0"),
 ]
 
 

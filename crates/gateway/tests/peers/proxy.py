@@ -40,9 +40,9 @@ http {{
 HAPROXY = """
 defaults
     mode http
-    timeout connect 5s
-    timeout client 5s
-    timeout server 5s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
     timeout tunnel {idle}s
 listen ringway
     bind {address}
