@@ -24,7 +24,7 @@ use super::{
     guest::Request,
     outstanding::{Found, Removed},
     publish::{answer, topic},
-    query::{limit, parameter},
+    query::{limit, listing, parameter},
 };
 use crate::{log::moment, quantity::Span};
 
@@ -79,6 +79,7 @@ pub(super) async fn page(
         Some(after) => Some(parse_id("after", after)?),
     };
     let after = after.map(|id| (Member(id.worker), id.connection.slot));
+    let _listing = listing(&control).await?;
     // The first N of all are among the first N of each worker.
     let inquiry = Inquiry::Connections { selection, after, entries_max: limit };
     let found = answer(&control, |reply| Request::Ask { inquiry, reply }).await?;

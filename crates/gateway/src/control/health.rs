@@ -48,6 +48,7 @@ mod tests {
         let mut record = Record {
             blocked_subs: 0,
             removals_refused: 0,
+            listings_refused: 0,
             draining: false,
             settings: crate::control::testing::settings(),
             totals: Totals::new(2, now),

@@ -243,6 +243,11 @@ fn add_counters(families: &mut Families, record: &Record) {
         "Removals by sub for which too many were blocked already.",
     );
     removals.sample(&[], record.removals_refused as f64);
+    let mut listings = families.counter(
+        "ringway_listings_refused_total",
+        "Listings that waited too long for others that were being gathered.",
+    );
+    listings.sample(&[], record.listings_refused as f64);
     let mut pauses = families.counter(
         "ringway_publish_rate_pauses_total",
         "Times a client was not read from because it had published faster than it may.",
@@ -302,6 +307,7 @@ mod tests {
             draining: false,
             blocked_subs: 3,
             removals_refused: 2,
+            listings_refused: 3,
             settings: settings(),
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, facts.started_at),
@@ -344,6 +350,7 @@ mod tests {
         has(&page, "ringway_blocked_subs 3");
         has(&page, "ringway_blocked_subs_max 100000");
         has(&page, "ringway_removals_refused_total 2");
+        has(&page, "ringway_listings_refused_total 3");
         has(&page, "ringway_messages_received_total 0");
         has(&page, r#"ringway_connections_deflate{worker="1"} 4"#);
         has(&page, "ringway_deflated_messages_total 2");

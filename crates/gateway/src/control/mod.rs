@@ -68,6 +68,9 @@ const REQUESTS_MAX: usize = 256;
 /// of the longest body that one request may bring.
 const BODIES_IN_FLIGHT: u32 = 4;
 
+/// Listings that are gathered at once: each may be a page of every worker.
+const LISTINGS_MAX: usize = 4;
+
 /// After the last worker has ended: time to write answers that are ready to clients that read.
 const LAST_ANSWERS: Duration = Duration::from_millis(20);
 
@@ -145,6 +148,8 @@ struct Control {
     requests: mpsc::Sender<Request>,
     /// Bytes of publications that may be on their way at once.
     body_bytes: Arc<Semaphore>,
+    /// Listings that may be gathered beside those that are.
+    listings: Semaphore,
     record: Mutex<Record>,
 }
 
@@ -157,6 +162,8 @@ struct Record {
     blocked_subs: u64,
     /// Removals that would have blocked one more than there may be.
     removals_refused: u64,
+    /// Listings that waited too long for others.
+    listings_refused: u64,
     settings: Settings,
     totals: Totals,
     intervals: Intervals,
@@ -261,6 +268,7 @@ impl Control {
             draining: false,
             blocked_subs: 0,
             removals_refused: 0,
+            listings_refused: 0,
             settings,
             totals: Totals::new(facts.workers.len(), now),
             intervals: Intervals::new(SystemTime::now(), now),
@@ -271,6 +279,7 @@ impl Control {
             journal,
             requests: sender,
             body_bytes: Arc::new(Semaphore::new(body_bytes)),
+            listings: Semaphore::new(LISTINGS_MAX),
             record: Mutex::new(record),
         });
         (control, requests)

@@ -1,8 +1,14 @@
 //! Parameters of a request, as they are written: `+` is `+`, as in the data plane's queries.
 
-use axum::http::Uri;
+use std::time::Duration;
+
+use axum::http::{StatusCode, Uri};
+use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::{Control, error::Refusal};
+
+/// How long a listing waits for those that are being gathered.
+const LISTING_WAIT: Duration = Duration::from_secs(2);
 
 /// The first value of a parameter, still encoded.
 pub(super) fn parameter<'a>(target: &'a Uri, name: &str) -> Option<&'a str> {
@@ -23,6 +29,23 @@ pub(super) fn limit(control: &Control, target: &Uri) -> Result<usize, Refusal> {
         None => Ok(entries_max),
         Some(Ok(limit @ 1..)) => Ok(limit.min(entries_max)),
         Some(_) => Err(Refusal::bad_request("limit must be a number above 0")),
+    }
+}
+
+/// A place among the listings that are gathered at once, until it is dropped. What workers find for
+/// somebody who has dropped it is let go of within a second.
+///
+/// # Errors
+/// 429 when none becomes free.
+pub(super) async fn listing(control: &Control) -> Result<SemaphorePermit<'_>, Refusal> {
+    match timeout(LISTING_WAIT, control.listings.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // It is never closed.
+        Ok(Err(_)) | Err(_) => {
+            control.record().listings_refused += 1;
+            let text = "too many listings are being gathered: try again";
+            Err(Refusal::retry(StatusCode::TOO_MANY_REQUESTS, text))
+        }
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) struct Stats {
     blocked_subs: u64,
     blocked_subs_max: u32,
     removals_refused: u64,
+    listings_refused: u64,
     workers: Vec<WorkerStats>,
 }
 
@@ -147,6 +148,7 @@ impl Stats {
             blocked_subs: record.blocked_subs,
             blocked_subs_max: record.settings.limits.blocked_subs_max,
             removals_refused: record.removals_refused,
+            listings_refused: record.listings_refused,
             workers: workers
                 .map(|(index, (facts, totals))| {
                     let age = record.totals.report_age_seconds(index, now);
@@ -229,6 +231,7 @@ mod tests {
             draining: true,
             blocked_subs: 4,
             removals_refused: 1,
+            listings_refused: 2,
             settings: settings(),
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, now),
@@ -263,7 +266,10 @@ mod tests {
         assert_eq!(stats["connections_max"], 200);
         assert_eq!(stats["blocked_subs"], 4);
         assert_eq!(stats["blocked_subs_max"], 100_000);
-        assert_eq!(stats["removals_refused"], 1);
+        assert_eq!(
+            (&stats["removals_refused"], &stats["listings_refused"]),
+            (&1.into(), &2.into())
+        );
         let worker = &stats["workers"][1];
         assert_eq!(worker["worker"], 1);
         assert_eq!(worker["core"], 1);

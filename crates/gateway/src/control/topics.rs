@@ -12,7 +12,7 @@ use super::{
     guest::Request,
     outstanding::Found,
     publish::{answer, topic},
-    query::{limit, parameter},
+    query::{limit, listing, parameter},
 };
 
 /// One topic.
@@ -41,6 +41,7 @@ pub(super) async fn page(
         None | Some("") => None,
         Some(after) => Some(topic(&control, after)?),
     };
+    let _listing = listing(&control).await?;
     // A topic among the first N of all workers is among the first N of each worker that has it, so
     // its sum is complete.
     let inquiry = Inquiry::Topics { after, entries_max: limit };

@@ -127,6 +127,27 @@ async fn topics_of_all_workers_are_one_list_in_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_few_listings_are_gathered_at_once_and_who_waits_too_long_for_them_is_told_so() {
+    let mut plane = plane(1);
+    plane.workers[0].is_stuck = true;
+    plane.start();
+    let pages = ["/connections", "/topics", "/connections", "/topics", "/connections", "/topics"];
+    let asked = tokio::time::Instant::now();
+    let ask = async |target| {
+        let answered = plane.send("GET", target, "").await;
+        (answered.status, answered.headers.contains_key("retry-after"), asked.elapsed().as_secs())
+    };
+    let [a, b, c, d, e, f] = pages.map(ask);
+    let answers = tokio::join!(a, b, c, d, e, f);
+    let (gathered, refused) = ((503, false, 10), (429, true, 2));
+    assert_eq!(answers, (gathered, gathered, gathered, gathered, refused, refused));
+    let stats = plane.send("GET", "/stats", "").await;
+    assert_eq!(stats.body["listings_refused"], 2);
+    // There is room again for those that were given up.
+    assert_eq!(plane.send("GET", "/topics", "").await.status, 503);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reports_come_every_second_and_closes_become_lines() {
     let mut plane = plane(1);
     let report = &mut plane.workers[0].report;
