@@ -17,7 +17,7 @@ pub struct Limits {
     pub receive_buffers: u32,
     /// Bytes of one receive buffer.
     pub receive_buffer_bytes: u32,
-    /// One-shot accepts armed on a listener.
+    /// One-shot accepts armed on a listener; at most 4,096.
     pub accepts_armed_max: u32,
     /// Connections that wait to be accepted on a listener.
     pub listen_backlog: u32,
@@ -33,7 +33,8 @@ pub struct Limits {
     pub verifications_max: u32,
     /// Bytes of a message.
     pub message_bytes_max: u32,
-    /// Frames of one connection decoded in a turn; every KiB of a message counts as one more.
+    /// Frames of one connection decoded in a turn; every KiB of a message counts as one more. At most
+    /// 4,096.
     pub receive_frames_max: u32,
     /// Bytes of all incomplete messages of a worker, and of what clients have sent that is decoded
     /// later: by who is paused, or beyond a share of a turn.
@@ -62,7 +63,7 @@ pub struct Limits {
     pub coalesce_bytes_max: u32,
     /// Messages of fewer bytes are never compressed.
     pub compression_bytes_min: u32,
-    /// Letters between two workers, divided by the workers per core; at least 32.
+    /// Letters between two workers, divided by the workers per core; at least 32, at most 65,536.
     pub mesh_letters_max: u32,
     /// Bytes read and thrown away after our Close, waiting for the peer's.
     pub linger_bytes_max: u32,
@@ -135,6 +136,16 @@ const DEFAULT: Limits = Limits {
 
 /// More sends in one turn let everything else wait for milliseconds.
 const FANOUT_TARGETS_MAX: u32 = 512;
+
+/// As many entries of a table of the engine are reserved for each listener.
+const ACCEPTS_ARMED_MAX: u32 = 4096;
+
+/// More frames of one connection let everybody else wait for milliseconds, which a share is to
+/// prevent.
+const RECEIVE_FRAMES_MAX: u32 = 4096;
+
+/// Room for so many letters is reserved between any two members of the mesh.
+const MESH_LETTERS_MAX: u32 = 65_536;
 
 /// More verifications let everything else wait for a tenth of a second.
 const VERIFICATIONS_MAX: u32 = 1024;
@@ -292,6 +303,9 @@ impl Limits {
             }
             Err(LimitError(format!("{name} is {value}, and must be at most {most}")))
         };
+        at_most("accepts_armed_max", self.accepts_armed_max, ACCEPTS_ARMED_MAX)?;
+        at_most("receive_frames_max", self.receive_frames_max, RECEIVE_FRAMES_MAX)?;
+        at_most("mesh_letters_max", self.mesh_letters_max, MESH_LETTERS_MAX)?;
         at_most("verifications_max", self.verifications_max, VERIFICATIONS_MAX)?;
         at_most("fanout_targets_max", self.fanout_targets_max, FANOUT_TARGETS_MAX)?;
         at_most(
@@ -299,5 +313,36 @@ impl Limits {
             self.topics_per_connection_max,
             TOPICS_PER_CONNECTION_MAX,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reserves_memory_or_holds_up_a_turn_has_an_upper_bound() {
+        type Set = fn(&mut Limits, u32);
+        let bounds: [(&str, u32, Set); 6] = [
+            ("accepts_armed_max", 4096, |limits, value| limits.accepts_armed_max = value),
+            ("receive_frames_max", 4096, |limits, value| limits.receive_frames_max = value),
+            ("mesh_letters_max", 65_536, |limits, value| limits.mesh_letters_max = value),
+            ("verifications_max", 1024, |limits, value| limits.verifications_max = value),
+            ("fanout_targets_max", 512, |limits, value| limits.fanout_targets_max = value),
+            ("topics_per_connection_max", 65_535, |limits, value| {
+                limits.topics_per_connection_max = value;
+            }),
+        ];
+        for (name, most, set) in bounds {
+            let with = |value| {
+                let mut limits = Limits::default();
+                set(&mut limits, value);
+                limits.check().map_err(|error| error.to_string())
+            };
+            assert_eq!(with(most), Ok(()), "{name}");
+            let told = format!("{name} is {}, and must be at most {most}", most + 1);
+            assert_eq!(with(most + 1), Err(told));
+            assert!(with(0).is_err_and(|error| error.ends_with("at least 1")), "{name}");
+        }
     }
 }
