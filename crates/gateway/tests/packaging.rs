@@ -1,4 +1,4 @@
-//! What stands in `packaging/containers`: the profile that is made of a runtime's, and times to stop
+//! What stands in `packaging`: a configuration, and in `containers` the profile that is made of a runtime's, and times to stop
 //! that are above those which the drain takes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -66,4 +66,21 @@ fn there_is_time_to_drain_and_to_close() {
     assert!(seconds(file, "terminationGracePeriodSeconds:") > drain + CLOSE_TIMEOUT);
     // The defaults, which tests/systemd.rs reads out of the binary.
     assert!(seconds("compose.yaml", "stop_grace_period:") > 25 + CLOSE_TIMEOUT);
+}
+
+#[test]
+fn what_the_shipped_configuration_has_in_comments_is_a_configuration() {
+    let text = std::fs::read_to_string(format!("{FOLDER}/../ringway.toml")).unwrap();
+    // A setting has its comment sign right before it, words have a space between.
+    let said = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(setting) if !setting.starts_with(' ') => setting,
+        _ => line,
+    });
+    let said: Vec<&str> = said.collect();
+    assert!(said.contains(&"[limits]") && said.iter().any(|it| it.starts_with("drain = ")));
+    let file = temporary_file(&said.join("\n"));
+    let output = common::ringway().args(["config", "--check", "--config"]).arg(&file).output();
+    std::fs::remove_file(file).unwrap();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
