@@ -1,5 +1,5 @@
-//! What stands in `packaging`: a configuration, and in `containers` the profile that is made of a runtime's, and times to stop
-//! that are above those which the drain takes.
+//! What stands in `packaging`: the configuration that is shipped, the profile that is made of a
+//! runtime's, and times to stop that are above those which the drain takes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
