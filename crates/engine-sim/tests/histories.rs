@@ -29,6 +29,7 @@ fn histories_that_were_broken_are_not_any_more() {
         (3524, "a publisher was blamed for a pong as soon as it could be heard again"),
         (37, "what was held back for a publisher that changed engines forgot whose it was"),
         (170, "a publisher that changed engines was never read from again"),
+        (734_217, "who was closed as its stream ended was received from once more"),
         (272, "what was decoded of what is kept took more room than there was"),
     ] {
         if let Err(broken) = run(seed, 0) {

@@ -80,7 +80,7 @@ bitflags! {
         const UNWRITABLE = 1 << 4;
         /// It is not received from: its handler has paused it, or it has sent too much ahead.
         const PAUSED = 1 << 5;
-        /// The peer's FIN came while something it had sent was kept.
+        /// Nothing more comes of it: its FIN came, or a failure. What it had sent may still be kept.
         const FINISHED = 1 << 6;
         /// Messages were cut from its queue: none that has not begun may follow.
         const TRUNCATED = 1 << 7;

@@ -398,6 +398,11 @@ impl Core {
         self.resumed.push(connection);
     }
 
+    /// Whether nothing more can be received from it.
+    pub(crate) fn has_finished(&self, connection: ConnectionId) -> bool {
+        self.connections.get(connection).is_some_and(|record| record.has(Flags::FINISHED))
+    }
+
     /// Whether it is to go on in this turn or the next.
     pub(crate) fn is_resumed(&self, connection: ConnectionId) -> bool {
         self.resumed.contains(&connection) || self.deferred.contains(&connection)

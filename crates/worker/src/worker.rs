@@ -454,6 +454,9 @@ impl<H: Handler> Worker<H> {
         let mut outbox = mem::take(&mut self.core.outbox);
         for outgoing in outbox.drain(..) {
             match outgoing {
+                // Its end may have come since, behind what was on its way when it was paused.
+                Outgoing::Operation(Operation::Receive { connection })
+                    if self.core.has_finished(connection) => {}
                 Outgoing::Operation(operation) => engine.submit(operation),
                 Outgoing::Reply(slot, frame) => {
                     self.core.report.sent_bytes += frame.len() as u64;

@@ -140,6 +140,7 @@ impl Core {
     /// The peer's FIN.
     pub(crate) fn handle_finished(&mut self, connection: ConnectionId) {
         let Some(record) = self.connections.get_mut(connection) else { return };
+        record.flags.insert(Flags::FINISHED);
         match record.state {
             State::Announced | State::Handshaking => {
                 self.leave_handshake(connection);
@@ -147,10 +148,8 @@ impl Core {
                 self.terminate(connection, Closing::Finish);
             }
             // What it sent before is still to be handled.
-            State::Waiting => record.flags.insert(Flags::FINISHED),
-            State::Open if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {
-                record.flags.insert(Flags::FINISHED);
-            }
+            State::Waiting => {}
+            State::Open if record.has(Flags::PAUSED) || record.held_bytes() > 0 => {}
             State::Open => {
                 self.leave_open(connection, CloseReason::PeerGone);
                 self.drop_queue(connection, DropReason::Gone);
@@ -163,6 +162,9 @@ impl Core {
 
     /// The socket is broken.
     pub(crate) fn fail(&mut self, connection: ConnectionId, failure: Failure) {
+        if let Some(record) = self.connections.get_mut(connection) {
+            record.flags.insert(Flags::FINISHED);
+        }
         self.cut(
             connection,
             match failure {

@@ -515,6 +515,24 @@ fn a_paused_publisher_that_is_closed_is_read_from_again() {
     assert!(rig.is_received_from(client), "its end is awaited");
 }
 
+/// Seed 734217 of the simulation: it was told to receive once more where the stream had ended.
+#[test]
+fn a_paused_publisher_that_ends_as_it_is_closed_is_not_read_from_again() {
+    for end in [Rig::finish, Rig::fail] {
+        let mut rig = Rig::new(|options| options.limits.partial_total_bytes_max = 200);
+        rig.keep_whole();
+        let client = rig.connect();
+        rig.receive(client, &text("pause"));
+        rig.settle();
+        rig.receive(client, &[0; 300]);
+        end(&mut rig, client);
+        rig.settle();
+        assert_eq!(rig.handler().closed, ["overloaded"]);
+        assert!(!rig.is_received_from(client));
+        assert_eq!(rig.closes(client).len(), 1);
+    }
+}
+
 #[test]
 fn a_handshakes_answer_counts_against_the_budget_of_all_queues() {
     let mut rig = Rig::new(|options| {

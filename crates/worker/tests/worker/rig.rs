@@ -174,6 +174,8 @@ struct Socket {
     /// True exactly when the worker knows that it is refusing.
     is_told: bool,
     is_received_from: bool,
+    /// True exactly when the worker knows that nothing more comes.
+    has_ended: bool,
     sent: Vec<u8>,
     closes: Vec<Closing>,
 }
@@ -255,7 +257,9 @@ impl Engine for ListEngine {
                 }
             }
             Operation::Receive { connection } => {
-                self.sockets.get_mut(&connection.slot).unwrap().is_received_from = true;
+                let socket = self.sockets.get_mut(&connection.slot).unwrap();
+                assert!(!socket.has_ended, "nothing more comes, and it is received from");
+                socket.is_received_from = true;
             }
             Operation::StopReceiving { connection } => {
                 self.sockets.get_mut(&connection.slot).unwrap().is_received_from = false;
@@ -277,6 +281,9 @@ impl Engine for ListEngine {
         let events: Vec<_> = self.first.drain(..).chain(self.events.drain(..)).collect();
         self.parked_until = (events.is_empty() && deadline > now).then_some(deadline);
         for mut event in events {
+            if let Event::Finished(id) | Event::Failed(id) = event {
+                self.sockets.get_mut(&id.slot).unwrap().has_ended = true;
+            }
             on_completion(
                 now,
                 match event {
