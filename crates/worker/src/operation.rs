@@ -202,6 +202,14 @@ pub struct EngineCounts {
     pub accepts_paused: u64,
     /// Connections now receiving by multishot.
     pub multishots: u64,
+    /// Frames given to a socket without a copy being asked for, one a target.
+    pub zero_copy_sends: u64,
+    /// Those that the kernel reports to have copied all the same.
+    pub zero_copy_copied: u64,
+    /// Offers of large frames for which the memory of such sends had no room.
+    pub zero_copy_exhausted: u64,
+    /// Connections that get copies from then on, because the kernel copied for them anyway.
+    pub zero_copy_routes_off: u64,
 }
 
 impl Time {

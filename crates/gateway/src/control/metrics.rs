@@ -82,7 +82,7 @@ const GAUGES: [WorkerValue; 21] = [
 ];
 
 /// What workers have counted; one number for the process.
-const COUNTERS: [WorkerValue; 21] = [
+const COUNTERS: [WorkerValue; 25] = [
     ("ringway_connections_opened_total", "Connections that became open.", |worker| worker.opened),
     ("ringway_messages_received_total", "Messages that clients sent.", |worker| {
         worker.messages_received
@@ -141,6 +141,18 @@ const COUNTERS: [WorkerValue; 21] = [
     }),
     ("ringway_accepts_paused_total", "Times that every place of a worker was taken.", |worker| {
         worker.engine.accepts_paused
+    }),
+    ("ringway_zero_copy_sends_total", "Frames sent without asking for a copy.", |worker| {
+        worker.engine.zero_copy_sends
+    }),
+    ("ringway_zero_copy_copied_total", "Those that the kernel copied all the same.", |worker| {
+        worker.engine.zero_copy_copied
+    }),
+    ("ringway_zero_copy_exhausted_total", "Large frames that found no room for it.", |worker| {
+        worker.engine.zero_copy_exhausted
+    }),
+    ("ringway_zero_copy_routes_off_total", "Connections it was turned off for.", |worker| {
+        worker.engine.zero_copy_routes_off
     }),
 ];
 
@@ -366,6 +378,7 @@ mod tests {
         has(&page, "ringway_received_bytes_total 0");
         has(&page, "ringway_accepts_paused_total 10");
         has(&page, "ringway_submissions_full_total 0");
+        has(&page, "ringway_zero_copy_sends_total 0");
         has(&page, "ringway_sent_bytes_total 2000000");
         has(&page, r#"ringway_send_queue_bytes{worker="0"} 0"#);
         has(&page, r#"ringway_publications_refused_total{reason="http_no_room"} 0"#);

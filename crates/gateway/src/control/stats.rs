@@ -92,6 +92,10 @@ struct EngineStats {
     accepts_failed: u64,
     accepts_paused: u64,
     multishots: u64,
+    zero_copy_sends: u64,
+    zero_copy_copied: u64,
+    zero_copy_exhausted: u64,
+    zero_copy_routes_off: u64,
 }
 
 /// Messages compressed or inflated.
@@ -127,6 +131,10 @@ impl From<EngineCounts> for EngineStats {
             accepts_failed: counts.accepts_failed,
             accepts_paused: counts.accepts_paused,
             multishots: counts.multishots,
+            zero_copy_sends: counts.zero_copy_sends,
+            zero_copy_copied: counts.zero_copy_copied,
+            zero_copy_exhausted: counts.zero_copy_exhausted,
+            zero_copy_routes_off: counts.zero_copy_routes_off,
         }
     }
 }
@@ -251,6 +259,10 @@ mod tests {
         report.deflated = Converted { messages: 5, before_bytes: 1_000, after_bytes: 300 };
         report.deflated_saved_bytes = 70_000;
         report.engine.submissions_full = 6;
+        report.engine.zero_copy_sends = 21;
+        report.engine.zero_copy_copied = 22;
+        report.engine.zero_copy_exhausted = 23;
+        report.engine.zero_copy_routes_off = 24;
         record.totals.add(1, &report, now);
         serde_json::to_value(Stats::new(&facts, &record, now)).unwrap()
     }
@@ -293,6 +305,10 @@ mod tests {
         assert_eq!(worker["dropped"]["slow_consumer"], 5);
         assert_eq!(worker["messages_dropped"], 7);
         assert_eq!(worker["engine"]["submissions_full"], 6);
+        assert_eq!(worker["engine"]["zero_copy_sends"], 21);
+        assert_eq!(worker["engine"]["zero_copy_copied"], 22);
+        assert_eq!(worker["engine"]["zero_copy_exhausted"], 23);
+        assert_eq!(worker["engine"]["zero_copy_routes_off"], 24);
         assert_eq!(worker["engine"]["accepts_failed"], 0);
         assert_eq!(stats["workers"][0]["closed"]["slow_consumer"], 0);
     }
