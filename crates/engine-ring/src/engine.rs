@@ -19,6 +19,7 @@ use worker::{Completion, Engine, EngineCounts, Operation, Time, Waker};
 
 use crate::{
     accept::Acceptor,
+    arena::Arena,
     buffers::ReceiveBuffers,
     close::Shutdowns,
     descriptors::{Descriptors, Places},
@@ -30,6 +31,7 @@ use crate::{
     slots::Slots,
     tag::{Kind, Tag},
     wake::{WakeTarget, Wakes},
+    zero_copy::{ZeroCopy, note_on_arena},
 };
 
 /// Enters of one turn that do not wait: each runs about twenty deferred completions (kernel 6.13).
@@ -69,6 +71,8 @@ pub struct RingOptions {
     pub multishot_share: u32,
     /// Receives within a second that promote a connection to multishot, at most 255; 0 never does.
     pub multishot_messages_min: u32,
+    /// Whether large frames are sent without a copy; the start says whether they are.
+    pub zero_copy: Option<ZeroCopy>,
 }
 
 /// How a ring is started; tests start it otherwise.
@@ -78,6 +82,13 @@ pub(crate) struct Start {
     pub(crate) inline: bool,
     /// Operations allowed beside the engine's own.
     pub(crate) extra: &'static [u8],
+    /// True exactly when a connection for which the kernel copies is sent to as without an arena.
+    pub(crate) avoids_copies: bool,
+}
+
+impl Start {
+    /// As outside of tests.
+    pub(crate) const USUAL: Self = Self { inline: true, extra: &[], avoids_copies: true };
 }
 
 /// The boundary on one ring. It is used on the thread that created it, and on no other:
@@ -92,6 +103,11 @@ pub struct RingEngine {
     pub(crate) queue: Queue,
     pub(crate) buffers: ReceiveBuffers,
     pub(crate) sends: Sends,
+    pub(crate) arena: Option<Arena>,
+    /// Of the frames that leave from there; more than any has, where there is none.
+    pub(crate) zero_copy_bytes_min: usize,
+    /// See [`Start`].
+    pub(crate) avoids_copies: bool,
     pub(crate) acceptor: Acceptor,
     pub(crate) slots: Slots,
     pub(crate) places: Places,
@@ -128,7 +144,7 @@ impl RingEngine {
     /// # Errors
     /// One sentence that names what is in the way and the cure.
     pub fn new(options: &RingOptions, listeners: Vec<TcpListener>) -> Result<Self, StartError> {
-        Self::start(options, listeners, Start { inline: true, extra: &[] })
+        Self::start(options, listeners, Start::USUAL)
     }
 
     pub(crate) fn start(
@@ -150,15 +166,15 @@ impl RingEngine {
         let sender = pair.as_ref().ok().map(|pair| pair.sender.as_raw_fd());
         let mut notes = vec![note_on_descriptors(options.descriptors).to_owned()];
         // In this order, so that the queue is gone first where the start fails.
-        let (buffers, mut queue) =
+        let (mut arena, buffers, mut queue) =
             setup::open(options, places, &files, sender, start.extra, &mut notes)?;
-        let inline = match pair {
-            Ok(pair) => self_test::sends_are_inline(&mut queue, pair, places)? && start.inline,
-            Err(error) => {
-                notes.push(format!("no loopback connection for the self-test: {error}"));
-                false
-            }
-        };
+        let proofs = self_test::run(&mut queue, arena.as_mut(), pair, places, &mut notes)?;
+        let inline = proofs.inline && start.inline;
+        let zero_copy = options.zero_copy.filter(|_| proofs.zero_copy);
+        if options.zero_copy.is_some() {
+            let arena = arena.as_ref().filter(|_| zero_copy.is_some());
+            notes.push(note_on_arena(arena).to_owned());
+        }
         notes.push(note_on_sends(inline).to_owned());
         let ring = queue.duplicate().map_err(failed("duplicating the ring's descriptor"))?;
         let slots = Slots::new(options.connections_max);
@@ -166,10 +182,14 @@ impl RingEngine {
         let acceptor = Acceptor::new(listeners, places, armed_max, options.settle);
         let fixed_bytes =
             queue.bytes() + buffers.bytes() + slots.bytes() + acceptor.bytes() + places.bytes();
+        let fixed_bytes = fixed_bytes + arena.as_ref().map_or(0, Arena::bytes);
         let mut engine = Self {
             queue,
             buffers,
             sends: Sends::new(inline),
+            arena,
+            zero_copy_bytes_min: zero_copy.map_or(usize::MAX, ZeroCopy::least),
+            avoids_copies: start.avoids_copies,
             acceptor,
             slots,
             places,
@@ -285,6 +305,9 @@ impl RingEngine {
     /// The kernel has consumed every entry of the batch, so its sends are decided.
     fn settle(&mut self) {
         self.sends.settle();
+        if let Some(arena) = &mut self.arena {
+            arena.settle();
+        }
         self.wakes.settle();
         self.batch = self.batch.wrapping_add(1);
         self.offered_decided += std::mem::take(&mut self.offered);
@@ -301,6 +324,10 @@ impl RingEngine {
             match Tag::unpack(completion.user_data()) {
                 Some(tag) if matches!(tag.kind, Kind::Offer | Kind::Send) => {
                     self.on_decided(tag, completion.result());
+                }
+                Some(tag) if tag.kind == Kind::ZeroCopy => {
+                    let completion = completion.clone();
+                    self.on_zero_copy(tag, &completion);
                 }
                 _ => {
                     completed.swap(kept, index);
@@ -376,7 +403,7 @@ impl RingEngine {
             Kind::Abort => self.on_abort(tag, result),
             Kind::Close => self.on_closed(now, tag, on_completion),
             // `drain` has taken the sends out.
-            Kind::Cancel | Kind::Offer | Kind::Send => {}
+            Kind::Cancel | Kind::Offer | Kind::Send | Kind::ZeroCopy => {}
         }
     }
 

@@ -5,10 +5,12 @@
 //! whole. It knows sockets and slots; it does not know what the bytes mean.
 //!
 //! Read in this order: `engine.rs` (the turn), `slots.rs` (the life of a connection), `accept.rs`,
-//! `receive.rs`, `offer.rs`, `close.rs`, `wake.rs`, then `setup.rs` and `descriptors.rs`. Unsafe code is in three files:
-//! `queue.rs`, `buffers.rs` (memory that the kernel writes) and `sends.rs` (memory that it reads).
+//! `receive.rs`, `offer.rs`, `zero_copy.rs`, `close.rs`, `wake.rs`, then `setup.rs` and `descriptors.rs`. Unsafe code is in four files:
+//! `queue.rs`, `buffers.rs` (memory that the kernel writes), `sends.rs` (memory that it reads) and
+//! `arena.rs` (memory that it reads for longer than a batch).
 
 mod accept;
+mod arena;
 mod buffers;
 mod close;
 mod descriptors;
@@ -24,10 +26,12 @@ mod tag;
 #[cfg(test)]
 mod tests;
 mod wake;
+mod zero_copy;
 
 pub use crate::{
     descriptors::Descriptors,
     engine::{RingEngine, RingOptions},
     setup::{KERNEL_MIN, StartError},
     wake::WakeTarget,
+    zero_copy::ZeroCopy,
 };

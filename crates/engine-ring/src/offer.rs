@@ -29,6 +29,7 @@ impl RingEngine {
 
     pub(crate) fn offer(&mut self, frame: &Bytes, targets: &[Slot]) {
         let mut held: Option<(u32, FrameMark)> = None;
+        let mut is_large = self.is_large(frame);
         for &slot in targets {
             self.offered += 1;
             let state = self.slots.slot_mut(slot).filter(|state| state.phase == Phase::Open);
@@ -44,7 +45,12 @@ impl RingEngine {
                 _ => self.sends.hold(frame.clone()),
             };
             held = Some((self.batch, mark));
-            let entry = self.sends.offer(mark, slot, file);
+            let from_arena = if is_large {
+                self.offer_from_arena(&mut is_large, frame, mark, slot)
+            } else {
+                None
+            };
+            let entry = from_arena.or_else(|| self.sends.offer(mark, slot, file));
             self.push_send(slot, entry);
         }
     }

@@ -24,8 +24,15 @@ static NOWHERE: [u8; 16] = [0; 16];
 const _: () = assert!(libc::AF_UNSPEC == 0 && size_of::<libc::sockaddr>() == 16);
 
 /// A frame of the current batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FrameMark(u32);
+
+impl FrameMark {
+    /// As a tag has it.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// The frames of the current batch.
 #[derive(Debug)]

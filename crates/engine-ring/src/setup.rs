@@ -16,6 +16,7 @@ use rustix::{
 use worker::Slot;
 
 use crate::{
+    arena::Arena,
     buffers::ReceiveBuffers,
     descriptors::{Descriptors, Places},
     engine::RingOptions,
@@ -168,7 +169,7 @@ pub(crate) fn open(
     sender: Option<RawFd>,
     extra: &[u8],
     notes: &mut Vec<String>,
-) -> Result<(ReceiveBuffers, Queue), StartError> {
+) -> Result<(Option<Arena>, ReceiveBuffers, Queue), StartError> {
     let noted = notes.len();
     let (opened, refusals) = with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
         notes.truncate(noted);
@@ -210,7 +211,7 @@ fn attempt(
     sender: Option<RawFd>,
     extra: &[u8],
     notes: &mut Vec<String>,
-) -> Result<(ReceiveBuffers, Queue), StartError> {
+) -> Result<(Option<Arena>, ReceiveBuffers, Queue), StartError> {
     let (ring, dropped) = set_up(options.submission_entries, options.completion_entries)?;
     notes.extend(dropped.iter().map(|flag| format!("the kernel does not take {flag}")));
     if !ring.params().is_feature_no_iowait() {
@@ -219,6 +220,8 @@ fn attempt(
     check_operations(&ring)?;
     let mut buffers = ReceiveBuffers::new(options.receive_buffers, options.receive_buffer_bytes)
         .map_err(|error| explain("allocating receive buffers", error))?;
+    // Mapped before the queue, so that it is gone after it where a step below fails.
+    let arena = options.zero_copy.map(|zero_copy| Arena::new(zero_copy.arena_bytes));
     let mut queue = Queue::new(ring);
     if let Err(error) = queue.register_with_thread() {
         notes.push(format!("the ring's descriptor is looked up at every enter ({error})"));
@@ -231,15 +234,32 @@ fn attempt(
     buffers
         .register(submitter)
         .map_err(|error| explain("registering the receive buffers", error))?;
+    let arena = arena.map(|arena| arena.and_then(|it| it.register(submitter).map(|()| it)));
+    let arena = arena.transpose().unwrap_or_else(|error| {
+        notes.push(why_no_arena(&error));
+        None
+    });
     // SHUTDOWN is the only operation that needs a thread of the kernel's.
     submitter
         .register_iowq_max_workers(&mut [1, 1])
         .map_err(|error| explain("limiting the kernel's worker threads", error))?;
     submitter
-        .register_restrictions(&mut restrictions(extra))
+        .register_restrictions(&mut restrictions(arena.is_some(), extra))
         .map_err(|error| explain("restricting the ring", error))?;
     submitter.register_enable_rings().map_err(|error| explain("enabling the ring", error))?;
-    Ok((buffers, queue))
+    Ok((arena, buffers, queue))
+}
+
+/// Why there is no memory for sends without a copy.
+fn why_no_arena(error: &io::Error) -> String {
+    let limit = getrlimit(Resource::Memlock).current;
+    match (error.raw_os_error(), limit) {
+        (Some(libc::ENOMEM), Some(limit)) => format!(
+            "the arena of large frames is not locked within RLIMIT_MEMLOCK = {limit} bytes: raise \
+             it (ulimit -l), or take a smaller zero_copy_arena_bytes or fewer workers"
+        ),
+        _ => format!("the arena of large frames cannot be had: {error}"),
+    }
 }
 
 /// The name of a flag, and what sets it.
@@ -375,11 +395,12 @@ fn register_table(
 }
 
 /// Everything that the ring may be used for from now on, and nothing else.
-fn restrictions(extra: &[u8]) -> Vec<Restriction> {
+fn restrictions(zero_copy: bool, extra: &[u8]) -> Vec<Restriction> {
     let flags = Flags::FIXED_FILE | Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
     OPERATIONS
         .iter()
         .map(|(code, _)| *code)
+        .chain(zero_copy.then_some(opcode::SendZc::CODE))
         .chain(extra.iter().copied())
         .map(Restriction::sqe_op)
         .chain(REGISTRATIONS_AFTER_START.map(Restriction::register_op))

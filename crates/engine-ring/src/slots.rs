@@ -90,6 +90,10 @@ bitflags! {
         const SHUTDOWN = 1 << 8;
         /// The CONNECT that resets the connection is in flight.
         const ABORT = 1 << 9;
+        /// The kernel has copied what was sent without a copy: nothing is sent so any more.
+        const COPIES = 1 << 10;
+        /// A send without a copy was refused whole, and the kernel has not notified of it.
+        const TOOK_NOTHING = 1 << 11;
     }
 }
 

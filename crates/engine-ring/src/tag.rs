@@ -44,13 +44,16 @@ pub(crate) enum Kind {
     Abort,
     /// The close of a connection.
     Close,
+    /// One target of an offer that is sent without a copy; the mark is its place in the arena, and
+    /// some bits of the slot's generation.
+    ZeroCopy,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
             Abort, Accept, Cancel, Close, ListenerClose, Multishot, Offer, Poll, Receive, Send,
-            Shutdown, Wake, WakePoll, Woken, WritePoll,
+            Shutdown, Wake, WakePoll, Woken, WritePoll, ZeroCopy,
         };
         [
             Accept,
@@ -68,6 +71,7 @@ impl Kind {
             Shutdown,
             Abort,
             Close,
+            ZeroCopy,
         ]
         .get(usize::from(byte).wrapping_sub(1))
         .copied()
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_tag_survives_the_kernel() {
-        for byte in 1..=15 {
+        for byte in 1..=16 {
             let kind = Kind::from_byte(byte).unwrap();
             assert_eq!(kind as u8, byte);
             let tag = Tag { kind, mark: 0x00ab_cdef, slot: 0xfedc_ba98 };
@@ -128,7 +132,7 @@ mod tests {
     #[test]
     fn an_unknown_kind_is_no_tag() {
         assert_eq!(Tag::unpack(0), None);
-        assert_eq!(Tag::unpack(16 << 56), None);
+        assert_eq!(Tag::unpack(17 << 56), None);
         assert_eq!(Tag::unpack(u64::MAX), None);
     }
 }

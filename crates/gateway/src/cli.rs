@@ -184,6 +184,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) socket_send_buffer_bytes: Option<ByteCount>,
 
+    /// Frames of so many bytes or more are sent without a copy, on the ring engine; 0: none are.
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub(crate) zero_copy_bytes_min: ByteCount,
+
     /// Bytes queued for one connection; at least --message-bytes-max + 14.
     #[arg(long, value_name = "SIZE", default_value = "256KiB")]
     pub(crate) send_queue_bytes_max: ByteCount,

@@ -175,6 +175,7 @@ impl Configuration {
         limits.message_bytes_max = size("message-bytes-max", serve.message_bytes_max)?;
         limits.handshake_bytes_max = size("handshake-bytes-max", serve.handshake_bytes_max)?;
         limits.receive_buffer_bytes = size("receive-buffer-bytes", serve.receive_buffer_bytes)?;
+        limits.zero_copy_bytes_min = size("zero-copy-bytes-min", serve.zero_copy_bytes_min)?;
         limits.send_queue_bytes_max = serve.send_queue_bytes_max.0;
         limits.send_queue_total_bytes_max = serve.send_queue_total_bytes_max.0;
         match serve.receive_buffers {

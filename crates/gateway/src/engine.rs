@@ -5,7 +5,7 @@
 use std::{fmt, net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use engine_epoll::{EpollEngine, EpollOptions};
-use engine_ring::{Descriptors as Sockets, RingEngine, RingOptions, WakeTarget};
+use engine_ring::{Descriptors as Sockets, RingEngine, RingOptions, WakeTarget, ZeroCopy};
 use engine_tokio_uring::{TokioUringEngine, TokioUringOptions};
 use mesh::Member;
 use sockets::EventWaker;
@@ -52,6 +52,9 @@ pub(crate) trait Start: Engine + Sized {
     /// How a member of the mesh is woken by it.
     /// Of a guest it is made from the eventfd on which the guest waits.
     type Target: Clone + fmt::Debug + From<Arc<OwnedFd>> + Send + 'static;
+
+    /// True exactly when it can send large frames without a copy, and says whether it does.
+    const HAS_ZERO_COPY: bool = false;
 
     /// Starts it on the thread that is to use it; the listeners are its own from now on.
     ///
@@ -185,8 +188,14 @@ impl Sizes {
 impl Start for RingEngine {
     type Target = WakeTarget;
 
+    const HAS_ZERO_COPY: bool = true;
+
     fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
         let limits = &sizes.limits;
+        let zero_copy = ZeroCopy {
+            bytes_min: limits.zero_copy_bytes_min,
+            arena_bytes: limits.zero_copy_arena_bytes,
+        };
         let options = RingOptions {
             descriptors: sizes.sockets,
             connections_max: sizes.connections_max,
@@ -200,6 +209,7 @@ impl Start for RingEngine {
             shutdowns_max: limits.shutdowns_max,
             multishot_share: limits.multishot_share,
             multishot_messages_min: limits.multishot_messages_min,
+            zero_copy: Some(zero_copy).filter(|it| it.bytes_min > 0),
         };
         Self::new(&options, listeners).map_err(|error| error.to_string())
     }

@@ -145,7 +145,7 @@ mod tests {
     }
 
     /// Each flag with a value that is not its default and fits the defaults of all others.
-    const OTHERWISE: [(&str, &str); 43] = [
+    const OTHERWISE: [(&str, &str); 44] = [
         ("admin", "off"),
         ("admin-token-file", "/a"),
         ("allow-origin", "any"),
@@ -188,6 +188,7 @@ mod tests {
         ("trusted-proxy", "10.0.0.0/8"),
         ("workers", "7"),
         ("write-timeout", "7s"),
+        ("zero-copy-bytes-min", "7KiB"),
         // Not compared: it is where the others come from.
         ("config", "/dev/null"),
     ];

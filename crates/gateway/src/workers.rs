@@ -56,6 +56,10 @@ pub(crate) struct Started {
     pub(crate) notes: Vec<String>,
 }
 
+/// Of an engine without it.
+const NO_ZERO_COPY: &str =
+    "large frames are copied as all others: of the engines only ring sends without a copy";
+
 /// Held by every worker that has not drained; gone with the thread, whatever ends it.
 #[derive(Debug)]
 struct Turning;
@@ -198,11 +202,14 @@ fn work<E: Start>(
             return None;
         }
     };
-    let started = Started {
+    let mut started = Started {
         waker: engine.waker(),
         fixed_bytes: engine.fixed_bytes(),
         notes: engine.notes().to_vec(),
     };
+    if !E::HAS_ZERO_COPY && plan.sizes.limits.zero_copy_bytes_min > 0 {
+        started.notes.push(NO_ZERO_COPY.to_owned());
+    }
     let introduction = Introduction { started, target: engine.target() };
     introduce.send(Ok(introduction)).ok()?;
     for (member, target) in (0..).zip(targets.recv().ok()?) {

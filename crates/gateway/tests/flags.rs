@@ -298,8 +298,8 @@ fn flags_of_help() -> Vec<(String, Option<String>)> {
 fn the_reference_names_every_flag_with_its_default() {
     let reference = include_str!("../guide/reference.md");
     let flags = flags_of_help();
-    assert_eq!(flags.len(), 44, "{flags:?}");
-    assert_eq!(flags.iter().filter(|(_, default)| default.is_some()).count(), 26, "{flags:?}");
+    assert_eq!(flags.len(), 45, "{flags:?}");
+    assert_eq!(flags.iter().filter(|(_, default)| default.is_some()).count(), 27, "{flags:?}");
     for (flag, default) in flags.iter().filter(|(flag, _)| flag != "--help") {
         let starts = [format!("| `{flag}`"), format!("| `{flag} ")];
         let mut rows = reference.lines();

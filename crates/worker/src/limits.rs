@@ -73,6 +73,10 @@ pub struct Limits {
     pub multishot_share: u32,
     /// Messages within a second that promote a connection to multishot; 0 never promotes.
     pub multishot_messages_min: u32,
+    /// Frames of so many bytes or more are sent without a copy, on an engine that can; 0: none are.
+    pub zero_copy_bytes_min: u32,
+    /// Bytes of such frames that are out at once on a worker, rounded up to 2 MiB; at most 1 GiB.
+    pub zero_copy_arena_bytes: u32,
     /// Topics of one connection; at most 65,535.
     pub topics_per_connection_max: u32,
     /// Bytes of a topic's name.
@@ -125,6 +129,9 @@ const DEFAULT: Limits = Limits {
     shutdowns_max: 64,
     multishot_share: 16,
     multishot_messages_min: 8,
+    // What it costs where the kernel copies all the same is certain: see ARCHITECTURE.
+    zero_copy_bytes_min: 0,
+    zero_copy_arena_bytes: 8 * MIB,
     topics_per_connection_max: 64,
     topic_bytes_max: 255,
     listing_entries_max: 1000,
@@ -149,6 +156,12 @@ const MESH_LETTERS_MAX: u32 = 65_536;
 
 /// More verifications let everything else wait for a tenth of a second.
 const VERIFICATIONS_MAX: u32 = 1024;
+
+/// A shorter frame fills less than a quarter of the page that it would occupy.
+const ZERO_COPY_BYTES_LEAST: u32 = KIB;
+
+/// What the kernel takes as one registered buffer.
+const ZERO_COPY_ARENA_BYTES_MAX: u32 = 1024 * MIB;
 
 /// A connection's record has 16 bits for how many topics it has.
 const TOPICS_PER_CONNECTION_MAX: u32 = u16::MAX as u32;
@@ -288,6 +301,10 @@ impl Limits {
         at_least("mesh_letters_max", self.mesh_letters_max.into(), 1)?;
         at_least("shutdowns_max", self.shutdowns_max.into(), 1)?;
         at_least("multishot_share", self.multishot_share.into(), 1)?;
+        if self.zero_copy_bytes_min > 0 {
+            let least = ZERO_COPY_BYTES_LEAST.into();
+            at_least("zero_copy_bytes_min", self.zero_copy_bytes_min.into(), least)?;
+        }
         at_least("topics_per_connection_max", self.topics_per_connection_max.into(), 1)?;
         at_least("topic_bytes_max", self.topic_bytes_max.into(), 1)?;
         at_least("listing_entries_max", self.listing_entries_max.into(), 1)?;
@@ -308,6 +325,7 @@ impl Limits {
         at_most("mesh_letters_max", self.mesh_letters_max, MESH_LETTERS_MAX)?;
         at_most("verifications_max", self.verifications_max, VERIFICATIONS_MAX)?;
         at_most("fanout_targets_max", self.fanout_targets_max, FANOUT_TARGETS_MAX)?;
+        at_most("zero_copy_arena_bytes", self.zero_copy_arena_bytes, ZERO_COPY_ARENA_BYTES_MAX)?;
         at_most(
             "topics_per_connection_max",
             self.topics_per_connection_max,

@@ -68,7 +68,7 @@ fn accepted_connections_inherit_the_options_of_the_listener() {
         Descriptors::Direct => &[opcode::FixedFdInstall::CODE],
         Descriptors::Ordinary => &[],
     };
-    let mut rig = started(&options, listener, Start { inline: true, extra });
+    let mut rig = started(&options, listener, Start { extra, ..Start::USUAL });
     let (connection, _client) = rig.client();
     rig.turn();
     let accepted = accepted(&mut rig, connection.slot);

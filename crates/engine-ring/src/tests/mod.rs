@@ -11,3 +11,4 @@ mod rig;
 mod sending;
 mod starting;
 mod waking;
+mod zero_copy;

@@ -10,7 +10,7 @@ use sockets::rig::Rigged;
 
 pub(super) use sockets::rig::{Event, PATIENCE};
 
-use crate::{Descriptors, RingEngine, RingOptions, engine::Start};
+use crate::{Descriptors, RingEngine, RingOptions, ZeroCopy, engine::Start};
 
 pub(super) type Rig = sockets::rig::Rig<RingEngine>;
 
@@ -30,7 +30,8 @@ pub(super) fn started(options: &RingOptions, listener: TcpListener, start: Start
 
 /// Both ways of sending: inline, and where the self-test has failed.
 pub(super) fn both(options: &RingOptions) -> [Rig; 2] {
-    [true, false].map(|inline| started(options, listener(loopback()), Start { inline, extra: &[] }))
+    [true, false]
+        .map(|inline| started(options, listener(loopback()), Start { inline, ..Start::USUAL }))
 }
 
 /// Those that fit this kernel; `RINGWAY_DESCRIPTORS=ordinary` takes the others where both do.
@@ -64,7 +65,13 @@ pub(super) fn options() -> RingOptions {
         shutdowns_max: 64,
         multishot_share: 16,
         multishot_messages_min: 8,
+        zero_copy: None,
     }
+}
+
+/// Frames of so many bytes without a copy, with room for 4 MiB of them.
+pub(super) fn from(bytes_min: u32) -> Option<ZeroCopy> {
+    Some(ZeroCopy { bytes_min, arena_bytes: 4 << 20 })
 }
 
 /// The smallest sizes that the limits allow.

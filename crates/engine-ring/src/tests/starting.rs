@@ -76,7 +76,7 @@ fn this_kernel_sends_inline() {
 
 #[test]
 fn where_the_self_test_fails_the_start_says_so() {
-    let rig = started(&options(), listener(loopback()), Start { inline: false, extra: &[] });
+    let rig = started(&options(), listener(loopback()), Start { inline: false, ..Start::USUAL });
     let note = rig.engine.notes().last().unwrap();
     assert!(note.contains("completed one by one"), "{note}");
 }

@@ -16,6 +16,9 @@ const CAP_IPC_LOCK: u64 = 1 << 14;
 /// Bytes that the kernel locks for a ring at a time.
 const PAGE_BYTES: u64 = 4096;
 
+/// Of the kind that an arena is made of.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+
 const STATUS: &str = "proc/self/status";
 
 pub(super) fn checks(subject: &Subject) -> Vec<Check> {
@@ -185,7 +188,8 @@ fn workers(subject: &Subject) -> Check {
 }
 
 /// What the kernel locks for the rings of these workers, in whole pages: completion queue and
-/// submission entries, and of the ring engine the ring of receive buffers.
+/// submission entries, and of the ring engine the ring of receive buffers and the arena of large
+/// frames.
 fn locked_bytes(engine: Kind, limits: &[Limits]) -> u64 {
     let pages = |bytes: u64| bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES;
     let of_worker = |limits: &Limits| {
@@ -195,7 +199,10 @@ fn locked_bytes(engine: Kind, limits: &[Limits]) -> u64 {
         let queues = pages(completions * 16 + PAGE_BYTES) + pages(submissions * 64);
         match engine {
             Kind::Ring => {
-                queues + pages(u64::from(limits.receive_buffers.next_power_of_two()) * 16)
+                let arena = u64::from(limits.zero_copy_arena_bytes);
+                let arena = if limits.zero_copy_bytes_min > 0 { arena } else { 0 };
+                let buffers = u64::from(limits.receive_buffers.next_power_of_two()) * 16;
+                queues + pages(buffers) + arena.next_multiple_of(HUGE_PAGE_BYTES)
             }
             Kind::TokioUring => queues,
             Kind::Epoll => 0,

@@ -310,6 +310,11 @@ fn memory_to_lock_is_that_of_all_rings_and_does_not_bind_who_may_lock_any() {
     assert_eq!(tree.check("RLIMIT_MEMLOCK").wanted, "at least 340KiB");
     let three = Subject { limits: vec![Limits::default(); 3], ..tree.subject() };
     assert_eq!(check(&three, "RLIMIT_MEMLOCK").wanted, "at least 1020KiB");
+    // With an arena of 3 MiB, which is two huge pages.
+    let limits =
+        Limits { zero_copy_bytes_min: 4096, zero_copy_arena_bytes: 3 << 20, ..Limits::default() };
+    let arena = Subject { limits: vec![limits], ..tree.subject() };
+    assert_eq!(check(&arena, "RLIMIT_MEMLOCK").wanted, "at least 4.3MiB");
     tree.write("proc/self/limits", b"Max locked memory  0  0  bytes\n");
     assert_eq!(tree.check("RLIMIT_MEMLOCK").holds, Some(false));
     tree.write("proc/self/status", b"CapEff:\t0000000000004000\n");
