@@ -146,6 +146,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Begins with who has waited for this turn.
+    #[inline]
     fn begin_turn(&mut self, endpoint: &mut Endpoint<H::Letter>, now: Time, deadline: Time) {
         self.core.begin_turn(now, deadline);
         if !self.core.unverified.is_empty() {

@@ -103,6 +103,7 @@ impl<H: Handler> Worker<H> {
     }
 
     /// Answers those who wait for a verification, as many as the turn may.
+    #[cold]
     pub(super) fn verify_waiting(&mut self, endpoint: &mut Endpoint<H::Letter>) {
         while self.core.verifications_left() > 0 {
             let Some(connection) = self.core.unverified.pop_front() else { return };
