@@ -108,8 +108,13 @@ impl<E: Engine> Rig<E> {
 
     /// A client whose socket takes little before it is full.
     pub fn slow_client(&mut self) -> (ConnectionId, TcpStream) {
+        self.client_with_buffer(4096)
+    }
+
+    /// A client whose socket has so many bytes for what it has not read.
+    pub fn client_with_buffer(&mut self, bytes: usize) -> (ConnectionId, TcpStream) {
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        client.set_recv_buffer_size(4096).unwrap();
+        client.set_recv_buffer_size(bytes).unwrap();
         client.connect(&self.address.into()).unwrap();
         let client = client.into();
         (self.accepted(&client), client)

@@ -149,9 +149,13 @@ fn fill(rig: &mut Rig, slot: Slot, frame: &Bytes) -> usize {
     }
 }
 
-/// Offers once what is more than a slow client's kernel takes; says how much the socket took.
+/// What a client has for bytes that it has not read: with less, its kernel lets itself be asked for
+/// a window again and again, ever more seldom, once it has read what was copied for it.
+const UNREAD: usize = 256 * KIB;
+
+/// Offers once what is more than the client's kernel takes; says how much the socket took.
 fn stall(rig: &mut Rig, slot: Slot) -> usize {
-    let frame = bytes_of(b'a', 64 * KIB);
+    let frame = bytes_of(b'a', MIB);
     rig.offer(&frame, &[slot]);
     rig.turn();
     match rig.events.pop_front() {
@@ -206,7 +210,7 @@ fn an_arena_without_room_sends_as_without_one() {
 #[test]
 fn a_connection_is_closed_while_a_notification_is_outstanding() {
     let mut rig = rig(&RingOptions { connections_max: 1, ..small_arena() }, ALL);
-    let (connection, client) = rig.slow_client();
+    let (connection, client) = rig.client_with_buffer(UNREAD);
     let taken = stall(&mut rig, connection.slot);
     assert!(rig.engine.arena.as_ref().unwrap().outstanding() > 0);
     rig.close(connection, Closing::Finish);
@@ -243,7 +247,7 @@ fn a_peer_that_resets_gives_its_part_of_the_arena_back() {
 #[test]
 fn what_was_sent_arrives_after_the_engine_has_gone() {
     let mut rig = rig(&small_arena(), ALL);
-    let (connection, client) = rig.slow_client();
+    let (connection, client) = rig.client_with_buffer(UNREAD);
     let taken = stall(&mut rig, connection.slot);
     assert!(rig.engine.arena.as_ref().unwrap().outstanding() > 0);
     drop(rig);
