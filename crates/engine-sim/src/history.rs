@@ -10,6 +10,7 @@ mod verdict;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use hub::Interest;
 use worker::{Addresses, Time};
 
 use crate::{
@@ -33,6 +34,9 @@ const REST: Duration = Duration::from_secs(100);
 
 /// How much earlier than the drain somebody comes who has not heard of it.
 const LATECOMERS_FIRST: Duration = Duration::from_millis(100);
+
+/// Rows of the table of who wants to hear of what: so few that topics share them.
+const INTEREST_ROWS: u32 = 4;
 
 /// So many connections that are open at once are many.
 const MANY: usize = 1_000;
@@ -138,7 +142,9 @@ impl History {
         let addresses =
             Arc::new(Addresses::new(scenario.addresses, scenario.connections_max, scenario.seed));
         let places = endpoints.into_iter();
-        let places = places.map(|it| Place::new(it, &network, &scenario, &addresses)).collect();
+        let interest = Arc::new(Interest::new(scenario.workers, INTEREST_ROWS, scenario.seed));
+        let place = |it| Place::new(it, &network, &scenario, &addresses, &interest);
+        let places = places.map(place).collect();
         let ledger = Ledger::new(scenario.slow_consumer, scenario.publish_rate_max);
         let queues = Queues::new(&scenario.limits);
         let mut world = World {

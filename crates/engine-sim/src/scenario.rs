@@ -3,7 +3,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use hub::OriginRule;
+use hub::{Interest, OriginRule};
 use worker::{AddressLimits, Addresses, Limits, SlowConsumer, Time};
 
 use crate::{
@@ -203,9 +203,8 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn hub(&self, member: u16) -> hub::Options {
+    pub(crate) fn hub(&self, interest: &Arc<Interest>) -> hub::Options {
         hub::Options {
-            workers: self.workers,
             client_publish: self.client_publish,
             echo: true,
             compression: self.compresses,
@@ -214,7 +213,7 @@ impl Scenario {
             topics_per_connection_max: self.limits.topics_per_connection_max,
             topic_bytes_max: self.limits.topic_bytes_max,
             held_bytes_max: self.held_bytes_max,
-            seed: self.seed ^ u64::from(member),
+            interest: Arc::clone(interest),
         }
     }
 

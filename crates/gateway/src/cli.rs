@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The most workers: each pair of them has two queues.
-pub(crate) const WORKERS_MAX: u16 = 256;
+pub(crate) const WORKERS_MAX: u16 = hub::WORKERS_MAX;
 
 /// How the values come together, below the flags in every help text.
 const AFTER_HELP: &str = "\

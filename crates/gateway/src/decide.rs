@@ -8,7 +8,7 @@ use std::{
 };
 
 use engine_ring::Descriptors as Sockets;
-use hub::{Access, Letter, OriginRule};
+use hub::{Access, Interest, Letter, OriginRule};
 use ipnet::IpNet;
 use mesh::Endpoint;
 use worker::{AddressLimits, Addresses, Limits, Proxies};
@@ -64,6 +64,8 @@ pub(crate) struct Decisions {
     pub(crate) settle: Decision<Duration>,
     /// What one address may take of the process.
     addresses: Option<Arc<Addresses>>,
+    /// Which workers hear of which topics.
+    pub(crate) interest: Arc<Interest>,
     /// By worker.
     pub(crate) limits: Vec<Limits>,
 }
@@ -106,6 +108,7 @@ impl Decisions {
             is_local,
             settle: settle(machine.migrates_requests),
             addresses: address_accounts(serve, capacity),
+            interest: Arc::new(Interest::new(layout.workers, rows(capacity), rand::random())),
             limits,
             layout,
         })
@@ -217,7 +220,6 @@ impl Decisions {
         limits: &Limits,
     ) -> hub::Options {
         hub::Options {
-            workers: self.layout.workers,
             client_publish: self.client_publish.value,
             echo: serve.echo,
             compression: serve.compression == Switch::On,
@@ -226,7 +228,7 @@ impl Decisions {
             topics_per_connection_max: limits.topics_per_connection_max,
             topic_bytes_max: limits.topic_bytes_max,
             held_bytes_max: limits.fanout_bytes_max,
-            seed: rand::random(),
+            interest: Arc::clone(&self.interest),
         }
     }
 
@@ -278,8 +280,12 @@ fn address_accounts(serve: &ServeArgs, capacity: Capacity) -> Option<Arc<Address
         handshakes_rate: serve.handshakes_per_address_rate,
     };
     let is_bounded = limits.connections_max.is_some() || limits.handshakes_rate.is_some();
-    let connections_max = u32::try_from(capacity.connections_max).unwrap_or(u32::MAX);
-    is_bounded.then(|| Arc::new(Addresses::new(limits, connections_max, rand::random())))
+    is_bounded.then(|| Arc::new(Addresses::new(limits, rows(capacity), rand::random())))
+}
+
+/// Connections of the process: tables that all workers share are sized by it.
+fn rows(capacity: Capacity) -> u32 {
+    u32::try_from(capacity.connections_max).unwrap_or(u32::MAX)
 }
 
 /// Whoever reaches a loopback address has an account on the machine; whoever reaches another may
@@ -409,12 +415,11 @@ mod tests {
         let seeds: std::collections::HashSet<u64> = decisions
             .limits
             .iter()
-            .flat_map(|limits| {
+            .map(|limits| {
                 let serve = &configuration.serve;
-                let worker = decisions.worker_options(serve, &Arc::default(), limits, 1).seed;
-                [worker, decisions.hub_options(serve, None, limits).seed]
+                decisions.worker_options(serve, &Arc::default(), limits, 1).seed
             })
             .collect();
-        assert_eq!(seeds.len(), 8);
+        assert_eq!(seeds.len(), 4);
     }
 }

@@ -3,9 +3,11 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use hub::Interest;
 use worker::Limits;
 
 /// The process as it was started. Nothing of it changes afterwards.
@@ -29,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) workers: Vec<WorkerFacts>,
     /// What `--connections-max` asked for or the descriptors allow, for the whole process.
     pub(crate) connections_max: u64,
+    /// Which workers hear of which topics.
+    pub(crate) interest: Arc<Interest>,
 }
 
 /// What the control plane goes by until the next reload.
@@ -53,7 +57,7 @@ pub(crate) struct WorkerFacts {
     pub(crate) pinned: bool,
     /// Its share of the connections.
     pub(crate) connections_max: u32,
-    /// Memory that its engine has reserved whatever its load.
+    /// Memory that its engine has reserved whatever its load, and its share of what all share.
     pub(crate) fixed_bytes: u64,
     /// The bounds that it was given, already divided.
     pub(crate) limits: Limits,

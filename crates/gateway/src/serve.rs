@@ -255,13 +255,14 @@ fn facts(
     data_addresses: Vec<SocketAddr>,
     started_at: Instant,
 ) -> Facts {
+    let shared_bytes = decisions.interest.bytes().div_ceil(started.len().max(1));
     let workers =
         (0..).zip(started).zip(&decisions.limits).map(|((worker, started), limits)| WorkerFacts {
             worker,
             core: decisions.layout.core(worker),
             pinned: decisions.pin.value,
             connections_max: decisions.capacity.connections_max_of_worker,
-            fixed_bytes: started.fixed_bytes as u64,
+            fixed_bytes: (started.fixed_bytes + shared_bytes) as u64,
             limits: limits.clone(),
         });
     Facts {
@@ -274,6 +275,7 @@ fn facts(
         data_addresses,
         workers: workers.collect(),
         connections_max: decisions.capacity.connections_max,
+        interest: Arc::clone(&decisions.interest),
     }
 }
 

@@ -218,7 +218,8 @@ fn work<E: Start>(
         }
     }
     let mut endpoint = plan.endpoint;
-    let mut worker = Worker::new(plan.options, Hub::new(plan.hub), endpoint.member(), engine.now());
+    let hub = Hub::new(plan.hub, endpoint.member());
+    let mut worker = Worker::new(plan.options, hub, endpoint.member(), engine.now());
     let mut outcome = worker::run(&mut worker, &mut engine, &mut endpoint);
     // The others may still have publishers, whose letters somebody must take.
     let others = Arc::downgrade(&turning);

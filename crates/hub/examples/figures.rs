@@ -13,14 +13,17 @@ use std::{
     error::Error,
     hint::black_box,
     process::{Command, Stdio},
+    sync::Arc,
     time::Instant,
 };
 
+use mesh::Member;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use worker::{Chunk, Slot, SlotSet};
 
 use crate::{
     connections::{Connections, Purpose},
+    interest::Interest,
     subscribers::{MemberTable, Members, Set, Subscribers},
     topics::Topics,
 };
@@ -28,6 +31,9 @@ use crate::{
 #[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
 #[path = "../src/connections.rs"]
 mod connections;
+#[expect(dead_code, unreachable_pub, reason = "the hub's own module, of which a part is measured")]
+#[path = "../src/interest.rs"]
+mod interest;
 #[path = "../src/runs.rs"]
 mod runs;
 #[expect(dead_code, reason = "the hub's own module, of which a part is measured")]
@@ -174,7 +180,8 @@ fn footprint(shape: usize, connections: u32) -> Result<Vec<f64>, Box<dyn Error>>
 fn subscribe_all(shape: usize, count: u32) {
     let (_, topics_each, members) = SHAPES[shape];
     let before = resident_bytes();
-    let mut topics = Topics::new(1);
+    let interest = Arc::new(Interest::new(2, 2 * count, 1));
+    let mut topics = Topics::new(interest, Member(1));
     let mut connections = Connections::default();
     for slot in 0..count {
         let group = slot / members;

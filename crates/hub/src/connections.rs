@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_is_put_into_a_slot_comes_out_again() {
-        let mut topics = Topics::new(0);
+        let mut topics = Topics::of_some_worker();
         let [a, b] = ["a", "b"].map(|name| topics.subscribe(name, 0));
         let mut connections = Connections::default();
         let purposes = [

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use allocation_counter::measure;
+use mesh::Member;
 use worker::{ConnectionId, Slot};
 
 use crate::{
     access::Blocked,
     connections::{Connections, Purpose},
+    interest::Interest,
     passes::{Pass, Passes},
     topics::Topics,
 };
@@ -24,8 +26,13 @@ const SUBSCRIPTION_BYTES_MAX: u64 = 16;
 const NAME_BYTES: u64 = 16;
 
 /// The two tables with so many connections, each in as many topics; slots of one topic are in turn.
-fn subscribe(connections: Slot, topics_each: u32, members: u32) -> (Topics, Connections) {
-    let (mut topics, mut table) = (Topics::new(1), Connections::default());
+fn subscribe(
+    interest: Arc<Interest>,
+    connections: Slot,
+    topics_each: u32,
+    members: u32,
+) -> (Topics, Connections) {
+    let (mut topics, mut table) = (Topics::new(interest, Member(1)), Connections::default());
     for slot in 0..connections {
         let group = slot / members;
         let names = (0..topics_each).map(|number| format!("{number:06}/{group:09}"));
@@ -37,8 +44,10 @@ fn subscribe(connections: Slot, topics_each: u32, members: u32) -> (Topics, Conn
 
 /// Bytes that both tables hold in the end.
 fn bytes(connections: Slot, topics_each: u32, members: u32) -> u64 {
+    // Of two workers, each with as many connections, which is when most topics share rows.
+    let interest = Arc::new(Interest::new(2, 2 * connections, 1));
     let mut kept = None;
-    let info = measure(|| kept = Some(subscribe(connections, topics_each, members)));
+    let info = measure(|| kept = Some(subscribe(interest, connections, topics_each, members)));
     drop(kept);
     u64::try_from(info.bytes_current).expect("what is kept was allocated")
 }

@@ -15,6 +15,7 @@ use crate::{
     access::{self, Blocked},
     connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
+    interest::Interested,
     letter::{Batch, Inquiry, Letter, Question, Receipt, Selection},
     options::Options,
     passes::Passes,
@@ -49,11 +50,11 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub without connections.
+    /// A hub without connections. `here` is its worker's place in the mesh.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, here: Member) -> Self {
         Self {
-            topics: Topics::new(options.seed),
+            topics: Topics::new(Arc::clone(&options.interest), here),
             connections: Connections::default(),
             passes: Passes::default(),
             blocked: Blocked::new(),
@@ -68,7 +69,7 @@ impl Hub {
     /// what is asked, and who is blocked. `here` is the worker's place in the mesh.
     pub fn forget(&mut self, here: Member) {
         self.held_publications.forget_names(here);
-        self.topics = Topics::new(self.options.seed);
+        self.topics.clear();
         self.connections = Connections::default();
         self.passes = Passes::default();
         self.searches.iter_mut().for_each(Search::restart);
@@ -166,8 +167,9 @@ impl Handler for Hub {
             actions.now(),
         ));
         // Behind those that are held, or none of them would ever find room.
-        if self.held_publications.is_empty() && self.has_room(actions, &publication) {
-            self.post_to_workers(actions, &publication);
+        let workers = self.topics.interested(topic);
+        if self.held_publications.is_empty() && self.has_room(actions, &publication, workers) {
+            self.post(actions, &publication, workers);
             actions.publish(self.topics.audience(topic), publication);
             return Flow::Continue;
         }
@@ -268,21 +270,29 @@ impl Hub {
         }
     }
 
-    /// Whether this worker and every other one can take the publication now. Only this worker
-    /// could make it less before the publication is posted.
-    fn has_room(&self, actions: &Actions<'_, Letter>, publication: &Publication) -> bool {
+    /// Whether this worker and those can take the publication now. Only this worker could make it
+    /// less before the publication is posted.
+    fn has_room(
+        &self,
+        actions: &Actions<'_, Letter>,
+        publication: &Publication,
+        workers: Interested,
+    ) -> bool {
+        let here = actions.member();
         actions.publish_room(1, publication.frame().len())
-            && self.other_workers(actions).all(|worker| actions.room(worker) > 0)
+            && workers.members().all(|worker| worker == here || actions.room(worker) > 0)
     }
 
-    fn other_workers(&self, actions: &Actions<'_, Letter>) -> impl Iterator<Item = Member> + use<> {
-        let this = actions.member();
-        (0..self.options.workers).map(Member).filter(move |member| *member != this)
-    }
-
-    /// Before the publication is published here, so that the others work on it at the same time.
-    fn post_to_workers(&self, actions: &mut Actions<'_, Letter>, publication: &Arc<Publication>) {
-        for worker in self.other_workers(actions) {
+    /// Posts to those of the workers that are not this one, before the publication is published
+    /// here, so that they work on it at the same time.
+    fn post(
+        &self,
+        actions: &mut Actions<'_, Letter>,
+        publication: &Arc<Publication>,
+        workers: Interested,
+    ) {
+        let here = actions.member();
+        for worker in workers.members().filter(|worker| *worker != here) {
             actions
                 .post(worker, Letter::Publication(Arc::clone(publication)))
                 .expect("only this endpoint makes room less, and the room was looked at");
@@ -342,13 +352,13 @@ impl Hub {
     }
 
     fn retry_publications(&mut self, actions: &mut Actions<'_, Letter>) {
-        while self
-            .held_publications
-            .first()
-            .is_some_and(|publication| self.has_room(actions, publication))
-        {
+        while let Some(publication) = self.held_publications.first() {
+            let workers = self.options.interest.of(publication.topic());
+            if !self.has_room(actions, publication, workers) {
+                return;
+            }
             let Some(held) = self.held_publications.pop(actions.member()) else { return };
-            self.post_to_workers(actions, &held.publication);
+            self.post(actions, &held.publication, workers);
             self.publish_here(actions, &held.publication);
             held.publisher.into_iter().for_each(|publisher| actions.resume(publisher));
         }

@@ -11,6 +11,7 @@ mod connections;
 mod footprint;
 mod held;
 mod hub;
+mod interest;
 mod letter;
 mod listing;
 mod options;
@@ -27,6 +28,7 @@ mod walk;
 pub use crate::{
     access::Access,
     hub::Hub,
+    interest::{Interest, Interested, WORKERS_MAX},
     letter::{
         Batch, Entry, Findings, Inquiry, Letter, Question, Receipt, Removal, Reply, Roll, Selection,
     },

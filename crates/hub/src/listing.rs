@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_page_is_the_smallest_names_behind_the_given_one_in_byte_order() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         for (slot, name) in (0..).zip(["b", "é", "a/b", "Z", "a", "z"]) {
             topics.subscribe(name, slot);
         }
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_large_table_takes_several_turns_and_its_pages_hold_every_topic_once() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         let count = 3 * TOPICS_PER_TURN_MAX + 1;
         // In an order that is not theirs: 7,919 and the count have no common divisor.
         let names = (0..count).map(|number| format!("{:08}", number * 7_919 % count));
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_moves_during_a_listing_is_listed_once() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         let moved = topics.subscribe("moved", 0);
         for number in 0..TOPICS_PER_TURN_MAX {
             topics.subscribe(&format!("other {number}"), 0);

@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::{access::Access, origin::OriginRule};
+use crate::{access::Access, interest::Interest, origin::OriginRule};
 
 /// One worker's hub.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Members 0 to `workers` − 1 of the mesh are workers; those behind them are guests.
-    pub workers: u16,
     /// Whether a client's messages are published; if not, they close its connection.
     pub client_publish: bool,
     /// Whether `/echo` is served.
@@ -26,8 +24,8 @@ pub struct Options {
     pub topic_bytes_max: u32,
     /// Bytes of the publications that wait for room in the mesh or in the fan-out.
     pub held_bytes_max: u64,
-    /// The key of the topic table's hash. Clients choose topics: random in production.
-    pub seed: u64,
+    /// Which workers hear of which topics; the same for all of them.
+    pub interest: Arc<Interest>,
 }
 
 /// Those of the options that may change while the hub runs, and those of its worker. They count for

@@ -211,11 +211,12 @@ fn is_below(path: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::origin::OriginRule;
+    use std::sync::Arc;
+
+    use crate::{interest::Interest, origin::OriginRule};
 
     fn options() -> Options {
         Options {
-            workers: 1,
             client_publish: true,
             echo: true,
             compression: false,
@@ -224,7 +225,7 @@ mod tests {
             topics_per_connection_max: 64,
             topic_bytes_max: 255,
             held_bytes_max: 0,
-            seed: 0,
+            interest: Arc::new(Interest::new(1, 1, 0)),
         }
     }
 

@@ -2,12 +2,14 @@
 //! subscriber and ends with its last; its index is used again, under a new generation, so that
 //! what was begun for the old topic finds nobody.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use hashbrown::HashTable;
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use siphasher::sip::SipHasher13;
+use mesh::Member;
 use worker::{Audience, Slot};
 
 use crate::{
+    interest::{Interest, Interested},
     runs::{self, Runs},
     subscribers::{MemberTable, Members, Subscribers},
 };
@@ -26,7 +28,10 @@ pub(crate) struct Topics {
     names: Runs<u8>,
     members: MemberTable,
     by_name: HashTable<u32>,
-    hasher: SipHasher13,
+    interest: Arc<Interest>,
+    here: Member,
+    /// How many topics of this worker share a row of `interest` with an earlier one of it, by row.
+    sharing: BTreeMap<u32, u32>,
     subscriptions: u64,
 }
 
@@ -53,18 +58,27 @@ struct Name {
 const FREE_SHARE: usize = 4;
 
 impl Topics {
-    /// No topics. Clients choose the names, so the hash has a secret key, made from the seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut random = StdRng::seed_from_u64(seed);
+    /// No topics of the worker `here`, which is to hear of those that begin.
+    pub(crate) fn new(interest: Arc<Interest>, here: Member) -> Self {
         Self {
             topics: Vec::new(),
             vacant: Vec::new(),
             names: Runs::default(),
             members: MemberTable::default(),
             by_name: HashTable::new(),
-            hasher: SipHasher13::new_with_keys(random.random(), random.random()),
+            interest,
+            here,
+            sharing: BTreeMap::new(),
             subscriptions: 0,
         }
+    }
+
+    /// Ends all topics.
+    pub(crate) fn clear(&mut self) {
+        for topic in self.topics.iter().filter(|topic| topic.members.len > 0) {
+            self.interest.withdraw(topic.hash, self.here);
+        }
+        *self = Self::new(Arc::clone(&self.interest), self.here);
     }
 
     /// Topics with a subscriber.
@@ -88,7 +102,13 @@ impl Topics {
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<TopicIndex> {
-        self.find_hashed(name, self.hash(name))
+        self.find_hashed(name, self.interest.hash(name))
+    }
+
+    /// The workers that are to hear of what is published to it.
+    #[inline]
+    pub(crate) fn interested(&self, index: TopicIndex) -> Interested {
+        self.interest.of_hash(self.topics[index.0 as usize].hash)
     }
 
     pub(crate) fn subscribers_len(&self, index: TopicIndex) -> usize {
@@ -127,7 +147,7 @@ impl Topics {
     /// Subscribes a slot that is no subscriber of the topic.
     pub(crate) fn subscribe(&mut self, name: &str, slot: Slot) -> TopicIndex {
         let name = name.as_bytes();
-        let hash = self.hash(name);
+        let hash = self.interest.hash(name);
         let index = self.find_hashed(name, hash).unwrap_or_else(|| self.begin(name, hash));
         self.members.insert(&mut self.topics[index.0 as usize].members, slot);
         self.subscriptions += 1;
@@ -162,6 +182,9 @@ impl Topics {
 
     /// A topic that does not exist, and has no member yet.
     fn begin(&mut self, name: &[u8], hash: u32) -> TopicIndex {
+        if !self.interest.announce(hash, self.here) {
+            *self.sharing.entry(self.interest.row(hash)).or_default() += 1;
+        }
         let len = u32::try_from(name.len()).expect("a name stood in a request head");
         let name = Name { place: self.names.insert(name), len };
         let index = match self.vacant.pop() {
@@ -211,11 +234,19 @@ impl Topics {
             .expect("every topic stands in the table")
             .remove();
         self.vacant.push(index.0);
+        let hash = topic.hash;
+        self.withdraw(hash);
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "half of a good hash is a good hash")]
-    fn hash(&self, name: &[u8]) -> u32 {
-        self.hasher.hash(name) as u32
+    /// A topic with this hash has ended: unless another one shares its row, nothing of that row
+    /// concerns this worker any more.
+    fn withdraw(&mut self, hash: u32) {
+        let row = self.interest.row(hash);
+        match self.sharing.get_mut(&row) {
+            None => self.interest.withdraw(hash, self.here),
+            Some(1) => _ = self.sharing.remove(&row),
+            Some(others) => *others -= 1,
+        }
     }
 }
 
@@ -230,12 +261,20 @@ fn spread(hash: u32) -> u64 {
 }
 
 #[cfg(test)]
+impl Topics {
+    /// No topics, of one of two workers.
+    pub(crate) fn of_some_worker() -> Self {
+        Self::new(Arc::new(Interest::new(2, 1 << 10, 1)), Member(1))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_topic_begins_with_its_first_subscriber_and_ends_with_its_last() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         assert_eq!(topics.find(b"a"), None);
         let a = topics.subscribe("a", 7);
         assert_eq!(topics.subscribe("a", 3), a);
@@ -256,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_audience_has_no_members_once_its_topic_has_ended_even_if_the_index_is_used_again() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         let old = topics.subscribe("old", 7);
         let audience = topics.audience(old);
         assert!(matches!(topics.subscribers(audience), Some(Subscribers::List(&[7]))));
@@ -272,7 +311,7 @@ mod tests {
 
     #[test]
     fn names_stay_where_they_are_while_the_table_grows_and_shrinks() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         let name = |number: u32| format!("room/{number}");
         let indexes: Vec<_> = (0..10_000).map(|slot| topics.subscribe(&name(slot), slot)).collect();
         for slot in (0..10_000).step_by(2) {
@@ -288,15 +327,44 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_depends_on_the_seed() {
-        let hashes = |seed| ["a", "b", "c"].map(|name| Topics::new(seed).hash(name.as_bytes()));
-        assert_eq!(hashes(1), hashes(1));
-        assert_ne!(hashes(1), hashes(2));
+    fn a_worker_hears_of_a_row_as_long_as_any_topic_of_it_stands_in_it() {
+        // All topics share the one row.
+        let interest = Arc::new(Interest::new(2, 1, 1));
+        let mut topics = Topics::new(Arc::clone(&interest), Member(1));
+        let hears = || interest.of(Some(b"any")).contains(Member(1));
+        assert!(!hears());
+        let indexes = ["a", "b", "c"].map(|name| topics.subscribe(name, 7));
+        topics.subscribe("a", 8);
+        for (index, slot) in [(0, 7), (1, 7), (0, 8)] {
+            topics.unsubscribe(indexes[index], slot);
+            assert!(hears());
+        }
+        topics.unsubscribe(indexes[2], 7);
+        assert!(!hears());
+        topics.subscribe("d", 1);
+        assert!(hears());
+        assert!(!interest.of(Some(b"any")).contains(Member(0)));
+    }
+
+    #[test]
+    fn topics_that_are_cleared_are_of_interest_no_longer_and_may_come_back() {
+        let interest = Arc::new(Interest::new(2, 1 << 10, 1));
+        let mut topics = Topics::new(Arc::clone(&interest), Member(1));
+        let names = ["a", "b", "c"];
+        let heard = || names.map(|name| interest.of(Some(name.as_bytes())).contains(Member(1)));
+        names.iter().for_each(|name| _ = topics.subscribe(name, 7));
+        assert_eq!(heard(), [true; 3]);
+        topics.clear();
+        assert_eq!((heard(), topics.len(), topics.find(b"a")), ([false; 3], 0, None));
+        let index = topics.subscribe("b", 7);
+        assert_eq!(heard(), [false, true, false]);
+        topics.unsubscribe(index, 7);
+        assert_eq!(heard(), [false; 3]);
     }
 
     #[test]
     fn a_range_of_the_table_leaves_out_what_has_ended_and_ends_with_the_table() {
-        let mut topics = Topics::new(1);
+        let mut topics = Topics::of_some_worker();
         let indexes = ["a", "b", "c"].map(|name| topics.subscribe(name, 0));
         topics.subscribe("c", 1);
         topics.unsubscribe(indexes[1], 0);

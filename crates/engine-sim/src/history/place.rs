@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use hub::{Hub, Letter};
+use hub::{Hub, Interest, Letter};
 use mesh::{Endpoint, Member};
 use worker::{Addresses, Time, Worker};
 
@@ -60,6 +60,7 @@ impl Place {
         network: &Network,
         scenario: &Scenario,
         addresses: &Arc<Addresses>,
+        interest: &Arc<Interest>,
     ) -> Self {
         let Member(member) = endpoint.member();
         let begin = network.now();
@@ -69,7 +70,7 @@ impl Place {
         Self {
             worker: Worker::new(
                 scenario.worker(member, addresses),
-                Hub::new(scenario.hub(member)),
+                Hub::new(scenario.hub(interest), endpoint.member()),
                 endpoint.member(),
                 begin,
             ),

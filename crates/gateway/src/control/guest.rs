@@ -9,7 +9,7 @@ mod reports;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use hub::{Batch, Inquiry, Letter, Question, Selection};
+use hub::{Batch, Inquiry, Interested, Letter, Question, Selection};
 use mesh::{Delivery, Endpoint, Full, Member};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{
@@ -259,11 +259,11 @@ impl Guest {
     // What handlers ask for.
 
     fn handle_request(&mut self, request: Request) {
-        let has_room = self.has_room();
         match request {
             Request::Publish { publications, permit, reply } => {
-                let posted = if has_room {
-                    Ok(self.publish(publications, permit))
+                let workers = self.interested(&publications);
+                let posted = if self.has_room(workers) {
+                    Ok(self.publish(workers, publications, permit))
                 } else {
                     let refused = publications.len() as u64;
                     self.control.record().totals.publications_refused += refused;
@@ -273,24 +273,40 @@ impl Guest {
                 let _ = reply.send(posted);
             }
             Request::Ask { inquiry, reply } => {
+                let has_room = self.has_room(self.everyone());
                 let posted = if has_room { Ok(self.ask(inquiry)) } else { Err(NoRoom::Letters) };
                 let _ = reply.send(posted);
             }
             Request::Remove { selection, block_seconds, reply } => {
+                let has_room = self.has_room(self.everyone());
                 let _ = reply.send(self.remove(selection, block_seconds, has_room));
             }
         }
     }
 
+    /// Those that have subscribers of any of these, and perhaps others.
+    fn interested(&self, publications: &[Arc<Publication>]) -> Interested {
+        let mut workers = Interested::NOBODY;
+        for publication in publications {
+            workers |= self.control.facts.interest.of(publication.topic());
+        }
+        workers
+    }
+
+    fn everyone(&self) -> Interested {
+        Interested::first(u16::try_from(self.workers.len()).unwrap_or(u16::MAX))
+    }
+
     fn publish(
         &mut self,
+        workers: Interested,
         publications: Vec<Arc<Publication>>,
         permit: OwnedSemaphorePermit,
     ) -> oneshot::Receiver<Vec<u64>> {
         let (reply, answered) = oneshot::channel();
         let receivers = vec![0; publications.len()];
         let batch = Arc::new(Batch { id: self.outstanding.next_id(), publications });
-        let awaited = self.post_to_all(|| Letter::Batch(Arc::clone(&batch)));
+        let awaited = self.post_to(workers, || Letter::Batch(Arc::clone(&batch)));
         self.record_encoded(&batch);
         let answer = Answer::Receivers { receivers, reply, permit: Some(permit) };
         let answer = self.outstanding.insert(awaited, answer);
@@ -312,31 +328,37 @@ impl Guest {
     fn ask(&mut self, inquiry: Inquiry) -> oneshot::Receiver<Found> {
         let (reply, answered) = oneshot::channel();
         let question = Arc::new(Question { id: self.outstanding.next_id(), inquiry });
-        let awaited = self.post_to_all(|| Letter::Ask(Arc::clone(&question)));
+        let awaited = self.post_to(self.everyone(), || Letter::Ask(Arc::clone(&question)));
         let answer = Answer::Found { found: Found::new(), reply };
         let answer = self.outstanding.insert(awaited, answer);
         self.give(answer);
         answered
     }
 
-    /// Whether a letter fits every worker's queue, and its answer the queue back. Both stay true
-    /// until something is posted, because nobody else posts here.
-    fn has_room(&self) -> bool {
+    /// Whether a letter fits the queues of these workers, and its answer the queue back. Both stay
+    /// true until something is posted, because nobody else posts here.
+    fn has_room(&self, workers: Interested) -> bool {
         self.outstanding.has_room()
             && members(self.workers.len()).zip(&self.workers).all(|(member, worker)| {
-                !worker.alive || self.endpoint.room(member) > worker.reserved_letters
+                !worker.alive
+                    || !workers.contains(member)
+                    || self.endpoint.room(member) > worker.reserved_letters
             })
     }
 
-    /// Posts to every worker whose thread runs, after [`Self::has_room`]; marks which those are.
-    fn post_to_all(&mut self, letter: impl Fn() -> Letter) -> Vec<bool> {
+    /// Posts to those of these workers whose threads run, after [`Self::has_room`]; marks which
+    /// those are.
+    fn post_to(&mut self, workers: Interested, letter: impl Fn() -> Letter) -> Vec<bool> {
         let now = now().0;
-        let alive: Vec<bool> = self.workers.iter().map(|worker| worker.alive).collect();
-        for member in members(alive.len()).filter(|member| alive[usize::from(member.0)]) {
-            let posted = self.endpoint.post(member, letter(), now);
-            assert!(posted.is_ok(), "a queue that had room has it until its only producer posts");
+        let mut awaited = vec![false; self.workers.len()];
+        for (member, worker) in members(awaited.len()).zip(&self.workers) {
+            if worker.alive && workers.contains(member) {
+                let posted = self.endpoint.post(member, letter(), now);
+                assert!(posted.is_ok(), "a queue with room has it until its only producer posts");
+                awaited[usize::from(member.0)] = true;
+            }
         }
-        alive
+        awaited
     }
 
     // What workers answer.

@@ -11,7 +11,9 @@ use std::{
 };
 
 use axum::{Router, body::Body, http::Request as HttpRequest};
-use hub::{Access as ClientAccess, Findings, Inquiry, Letter, Receipt, Removal, Reply, Roll};
+use hub::{
+    Access as ClientAccess, Findings, Inquiry, Interest, Letter, Receipt, Removal, Reply, Roll,
+};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use mesh::{Endpoint, Member};
@@ -41,8 +43,8 @@ use crate::{
 pub(super) const LETTERS_MAX: usize = 8;
 
 /// A process of so many workers with 100 connections each.
-pub(super) fn facts(workers: u16) -> Arc<Facts> {
-    let workers: Vec<_> = (0..workers)
+pub(super) fn facts(number: u16) -> Arc<Facts> {
+    let workers: Vec<_> = (0..number)
         .map(|worker| WorkerFacts {
             worker,
             core: usize::from(worker),
@@ -61,6 +63,7 @@ pub(super) fn facts(workers: u16) -> Arc<Facts> {
         started_at: Instant::now(),
         data_addresses: vec![([127, 0, 0, 1], 9000).into()],
         connections_max: 100 * workers.len() as u64,
+        interest: Arc::new(Interest::new(number, 1 << 10, 1)),
         workers,
     })
 }
@@ -185,6 +188,14 @@ impl Plane {
         let guest = tokio::spawn(guest.run(requests, worker_ends, asked));
         let service = TowerToHyperService::new(routes::admin(&control));
         Self { control, guest, workers, signals, lines, service }
+    }
+
+    /// A worker has so many subscribers of a topic from now on.
+    pub(super) fn subscribe(&mut self, worker: usize, topic: &'static str, subscribers: u32) {
+        let worker = &mut self.workers[worker];
+        worker.topics.insert(topic, subscribers);
+        let interest = &self.control.facts.interest;
+        interest.announce(interest.hash(topic.as_bytes()), worker.endpoint.member());
     }
 
     /// Lets all workers run.

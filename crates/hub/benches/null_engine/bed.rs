@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mesh::Endpoint;
-use ringway_hub::{Hub, Letter, OriginRule};
+use ringway_hub::{Hub, Interest, Letter, OriginRule};
 use worker::{
     Completion, ConnectionId, Engine, EngineCounts, Limits, ListenerId, Operation, Reception, Slot,
     SlowConsumer, Taken, Time, Waker, Worker,
@@ -164,8 +164,7 @@ impl Bed {
             seed: 1,
         };
         change(&mut options);
-        let hub = Hub::new(ringway_hub::Options {
-            workers: 1,
+        let hub_options = ringway_hub::Options {
             client_publish: true,
             echo: true,
             compression: false,
@@ -174,11 +173,12 @@ impl Bed {
             topics_per_connection_max: options.limits.topics_per_connection_max,
             topic_bytes_max: options.limits.topic_bytes_max,
             held_bytes_max: 1 << 20,
-            seed: 1,
-        });
+            interest: Arc::new(Interest::new(1, 20_000, 1)),
+        };
         let [endpoint, guest] =
             mesh::join(2, |_, _| 64).try_into().expect("two members were asked for");
         let now = Time(1);
+        let hub = Hub::new(hub_options, endpoint.member());
         let worker = Worker::new(options, hub, endpoint.member(), now);
         let engine = NullEngine {
             now,

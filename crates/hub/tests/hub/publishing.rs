@@ -111,6 +111,33 @@ fn a_message_that_one_worker_has_no_room_for_is_given_to_nobody_until_it_has() {
 }
 
 #[test]
+fn a_message_goes_to_workers_with_subscribers_and_needs_room_there_alone() {
+    let mut rig = Rig::new(Setting { workers: 3, letters_max: 1, ..Setting::PLAIN });
+    let publisher = rig.connect(0, 0, "/ws/a");
+    let subscriber = rig.connect(1, 0, "/ws/a");
+    let other = rig.connect(2, 0, "/ws/b");
+    // Worker 2 takes nothing meanwhile, and has a queue of one.
+    for text in ["1", "2", "3"] {
+        rig.send(publisher, text);
+        rig.turn(0);
+        (0..3).for_each(|_| rig.turn(1));
+    }
+    assert_eq!(rig.letters(2), 0);
+    let late = rig.connect(2, 1, "/ws/a");
+    rig.send(publisher, "4");
+    rig.settle();
+    assert_eq!(rig.received(late), ["4"]);
+    rig.leave(late);
+    rig.settle();
+    rig.send(publisher, "5");
+    rig.turn(0);
+    assert_eq!(rig.letters(2), 0, "nobody is left there");
+    rig.settle();
+    assert_eq!(rig.received(subscriber), ["1", "2", "3", "4", "5"]);
+    assert!(rig.received(other).is_empty());
+}
+
+#[test]
 fn a_message_that_this_worker_has_no_room_for_is_given_to_nobody_until_it_has() {
     let mut rig = Rig::new(Setting { fanout_publications_max: 1, ..Setting::PLAIN });
     let publisher = rig.connect(0, 0, "/ws/a");

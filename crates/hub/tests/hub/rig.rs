@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh::{Delivery, Endpoint, Member};
-use ringway_hub::{Access, Hub, Letter, OriginRule};
+use ringway_hub::{Access, Hub, Interest, Letter, OriginRule};
 use tokens::{Keys, Rules, Verifier};
 use worker::{
     Completion, ConnectionId, Engine, EngineCounts, Failure, Limits, ListenerId, Operation,
@@ -89,10 +89,11 @@ impl Rig {
             }
         });
         let guest = endpoints.pop().unwrap();
+        let interest = Arc::new(Interest::new(setting.workers, 1 << 10, 1));
         let workers = endpoints.into_iter().map(|endpoint| Place {
             worker: Worker::new(
                 worker_options(setting),
-                Hub::new(hub_options(setting)),
+                Hub::new(hub_options(setting, &interest), endpoint.member()),
                 endpoint.member(),
                 Time(1),
             ),
@@ -256,6 +257,11 @@ impl Rig {
         texts
     }
 
+    /// Letters that a worker has not taken.
+    pub(crate) fn letters(&self, worker: usize) -> usize {
+        self.workers[worker].endpoint.waiting()
+    }
+
     /// So much time passes for all workers.
     pub(crate) fn pass(&mut self, span: Duration) {
         for place in &mut self.workers {
@@ -334,9 +340,8 @@ fn worker_options(setting: Setting) -> worker::Options {
     }
 }
 
-fn hub_options(setting: Setting) -> ringway_hub::Options {
+fn hub_options(setting: Setting, interest: &Arc<Interest>) -> ringway_hub::Options {
     ringway_hub::Options {
-        workers: setting.workers,
         client_publish: setting.client_publish,
         echo: true,
         compression: setting.compression_bytes_min.is_some(),
@@ -345,7 +350,7 @@ fn hub_options(setting: Setting) -> ringway_hub::Options {
         topics_per_connection_max: 64,
         topic_bytes_max: 255,
         held_bytes_max: setting.held_bytes_max,
-        seed: 1,
+        interest: Arc::clone(interest),
     }
 }
 

@@ -36,7 +36,7 @@ impl Guest {
         let (reply, answered) = oneshot::channel();
         let inquiry = Inquiry::Remove(selection);
         let question = Arc::new(Question { id: self.outstanding.next_id(), inquiry });
-        let awaited = self.post_to_all(|| Letter::Ask(Arc::clone(&question)));
+        let awaited = self.post_to(self.everyone(), || Letter::Ask(Arc::clone(&question)));
         let answer = Answer::Removed { removal: Removal::default(), block, reply };
         let answer = self.outstanding.insert(awaited, answer);
         self.give(answer);

@@ -19,8 +19,8 @@ fn plane(workers: u16) -> Plane {
 #[tokio::test(start_paused = true)]
 async fn a_publication_reaches_every_worker_and_its_receivers_are_summed() {
     let mut plane = plane(2);
-    plane.workers[0].topics.insert("a/b", 3);
-    plane.workers[1].topics.insert("a/b", 4);
+    plane.subscribe(0, "a/b", 3);
+    plane.subscribe(1, "a/b", 4);
     let taken: Vec<_> = plane.workers.iter().map(|worker| Arc::clone(&worker.taken)).collect();
     plane.start();
     let answered = plane.send("POST", "/publish/a%2Fb", "hello").await;
@@ -34,9 +34,9 @@ async fn a_publication_reaches_every_worker_and_its_receivers_are_summed() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_stays_in_order_and_a_broadcast_has_no_topic() {
     let mut plane = plane(2);
-    plane.workers[0].topics.insert("x", 1);
-    plane.workers[0].topics.insert("y", 5);
-    plane.workers[1].topics.insert("y", 2);
+    plane.subscribe(0, "x", 1);
+    plane.subscribe(0, "y", 5);
+    plane.subscribe(1, "y", 2);
     let taken = Arc::clone(&plane.workers[1].taken);
     plane.start();
     let batch = r#"{"messages":[{"topic":"y","text":"1"},{"topic":"x","base64":"Mg=="}]}"#;
@@ -55,6 +55,8 @@ async fn a_batch_stays_in_order_and_a_broadcast_has_no_topic() {
 #[tokio::test(start_paused = true)]
 async fn when_one_worker_has_no_room_nobody_gets_it_and_the_client_may_repeat() {
     let mut plane = plane(2);
+    plane.subscribe(0, "a", 1);
+    plane.subscribe(1, "a", 2);
     let slow = plane.workers.pop().unwrap();
     let taken = Arc::clone(&plane.workers[0].taken);
     plane.start();
@@ -80,7 +82,29 @@ async fn when_one_worker_has_no_room_nobody_gets_it_and_the_client_may_repeat() 
     plane.start();
     plane.settle().await;
     let answered = plane.send("POST", "/publish/a", "x").await;
-    assert_eq!((answered.status, answered.body), (200, json!({"receivers": 0})));
+    assert_eq!((answered.status, answered.body), (200, json!({"receivers": 3})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_goes_to_workers_with_subscribers_and_needs_room_there_alone() {
+    let mut plane = plane(2);
+    plane.subscribe(0, "here", 1);
+    plane.subscribe(1, "there", 1);
+    let slow = plane.workers.pop().unwrap();
+    let taken = Arc::clone(&plane.workers[0].taken);
+    plane.start();
+    plane.settle().await;
+    // Worker 1 takes nothing: its queue fills up.
+    while plane.send("POST", "/publish/there", "x").await.status == 503 {}
+    for (target, receivers) in [("/publish/here", 1), ("/publish/nowhere", 0)] {
+        let answered = plane.send("POST", target, "x").await;
+        assert_eq!((answered.status, answered.body), (200, json!({"receivers": receivers})));
+    }
+    let batch = r#"{"messages":[{"topic":"here","text":"1"},{"topic":"there","text":"2"}]}"#;
+    assert_eq!(plane.send("POST", "/publish", batch).await.status, 429);
+    assert_eq!(plane.send("POST", "/broadcast", "x").await.status, 429);
+    assert_eq!(taken.lock().unwrap().len(), 1, "nothing of what was for both, or for the other");
+    drop(slow);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,8 +128,11 @@ async fn answers_never_overflow_a_workers_queue_however_late_they_are() {
 #[tokio::test(start_paused = true)]
 async fn topics_of_all_workers_are_one_list_in_pages() {
     let mut plane = plane(2);
-    plane.workers[0].topics.extend([("a", 1), ("c+d", 2), ("e", 3)]);
-    plane.workers[1].topics.extend([("b", 5), ("c+d", 7)]);
+    for (worker, topic, subscribers) in
+        [(0, "a", 1), (0, "c+d", 2), (0, "e", 3), (1, "b", 5), (1, "c+d", 7)]
+    {
+        plane.subscribe(worker, topic, subscribers);
+    }
     plane.start();
     let answered = plane.send("GET", "/topics?limit=3", "").await;
     assert_eq!(answered.status, 200);
@@ -261,7 +288,7 @@ async fn a_failure_during_the_drain_waits_for_the_others() {
     failing.ends.send(failure).await.unwrap();
     plane.pass(Duration::from_secs(1)).await;
     assert!(!plane.guest.is_finished(), "worker 0 is still draining");
-    let waiting = plane.send("POST", "/publish/a", "x");
+    let waiting = plane.send("POST", "/broadcast", "x");
     let answering = async {
         plane.settle().await;
         assert!(slow.turn());
