@@ -358,6 +358,8 @@ fn tell_tokens(log: &Log, access: Option<&Access>) {
     let fields = [
         ("state", "required".into()),
         ("keys", keys.count().into()),
+        ("algorithms", keys.algorithms().join(" ").into()),
+        ("keys_with_kid", keys.with_id().into()),
         ("keys_passed_over", keys.passed_over().into()),
     ];
     log.info("tokens", &fields);

@@ -6,7 +6,7 @@ use std::fmt;
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind, Header, Validation,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
 
@@ -55,7 +55,8 @@ impl std::error::Error for BadKeys {}
 
 impl Keys {
     /// The key in a file of its own: a public key in PEM (RSA, P-256 or Ed25519), or the bytes of a
-    /// secret for HS256, without a line end behind it.
+    /// secret for HS256, without a line end behind it. What looks like a public key in another form
+    /// is no secret: everybody has it, and could sign with it.
     ///
     /// # Errors
     /// It is no such key, or too weak.
@@ -79,6 +80,11 @@ impl Keys {
         }
         let mut keys = Self::default();
         for (number, value) in (1..).zip(set.keys) {
+            let is_secret = value.get("kty").is_some_and(|kty| kty == "oct");
+            // RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2.
+            if !is_secret && value.get("d").is_some() {
+                return Err(bad(format!("key {number}: {PRIVATE_KEY}")));
+            }
             let jwk = serde_json::from_value::<Jwk>(value).ok();
             match jwk.as_ref().and_then(|jwk| Some((jwk, algorithm_of(jwk)?))) {
                 None => keys.passed_over += 1,
@@ -106,6 +112,25 @@ impl Keys {
     #[must_use]
     pub fn count(&self) -> usize {
         self.keys.len()
+    }
+
+    /// What their tokens are signed with, each once.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        let known = [
+            (Algorithm::HS256, "HS256"),
+            (Algorithm::RS256, "RS256"),
+            (Algorithm::ES256, "ES256"),
+            (Algorithm::EdDSA, "EdDSA"),
+        ];
+        let is_here = |algorithm| self.keys.iter().any(|key| key.algorithm == algorithm);
+        known.into_iter().filter(|(it, _)| is_here(*it)).map(|(_, name)| name).collect()
+    }
+
+    /// How many of them have a `kid`.
+    #[must_use]
+    pub fn with_id(&self) -> usize {
+        self.keys.iter().filter(|key| key.id.is_some()).count()
     }
 
     /// How many keys of a set were passed over.
@@ -170,7 +195,49 @@ struct KeySet {
     keys: Vec<serde_json::Value>,
 }
 
+const PRIVATE_KEY: &str = "this is a private key, which only the issuer may have: write the public";
+
+/// How files begin that are no secrets of bytes, what they are, and what to do instead. Most hold a
+/// public key: as a secret it would let anybody sign (RFC 8725 section 2.1).
+const NO_SECRETS: [(&[u8], &str); 15] = [
+    (b"\xEF\xBB\xBF", "text with a byte order mark: write it without one, in UTF-8"),
+    (b"\xFE\xFF", "UTF-16: write it as UTF-8, without a byte order mark"),
+    (b"\xFF\xFE", "UTF-16: write it as UTF-8, without a byte order mark"),
+    (b"-\0-\0", "UTF-16: write it as UTF-8, without a byte order mark"),
+    (b"\0-\0-", "UTF-16: write it as UTF-8, without a byte order mark"),
+    (b"{", "JSON: a JWK set belongs into --token-jwks-file"),
+    (b"[", "JSON: a JWK set belongs into --token-jwks-file"),
+    (b"ssh-", OF_SSH),
+    (b"sk-ssh-", OF_SSH),
+    (b"ecdsa-", OF_SSH),
+    (b"sk-ecdsa-", OF_SSH),
+    (b"----", "no PEM with one PUBLIC KEY: write that"),
+    // The same in base64: a sequence in a sequence, and the lengths of RSA, P-256 and Ed25519.
+    (b"MII", OF_BASE64),
+    (b"MFkwEwYHKoZIzj0C", OF_BASE64),
+    (b"MCowBQYDK2Vw", OF_BASE64),
+];
+
+const OF_SSH: &str = "a key of SSH: write it in PEM (ssh-keygen -e -m PKCS8 -f FILE)";
+const OF_BASE64: &str = "a key in base64 without the lines of PEM around it: write it with them";
+const OF_DER: &str =
+    "a key or a certificate in DER: write the public key in PEM (openssl pkey -pubin -inform DER)";
+
+/// What a file is that holds no secret, and what to do instead.
+fn no_secret(content: &[u8]) -> Option<&'static str> {
+    // X.690 section 8.1: a sequence whose length takes more than a byte, or one with a sequence that
+    // names an algorithm (RFC 5280 section 4.1.2.7). Text has neither.
+    if let [0x30, 0x81..=0x84, ..] | [0x30, _, 0x30, _, 0x06, ..] = content {
+        return Some(OF_DER);
+    }
+    let begin = content.trim_ascii_start();
+    NO_SECRETS.iter().find(|(mark, _)| begin.starts_with(mark)).map(|(_, what)| *what)
+}
+
 fn from_secret(content: &[u8]) -> Result<(Algorithm, DecodingKey), BadKeys> {
+    if let Some(what) = no_secret(content) {
+        return Err(bad(format!("this is no secret but {what}")));
+    }
     let secret = content.strip_suffix(b"\n").unwrap_or(content);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
     check_secret(secret.len())?;
@@ -179,7 +246,7 @@ fn from_secret(content: &[u8]) -> Result<(Algorithm, DecodingKey), BadKeys> {
 
 fn from_pem(text: &str) -> Result<(Algorithm, DecodingKey), BadKeys> {
     if text.contains("PRIVATE KEY-----") {
-        return Err(bad("this is a private key, which only the issuer may have: write the public"));
+        return Err(bad(PRIVATE_KEY));
     }
     let is_public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"]
         .iter()
@@ -216,8 +283,11 @@ fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
     };
     let is_for_signatures =
         jwk.common.public_key_use.as_ref().is_none_or(|it| *it == PublicKeyUse::Signature);
+    // RFC 7517 section 4.3.
+    let verifies =
+        jwk.common.key_operations.as_ref().is_none_or(|it| it.contains(&KeyOperations::Verify));
     let is_named_so = jwk.common.key_algorithm.as_ref().is_none_or(|it| *it == name);
-    (is_for_signatures && is_named_so).then_some(algorithm)
+    (is_for_signatures && verifies && is_named_so).then_some(algorithm)
 }
 
 fn from_jwk(jwk: &Jwk) -> Result<DecodingKey, BadKeys> {

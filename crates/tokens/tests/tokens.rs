@@ -216,9 +216,7 @@ fn secret(kid: Option<&str>, secret: &[u8]) -> Value {
 
 fn p256(kid: Option<&str>) -> Value {
     // The point at the end of the PEM's bytes: 4, x, y (RFC 5480 section 2.2).
-    let pem = String::from_utf8(P256_PUBLIC.to_vec()).unwrap();
-    let base64: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
-    let der = base64::engine::general_purpose::STANDARD.decode(base64).unwrap();
+    let (der, _) = der(P256_PUBLIC);
     let (x, y) = der[der.len() - 64..].split_at(32);
     let [x, y] = [x, y].map(|it| URL_SAFE_NO_PAD.encode(it));
     json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y, "use": "sig" })
@@ -253,11 +251,84 @@ fn keys_that_are_for_something_else_are_passed_over() {
         json!({ "kty": "EC", "crv": "P-384", "x": "AA", "y": "AA" }),
         json!({ "kty": "oct", "k": "AA", "use": "enc" }),
         json!({ "kty": "oct", "k": "AA", "alg": "HS512" }),
+        json!({ "kty": "oct", "k": "AA", "key_ops": ["sign"] }),
+        json!({ "kty": "oct", "k": "AA", "key_ops": [] }),
         json!({ "kty": "unheard of" }),
         json!(7),
     ];
     let keys = set(&keys).unwrap();
-    assert_eq!((keys.count(), keys.passed_over()), (1, 6));
+    assert_eq!((keys.count(), keys.passed_over()), (1, 8));
+    let mut verifies = secret(None, SECRET);
+    verifies["key_ops"] = json!(["sign", "verify"]);
+    assert_eq!(set(&[verifies]).unwrap().count(), 1);
+}
+
+#[test]
+fn keys_say_which_algorithms_they_are_of_and_how_many_have_a_kid() {
+    let keys = set(&[p256(Some("a")), secret(Some("a"), SECRET), p256(None)]).unwrap();
+    assert_eq!((keys.algorithms(), keys.with_id()), (vec!["HS256", "ES256"], 2));
+    let of = |file| Keys::from_key_file(file).unwrap().algorithms();
+    assert_eq!([of(RSA_PUBLIC), of(ED25519_PUBLIC)], [["RS256"], ["EdDSA"]]);
+}
+
+/// The bytes that a PEM file holds in base64 (RFC 7468), and that base64.
+fn der(pem: &[u8]) -> (Vec<u8>, String) {
+    let pem = String::from_utf8(pem.to_vec()).unwrap();
+    let base64: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
+    (base64::engine::general_purpose::STANDARD.decode(&base64).unwrap(), base64)
+}
+
+#[test]
+fn a_public_key_in_another_form_is_no_secret() {
+    let refused = |content: &[u8], words: &str| {
+        let error = Keys::from_key_file(content).unwrap_err().to_string();
+        assert!(error.starts_with("this is no secret but ") && error.contains(words), "{error}");
+    };
+    for pem in [RSA_PUBLIC, RSA_PKCS1, P256_PUBLIC, ED25519_PUBLIC] {
+        let (der, base64) = der(pem);
+        refused(&der, "in DER: write the public key in PEM");
+        refused(base64.as_bytes(), "without the lines of PEM");
+        refused(format!("\n  {base64}\n").as_bytes(), "without the lines of PEM");
+        let text = String::from_utf8(pem.to_vec()).unwrap();
+        let wide: Vec<u16> = text.encode_utf16().collect();
+        let little: Vec<u8> = wide.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let big: Vec<u8> = wide.iter().flat_map(|it| it.to_be_bytes()).collect();
+        for (mark, bytes) in [(&b"\xFF\xFE"[..], &little), (b"\xFE\xFF", &big)] {
+            refused(bytes, "UTF-16");
+            refused(&[mark, bytes].concat(), "UTF-16");
+        }
+        // PEM is found behind a mark as well: its lines are what counts.
+        let marked = [&b"\xEF\xBB\xBF"[..], pem].concat();
+        assert!(Keys::from_key_file(&marked).is_ok());
+    }
+    let set = json!({ "keys": [p256(Some("a"))] });
+    refused(set.to_string().as_bytes(), "--token-jwks-file");
+    refused(format!("\n {set:#}").as_bytes(), "--token-jwks-file");
+    refused(json!([p256(Some("a"))]).to_string().as_bytes(), "--token-jwks-file");
+    for kind in ["ssh-rsa", "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256"] {
+        let line =
+            format!("{kind} AAAAC3NzaC1lZDI1NTE5AAAAIHJ7cXl0aGluZyBvZiAzMiBieXRlcyBoZXJl a@b");
+        refused(line.as_bytes(), "ssh-keygen -e -m PKCS8");
+    }
+    refused(b"---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2EAAAADAQABAAABAQ\n", "PUBLIC KEY");
+    refused(b"\xEF\xBB\xBFa secret of at least thirty-two bytes", "byte order mark");
+    // What only resembles one is a secret.
+    for secret in [
+        &b"0a secret that begins as a sequence does"[..],
+        b"00000000000000000000000000000000000000000000000000",
+        b"a secret with { and [ and ssh- in its midst",
+        b"-- a secret that begins with two hyphens",
+    ] {
+        assert_eq!(Keys::from_key_file(secret).unwrap().algorithms(), ["HS256"]);
+    }
+}
+
+#[test]
+fn a_private_key_in_a_set_is_refused_as_in_a_file() {
+    for kty in ["RSA", "EC", "OKP", "unheard of"] {
+        let error = set(&[secret(None, SECRET), json!({ "kty": kty, "d": "AA" })]).unwrap_err();
+        assert!(error.starts_with("key 2: this is a private key"), "{error}");
+    }
 }
 
 #[test]

@@ -31,9 +31,14 @@ impl ClientTokens {
     pub(super) fn reload(&mut self, now: Time, journal: &Journal) {
         match self.files.read() {
             Ok(verifier) => {
-                let count = verifier.keys().count().to_string();
+                let keys = verifier.keys();
+                let fields = vec![
+                    ("keys", keys.count().to_string()),
+                    ("algorithms", keys.algorithms().join(" ")),
+                    ("keys_with_kid", keys.with_id().to_string()),
+                ];
                 self.change(access(verifier, now));
-                journal.line(Level::Info, "token keys reloaded", vec![("keys", count)]);
+                journal.line(Level::Info, "token keys reloaded", fields);
             }
             Err(error) => {
                 journal.line(Level::Warn, "the old token keys stay", vec![("error", error)]);
