@@ -57,14 +57,19 @@ fn send(gateway: &Gateway, method: &str, target: &str, headers: &str) -> Respons
     Response::read(&mut BufReader::new(&stream))
 }
 
+/// What makes a name as long as a token must be.
+const LONG: &str = "-0123456789abcdef";
+
 fn with_token(http: &mut Http, method: &str, target: &str, token: &str) -> u16 {
-    let headers = format!("Authorization: Bearer {token}\r\n");
+    let headers = format!("Authorization: Bearer {token}{LONG}\r\n");
     http.request(method, target, &headers, b"x").status
 }
 
 #[test]
 fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
-    let path = temporary_file("# scraper\nread R\npublish P\nadmin A\nplain\n");
+    let path = temporary_file(&format!(
+        "# scraper\nread R{LONG}\npublish P{LONG}\nadmin A{LONG}\nplain{LONG}\n"
+    ));
     // Without pings, which would stand among what is received.
     let flags = ["--admin-token-file", path.to_str().unwrap(), "--ping-interval", "0"];
     let mut gateway = Gateway::start(&flags);
@@ -103,12 +108,20 @@ fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
     assert_eq!(with_token(&mut http, "POST", "/publish/room", "P"), 200);
     assert_eq!(received(&stays), ["x", "x", "x", "x"], "of three broadcasts, and this");
 
-    fs::write(&path, "admin B\n").unwrap();
+    fs::write(&path, format!("admin B{LONG}\n")).unwrap();
     gateway.signal(Signal::HUP);
     gateway.line(|line| line["message"] == "tokens reloaded");
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "A"), 401);
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "B"), 200);
     assert_eq!(read_close(&stays), (1008, "removed".to_owned()));
+    // What `read $EMPTY` writes is no token that opens everything: what was read before stays.
+    fs::write(&path, "read \n").unwrap();
+    gateway.signal(Signal::HUP);
+    let line = gateway.line(|line| line["message"] == "the old tokens stay");
+    assert!(line["error"].as_str().unwrap().contains("a scope needs its token"), "{line}");
+    let headers = "Authorization: Bearer read\r\n";
+    assert_eq!(http.request("GET", "/stats", headers, b"x").status, 401);
+    assert_eq!(with_token(&mut http, "GET", "/stats", "B"), 200);
     fs::remove_file(&path).unwrap();
 }
 

@@ -149,6 +149,9 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    /// What makes a word as long as a token must be.
+    const LONG: &str = "-0123456789abcdef";
+
     fn with_tokens(text: &str) -> Access {
         Access::Tokens {
             path: PathBuf::from("/nonexistent/tokens"),
@@ -167,7 +170,9 @@ mod tests {
 
     #[test]
     fn each_scope_opens_its_own_requests_and_admin_all() {
-        let access = with_tokens("read R\npublish P\nadmin A\nplain\n");
+        let access = with_tokens(&format!(
+            "read R{LONG}\npublish P{LONG}\nadmin A{LONG}\nplain{LONG}\n"
+        ));
         // (method, path, with R, with P, with A and plain)
         let cases = [
             ("GET", "/stats", 200, 403, 200),
@@ -182,30 +187,36 @@ mod tests {
             ("DELETE", "/connections?id=1", 403, 403, 200),
         ];
         for (method, path, read, publish, admin) in cases {
-            assert_eq!(status(&access, method, path, Some("Bearer R")), read, "{method} {path}");
-            assert_eq!(status(&access, method, path, Some("Bearer P")), publish, "{method} {path}");
-            assert_eq!(status(&access, method, path, Some("Bearer A")), admin, "{method} {path}");
-            assert_eq!(status(&access, method, path, Some("bearer plain")), admin);
+            let with = |token: &str| {
+                status(&access, method, path, Some(&format!("Bearer {token}{LONG}")))
+            };
+            assert_eq!(
+                ["R", "P", "A", "plain"].map(with),
+                [read, publish, admin, admin],
+                "{method} {path}"
+            );
+            let lower = format!("bearer plain{LONG}");
+            assert_eq!(status(&access, method, path, Some(&lower)), admin);
         }
     }
 
     #[test]
     fn a_missing_unknown_or_malformed_token_is_401() {
-        let access = with_tokens("secret\n");
+        let access = with_tokens("secret-0123456789\n");
         for authorization in [
             None,
             Some("Bearer wrong"),
-            Some("Bearer secret2"),
-            Some("Bearer secre"),
+            Some("Bearer secret-01234567892"),
+            Some("Bearer secret-012345678"),
             Some("Bearer "),
             Some("Bearer"),
-            Some("Basic secret"),
-            Some("secret"),
+            Some("Basic secret-0123456789"),
+            Some("secret-0123456789"),
             Some(""),
         ] {
             assert_eq!(status(&access, "GET", "/stats", authorization), 401, "{authorization:?}");
         }
-        assert_eq!(status(&access, "GET", "/stats", Some("Bearer secret")), 200);
+        assert_eq!(status(&access, "GET", "/stats", Some("Bearer secret-0123456789")), 200);
     }
 
     #[test]
@@ -216,21 +227,21 @@ mod tests {
 
     #[test]
     fn a_failed_reload_keeps_the_old_tokens() {
-        let access = with_tokens("old\n");
+        let access = with_tokens("old-0123456789abc\n");
         let error = access.reload().unwrap_err();
         assert!(error.contains("/nonexistent/tokens"), "{error}");
-        assert_eq!(status(&access, "GET", "/stats", Some("Bearer old")), 200);
+        assert_eq!(status(&access, "GET", "/stats", Some("Bearer old-0123456789abc")), 200);
     }
 
     #[test]
     fn a_reload_replaces_the_tokens() {
         let folder = std::env::temp_dir().join(format!("ringway-tokens-{}", std::process::id()));
-        std::fs::write(&folder, "first\n").unwrap();
+        std::fs::write(&folder, "first-0123456789\n").unwrap();
         let access = Access::open(Some(folder.clone())).unwrap();
-        std::fs::write(&folder, "second\n").unwrap();
+        std::fs::write(&folder, "second-0123456789\n").unwrap();
         assert!(access.reload().unwrap());
         std::fs::remove_file(&folder).unwrap();
-        assert_eq!(status(&access, "GET", "/stats", Some("Bearer first")), 401);
-        assert_eq!(status(&access, "GET", "/stats", Some("Bearer second")), 200);
+        assert_eq!(status(&access, "GET", "/stats", Some("Bearer first-0123456789")), 401);
+        assert_eq!(status(&access, "GET", "/stats", Some("Bearer second-0123456789")), 200);
     }
 }

@@ -181,12 +181,12 @@ async def check_width(browser: Browser) -> None:
 async def unlock(browser: Browser) -> None:
     """Where there are tokens the page asks for one, and reads with it what it may."""
     with tempfile.NamedTemporaryFile("w") as file:
-        file.write("read R\n")
+        file.write("read R-0123456789abcdef\n")
         file.flush()
         async with Gateway("--admin-token-file", file.name) as gateway:
             await visit(browser, gateway)
             await browser.until("!document.getElementById('unlock').hidden")
-            await browser.value("document.getElementById('token').value = 'R'")
+            await browser.value("document.getElementById('token').value = 'R-0123456789abcdef'")
             await browser.value("document.querySelector('#unlock button').click()")
             await browser.until("samples.length > 0 && document.getElementById('unlock').hidden")
             assert await shown(browser, "connections") == 0

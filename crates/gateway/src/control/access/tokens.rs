@@ -1,5 +1,6 @@
 //! The token file: one token a line, optionally after its scope. Empty lines and lines that begin
-//! with `#` count for nothing.
+//! with `#` count for nothing. A scope alone is no token: that is what `read $TOKEN` becomes where
+//! the variable is empty, and it would open everything to whoever tries the word.
 
 use std::{fmt, fs::File, io::Read, path::Path};
 
@@ -12,6 +13,9 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Tokens of a file: every request is compared with all of them.
 const TOKENS_MAX: usize = 1000;
+
+/// Bytes of a token: fewer can be guessed (16 random bytes in hexadecimal are 32).
+const TOKEN_BYTES_MIN: usize = 16;
 
 /// Tokens and their scopes. Never shown, not even by `Debug`.
 pub(crate) struct Tokens(Vec<(Box<[u8]>, Scope)>);
@@ -35,7 +39,8 @@ impl Tokens {
     /// Reads the text of a token file.
     ///
     /// # Errors
-    /// A line that is neither a token nor a scope and a token, too many tokens, or none.
+    /// A line that is neither a token nor a scope and a token, a token that is too short, too many
+    /// tokens, or none.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
@@ -43,6 +48,9 @@ impl Tokens {
             let (scope, token) = match (words.next(), words.next(), words.next()) {
                 (None, ..) => continue,
                 (Some(first), ..) if first.starts_with('#') => continue,
+                (Some("read" | "publish" | "admin"), None, _) => {
+                    return Err(format!("line {number}: a scope needs its token behind it"));
+                }
                 (Some(token), None, _) => (Scope::Admin, token),
                 (Some("read"), Some(token), None) => (Scope::Read, token),
                 (Some("publish"), Some(token), None) => (Scope::Publish, token),
@@ -53,6 +61,12 @@ impl Tokens {
                     ));
                 }
             };
+            if token.len() < TOKEN_BYTES_MIN {
+                return Err(format!(
+                    "line {number}: a token has at least {TOKEN_BYTES_MIN} bytes, this one {}",
+                    token.len()
+                ));
+            }
             if tokens.len() == TOKENS_MAX {
                 return Err(format!("a token file has at most {TOKENS_MAX} tokens"));
             }
@@ -89,22 +103,41 @@ mod tests {
 
     #[test]
     fn a_line_is_a_token_optionally_after_its_scope() {
-        let tokens =
-            Tokens::parse("# who\n\n  read abc\npublish\tdef  \nadmin ghi\njkl\r\n").unwrap();
-        assert_eq!(tokens.scope(b"abc"), Some(Scope::Read));
-        assert_eq!(tokens.scope(b"def"), Some(Scope::Publish));
-        assert_eq!(tokens.scope(b"ghi"), Some(Scope::Admin));
-        assert_eq!(tokens.scope(b"jkl"), Some(Scope::Admin));
+        let text = "# who\n\n  read abc-0123456789ab\npublish\tdef-0123456789ab  \n\
+                    admin ghi-0123456789ab\njkl-0123456789ab\r\n";
+        let tokens = Tokens::parse(text).unwrap();
+        assert_eq!(tokens.scope(b"abc-0123456789ab"), Some(Scope::Read));
+        assert_eq!(tokens.scope(b"def-0123456789ab"), Some(Scope::Publish));
+        assert_eq!(tokens.scope(b"ghi-0123456789ab"), Some(Scope::Admin));
+        assert_eq!(tokens.scope(b"jkl-0123456789ab"), Some(Scope::Admin));
         assert_eq!(tokens.scope(b"#"), None);
         assert_eq!(tokens.scope(b""), None);
     }
 
     #[test]
     fn a_wrong_line_is_named_by_its_number_and_not_shown() {
-        for text in ["good\nabc read\n", "good\nwrite abc\n", "good\nread abc def\n"] {
-            let error = Tokens::parse(text).unwrap_err();
+        let long = "abc-0123456789ab";
+        for line in [format!("{long} read"), format!("write {long}"), format!("read {long} def")] {
+            let error = Tokens::parse(&format!("good-0123456789a\n{line}\n")).unwrap_err();
             assert!(error.starts_with("line 2: "), "{error}");
             assert!(!error.contains("abc"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_scope_without_a_token_is_no_token() {
+        for scope in ["read", "publish", "admin", " read ", "admin\t"] {
+            let error = Tokens::parse(&format!("good-0123456789a\n{scope}\n")).unwrap_err();
+            assert_eq!(error, "line 2: a scope needs its token behind it");
+        }
+    }
+
+    #[test]
+    fn a_token_has_16_bytes_or_more() {
+        for scope in ["", "read ", "publish ", "admin "] {
+            let error = Tokens::parse(&format!("{scope}0123456789abcde\n")).unwrap_err();
+            assert_eq!(error, "line 1: a token has at least 16 bytes, this one 15");
+            assert!(Tokens::parse(&format!("{scope}0123456789abcdef\n")).is_ok());
         }
     }
 
@@ -116,13 +149,13 @@ mod tests {
 
     #[test]
     fn a_file_with_too_many_tokens_is_refused() {
-        assert!(Tokens::parse(&"t\n".repeat(1000)).is_ok());
-        assert!(Tokens::parse(&"t\n".repeat(1001)).is_err());
+        assert!(Tokens::parse(&"t-0123456789abcd\n".repeat(1000)).is_ok());
+        assert!(Tokens::parse(&"t-0123456789abcd\n".repeat(1001)).is_err());
     }
 
     #[test]
     fn tokens_do_not_show_in_debug_output() {
-        let tokens = Tokens::parse("secret\n").unwrap();
+        let tokens = Tokens::parse("secret-0123456789\n").unwrap();
         assert!(!format!("{tokens:?}").contains("secret"));
     }
 }
