@@ -143,7 +143,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value = "auto", value_enum)]
     pub(crate) engine: Engine,
 
-    /// Whether clients may publish; auto: while every listener is on loopback.
+    /// Whether clients may publish; auto: while every listener is on loopback and no proxy speaks
+    /// for others (--listen with ,proxy, --trusted-proxy).
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     pub(crate) client_publish: Toggle,
 
@@ -152,7 +153,8 @@ pub(crate) struct ServeArgs {
     pub(crate) client_publish_rate_max: Option<NonZeroU32>,
 
     /// Origins of browsers: exact, with a wildcard as first label (https://*.example.com), any;
-    /// auto: any while every listener is on loopback, else the host of the request. Repeatable.
+    /// auto: any where --client-publish auto would be on, else the host of the
+    /// request. Repeatable.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ' ', default_value = "auto")]
     pub(crate) allow_origin: Vec<String>,
 

@@ -59,7 +59,7 @@ pub(crate) struct Decisions {
     pub(crate) client_publish: Decision<bool>,
     pub(crate) origins: Decision<OriginRule>,
     /// True exactly when every listener is on loopback.
-    is_local: bool,
+    is_loopback: bool,
     /// How long listeners settle before they are closed.
     pub(crate) settle: Decision<Duration>,
     /// What one address may take of the process.
@@ -97,7 +97,8 @@ impl Decisions {
         .map_err(Failure::Runtime)?;
         let limits = divide(configuration, &layout, capacity).map_err(Failure::Usage)?;
         let origin_rule = configuration.origin_rule().map_err(Failure::Usage)?;
-        let is_local = addresses.iter().all(|address| address.ip().is_loopback());
+        let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
+        let is_local = clients_are_local(serve, is_loopback);
         Ok(Self {
             pin: pin(serve.pin, &machine.cpus),
             descriptors: machine.descriptors,
@@ -105,7 +106,7 @@ impl Decisions {
             capacity,
             client_publish: client_publish(serve.client_publish, is_local),
             origins: origins(origin_rule, is_local),
-            is_local,
+            is_loopback,
             settle: settle(machine.migrates_requests),
             addresses: address_accounts(serve, capacity),
             interest: Arc::new(Interest::new(layout.workers, rows(capacity), rand::random())),
@@ -153,9 +154,10 @@ impl Decisions {
         let limits = divide(configuration, &self.layout, self.capacity)?;
         let origin_rule = configuration.origin_rule()?;
         let serve = &configuration.serve;
+        let is_local = clients_are_local(serve, self.is_loopback);
         self.limits = limits;
-        self.client_publish = client_publish(serve.client_publish, self.is_local);
-        self.origins = origins(origin_rule, self.is_local);
+        self.client_publish = client_publish(serve.client_publish, is_local);
+        self.origins = origins(origin_rule, is_local);
         let trusted = trusted(serve);
         let settings = self.limits.iter().map(|limits| hub::Settings {
             client_publish: self.client_publish.value,
@@ -288,22 +290,36 @@ fn rows(capacity: Capacity) -> u32 {
     u32::try_from(capacity.connections_max).unwrap_or(u32::MAX)
 }
 
-/// Whoever reaches a loopback address has an account on the machine; whoever reaches another may
-/// be anyone, and must not publish unless somebody has said so.
-fn client_publish(asked: Toggle, is_local: bool) -> Decision<bool> {
-    match (asked, is_local) {
-        (Toggle::On, _) => Decision { value: true, reason: "--client-publish on" },
-        (Toggle::Off, _) => Decision { value: false, reason: "--client-publish off" },
-        (Toggle::Auto, true) => Decision { value: true, reason: EVERY_LISTENER_LOCAL },
-        (Toggle::Auto, false) => Decision { value: false, reason: SOME_LISTENER_REMOTE },
+/// Whoever reaches a loopback address has an account on the machine, unless a proxy there speaks for
+/// others: one that names its clients says that they are elsewhere.
+fn clients_are_local(serve: &ServeArgs, is_loopback: bool) -> Decision<bool> {
+    let reason = if !is_loopback {
+        "not every listener is on loopback"
+    } else if serve.listen.iter().any(|listen| listen.proxy) {
+        "a listener with ,proxy has clients from elsewhere"
+    } else if !serve.trusted_proxy.is_empty() {
+        "--trusted-proxy has clients from elsewhere"
+    } else {
+        return Decision { value: true, reason: "every listener is on loopback" };
+    };
+    Decision { value: false, reason }
+}
+
+/// Who is elsewhere may be anyone, and must not publish unless somebody has said so.
+fn client_publish(asked: Toggle, is_local: Decision<bool>) -> Decision<bool> {
+    match asked {
+        Toggle::On => Decision { value: true, reason: "--client-publish on" },
+        Toggle::Off => Decision { value: false, reason: "--client-publish off" },
+        Toggle::Auto => is_local,
     }
 }
 
-fn origins(asked: Option<OriginRule>, is_local: bool) -> Decision<OriginRule> {
-    match (asked, is_local) {
-        (Some(rule), _) => Decision { value: rule, reason: "--allow-origin" },
-        (None, true) => Decision { value: OriginRule::Any, reason: EVERY_LISTENER_LOCAL },
-        (None, false) => Decision { value: OriginRule::SameHost, reason: SOME_LISTENER_REMOTE },
+fn origins(asked: Option<OriginRule>, is_local: Decision<bool>) -> Decision<OriginRule> {
+    let Decision { value: is_local, reason } = is_local;
+    match asked {
+        Some(rule) => Decision { value: rule, reason: "--allow-origin" },
+        None if is_local => Decision { value: OriginRule::Any, reason },
+        None => Decision { value: OriginRule::SameHost, reason },
     }
 }
 
@@ -319,9 +335,6 @@ fn settle(migrates_requests: bool) -> Decision<Duration> {
         Decision { value: SETTLE, reason: "net.ipv4.tcp_migrate_req is 0" }
     }
 }
-
-const EVERY_LISTENER_LOCAL: &str = "every listener is on loopback";
-const SOME_LISTENER_REMOTE: &str = "not every listener is on loopback";
 
 #[cfg(test)]
 mod tests {
@@ -378,6 +391,31 @@ mod tests {
         assert_eq!(origins(&["--allow-origin", "any"], &["[::]:1"]), OriginRule::Any);
         let list = origins(&["--allow-origin", "https://example.com"], &["127.0.0.1:1"]);
         assert!(matches!(list, OriginRule::List(_)));
+    }
+
+    #[test]
+    fn clients_of_a_proxy_on_the_same_machine_are_not_local() {
+        let by_header = ["--listen", "127.0.0.1:1", "--listen", "127.0.0.1:2,proxy"];
+        let by_forward = ["--trusted-proxy", "127.0.0.0/8"];
+        for (flags, reason) in [
+            (&by_header[..], "a listener with ,proxy has clients from elsewhere"),
+            (&by_forward, "--trusted-proxy has clients from elsewhere"),
+        ] {
+            let decisions = decide(flags, &["127.0.0.1:1", "127.0.0.1:2"]);
+            assert_eq!(decisions.client_publish, Decision { value: false, reason });
+            assert_eq!(decisions.origins, Decision { value: OriginRule::SameHost, reason });
+            let told = [flags, &["--client-publish", "on", "--allow-origin", "any"]].concat();
+            let decisions = decide(&told, &["127.0.0.1:1", "127.0.0.1:2"]);
+            assert!(decisions.client_publish.value);
+            assert_eq!(decisions.origins.value, OriginRule::Any);
+        }
+        // One that is trusted from a reload on counts from then on.
+        let mut decisions = decide(&[], &["127.0.0.1:1"]);
+        assert!(decisions.client_publish.value);
+        for settings in decisions.decide_anew(&configuration(&by_forward)).unwrap() {
+            assert!(!settings.client_publish);
+            assert_eq!(settings.origins, OriginRule::SameHost);
+        }
     }
 
     #[test]

@@ -144,6 +144,7 @@ fn a_connection_is_removed_by_the_id_of_the_list_and_the_log() {
 #[test]
 fn an_address_is_that_of_the_client_behind_its_proxy() {
     let proxies = ["--listen", "127.0.0.1:0,proxy", "--trusted-proxy", "127.0.0.0/8"];
+    let proxies = [&proxies[..], &["--client-publish", "on"]].concat();
     let gateway = start(&proxies);
     let is_data = |line: &&Value| line["message"] == "listening" && line["plane"] == "data";
     let proxy = gateway.start_lines.iter().filter(is_data).nth(1).unwrap()["address"].as_str();

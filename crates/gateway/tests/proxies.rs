@@ -78,6 +78,29 @@ fn the_address_in_a_proxy_header_is_the_clients() {
 }
 
 #[test]
+fn behind_a_proxy_on_this_machine_nobody_publishes_and_no_other_site_connects_unless_told() {
+    let (gateway, proxy) = announcing(&["--workers", "1"]);
+    for fact in ["clients publish", "origins"] {
+        let line = gateway.start_lines.iter().find(|line| line["message"] == fact);
+        assert_eq!(line.unwrap()["reason"], "a listener with ,proxy has clients from elsewhere");
+    }
+    let ask = |headers: &str| {
+        let stream = connect(proxy);
+        let request = [header([192, 0, 2, 7]), upgrade("/ws/a", headers).into_bytes()].concat();
+        (exchange(&stream, &request).status, stream)
+    };
+    assert_eq!(ask("Origin: https://elsewhere.example\r\n").0, 403);
+    assert_eq!(ask("Origin: https://test\r\n").0, 101, "the host of the request");
+    let (status, stream) = ask("");
+    assert_eq!(status, 101);
+    (&stream).write_all(&frame(0x81, b"to everybody")).unwrap();
+    assert_eq!(read_close(&stream), (1008, "publishing is off".to_owned()));
+    // The listener without a proxy is one of the same gateway.
+    let request = upgrade("/ws/a", "Origin: https://elsewhere.example\r\n");
+    assert_eq!(exchange(&gateway.connect(), request.as_bytes()).status, 403);
+}
+
+#[test]
 fn whoever_does_not_begin_with_a_proxy_header_is_reset_and_counted() {
     // As long must the others not take to say what is wrong with them.
     let (gateway, proxy) = announcing(&["--workers", "1", "--handshake-timeout", "5s"]);
