@@ -45,7 +45,8 @@ pub struct Hub {
     blocked: Blocked,
     held_publications: HeldPublications,
     held_letters: HeldLetters,
-    /// Bounded by the guests, which await the answer to each question.
+    /// Removals, and behind them listings, in the order in which they came. Bounded by the guests,
+    /// which await the answer to each question.
     searches: VecDeque<Search>,
 }
 
@@ -371,13 +372,17 @@ impl Hub {
         {
             self.blocked.insert(Arc::clone(subject));
         }
-        self.searches.push_back(Search::new(from, question, actions.member()));
-        if self.searches.len() == 1 {
+        let search = Search::new(from, question, actions.member());
+        // Behind other removals only: whoever is to be closed must not wait for a long listing.
+        let is_before = |other: &Search| other.is_removal() || !search.is_removal();
+        let place = self.searches.iter().take_while(|other| is_before(other)).count();
+        self.searches.insert(place, search);
+        if place == 0 {
             self.advance_search(actions);
         }
     }
 
-    /// One step of the oldest search.
+    /// One step of the first search.
     fn advance_search(&mut self, actions: &mut Actions<'_, Letter>) {
         let Self { searches, topics, connections, passes, .. } = self;
         let Some(search) = searches.front_mut() else { return };

@@ -1,5 +1,5 @@
 //! Questions of the control thread that take more than a turn: each goes on from turn to turn, a
-//! bounded step at a time, and only the oldest at once.
+//! bounded step at a time, and only the first at once.
 
 use std::sync::Arc;
 
@@ -49,6 +49,11 @@ impl Search {
             Self::Topics(listing) => listing.from,
             Self::Connections(walk) => walk.from,
         }
+    }
+
+    /// Whether it closes connections.
+    pub(crate) fn is_removal(&self) -> bool {
+        matches!(self, Self::Connections(walk) if walk.is_removal())
     }
 
     /// Begins anew where it has to: topics will stand in other places, connections keep their slots.

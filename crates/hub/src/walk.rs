@@ -55,6 +55,11 @@ impl Walk {
         Self { from, question, here, next, roll, roll_bytes: 0, removal }
     }
 
+    /// Whether it closes whom it meets.
+    pub(crate) fn is_removal(&self) -> bool {
+        matches!(self.question.inquiry, Inquiry::Remove(_))
+    }
+
     /// Visits the next connections. `true` exactly when it is over.
     pub(crate) fn advance(
         &mut self,
@@ -67,7 +72,7 @@ impl Walk {
             Inquiry::Remove(selection) => (selection, 0),
             Inquiry::Topics { .. } | Inquiry::Topic(_) => return true,
         };
-        let is_removal = matches!(question.inquiry, Inquiry::Remove(_));
+        let is_removal = self.is_removal();
         let topic = selection.topic.as_ref().map(|name| ground.topics.find(name.as_bytes()));
         let topic = match topic {
             Some(None) => return true,

@@ -259,3 +259,32 @@ fn whoever_is_removed_by_subject_is_blocked_until_the_worker_is_told_otherwise()
     rig.settle();
     rig.connect(0, 4, &target("alice"));
 }
+
+#[test]
+fn a_removal_overtakes_listings_and_no_other_removal() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let clients: Vec<Client> = (0..200).map(|slot| rig.connect(0, slot, "/ws/a")).collect();
+    let of = |client: Client| Selection { id: Some((Member(0), client.connection)), ..everyone() };
+    let ids = |rig: &mut Rig| -> Vec<u64> {
+        replies(rig.told()).into_iter().map(|(_, reply)| reply.id).collect()
+    };
+    rig.tell(0, ask(1, page(everyone(), None, 1000)));
+    rig.tell(0, ask(2, Inquiry::Topics { after: None, entries_max: 10 }));
+    rig.turn(0);
+    assert!(ids(&mut rig).is_empty(), "four steps of 64, two of them taken");
+    rig.tell(0, ask(3, Inquiry::Remove(of(clients[198]))));
+    rig.tell(0, ask(4, Inquiry::Remove(of(clients[199]))));
+    rig.turn(0);
+    assert_eq!(ids(&mut rig), [3, 4]);
+    assert_eq!(rig.received(clients[198]), [REMOVED]);
+    // What it has overtaken goes on where it was.
+    let mut others = Vec::new();
+    let turns = (1..).find(|_| {
+        rig.turn(0);
+        others.extend(replies(rig.told()));
+        others.len() == 2
+    });
+    assert_eq!(turns, Some(2), "the last step, and the topics");
+    let Findings::Connections(roll) = &others[0].1.findings else { panic!("{others:?}") };
+    assert_eq!((others[0].1.id, roll.entries.len(), others[1].1.id), (1, 198, 2));
+}
