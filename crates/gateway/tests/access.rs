@@ -284,6 +284,37 @@ fn whoever_is_removed_cannot_come_back_on_any_worker_and_nobody_else_is_touched(
 }
 
 #[test]
+fn who_was_removed_comes_back_when_the_token_has_ended_unless_a_longer_one_was_seen() {
+    let key = KeyFile::new(SECRET);
+    let gateway = guarded(&key, &[]);
+    let target = |sub: &str, exp: u64| {
+        format!("/ws/a?token={}", hs256(&json!({ "sub": sub, "exp": exp, "topics": ["*"] })))
+    };
+    let exp = now() + 5;
+    let mut http = gateway.http();
+    for sub in ["alice", "bob"] {
+        let stream = open(&gateway, &target(sub, exp), "");
+        assert_eq!(http.delete(&format!("/connections?sub={sub}")).json()["closed"], 1);
+        assert_eq!(read_close(&stream), (1008, "removed".to_owned()));
+        assert_eq!(ask(&gateway, &target(sub, exp), "").status, 403);
+    }
+    // She has a second token, which was not connected and is seen once.
+    let longer = target("alice", now() + 600);
+    assert_eq!(ask(&gateway, &longer, "").status, 403);
+    // The first ones open connections for half a minute after their end.
+    gateway.stats_until(|stats| stats["blocked_subs"] == 1);
+    assert!(now() >= exp + 30);
+    let fresh = target("bob", now() + 600);
+    let until = Instant::now() + PATIENCE;
+    while ask(&gateway, &fresh, "").status != 101 {
+        assert!(Instant::now() < until, "he is never let back");
+    }
+    for _ in 0..8 {
+        assert_eq!(ask(&gateway, &longer, "").status, 403, "on each worker");
+    }
+}
+
+#[test]
 fn where_as_many_are_blocked_as_may_be_nobody_is_let_back_for_another() {
     let key = KeyFile::new(SECRET);
     let file =

@@ -2,14 +2,14 @@
 //! held against what the request asks for. All of it is a value given to the hub; the moment comes
 //! with the call.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use tokens::{BadToken, Grant, Verifier};
 use wire::Request;
 use worker::{RefusalReason, Time};
 
-use crate::{passes::Pass, route::Asked, topic::percent_decode};
+use crate::{blocked::Blocked, passes::Pass, route::Asked, topic::percent_decode};
 
 /// A subprotocol that carries a token, which browsers can send nowhere else but in the URL.
 const TOKEN_ENTRY: &[u8] = b"ringway.token.";
@@ -23,10 +23,6 @@ pub struct Access {
     /// change.
     pub unix_at_zero_ms: u64,
 }
-
-/// Subjects whose tokens are good for nothing, whatever they say. Where nobody was removed it owns
-/// no memory, and asking it is a comparison.
-pub(crate) type Blocked = BTreeSet<Arc<str>>;
 
 /// Why a request may not become a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +38,13 @@ impl Access {
         &self,
         request: &Request,
         asked: &Asked,
-        blocked: &Blocked,
+        blocked: &mut Blocked,
         now: Time,
     ) -> Result<Pass, Denial> {
         let token = token(request)?;
         let grant = self.verifier.verify(&token, self.seconds(now)).map_err(deny)?;
-        if grant.subject.as_deref().is_some_and(|subject| blocked.contains(subject)) {
+        let subject = grant.subject.as_deref();
+        if subject.is_some_and(|subject| blocked.refuses(subject, grant.ends_at)) {
             return Err(BLOCKED);
         }
         let may_publish = match asked {

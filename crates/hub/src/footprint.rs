@@ -10,7 +10,7 @@ use mesh::Member;
 use worker::{ConnectionId, Slot};
 
 use crate::{
-    access::Blocked,
+    blocked::Blocked,
     connections::{Connections, Purpose},
     interest::Interest,
     passes::{Pass, Passes},
@@ -85,13 +85,13 @@ fn a_blocked_subject_takes_a_worker_at_most_36_bytes() {
     for step in [1, 7_919] {
         let mut kept = None;
         let info = measure(|| {
-            let mut blocked = Blocked::new();
+            let mut blocked = Blocked::default();
             for number in 0..names.len() {
                 blocked.insert(Arc::clone(&names[number * step % names.len()]));
             }
             kept = Some(blocked);
         });
-        assert_eq!(kept.map_or(0, |kept| kept.len()), names.len());
+        assert!(kept.is_some_and(|mut kept| kept.refuses(&names[9_999], None)));
         let bytes = u64::try_from(info.bytes_current).expect("what is kept was allocated");
         assert!(bytes <= BLOCK_BYTES_MAX * names.len() as u64, "step {step}: {bytes} bytes");
     }

@@ -12,7 +12,8 @@ use worker::{
 };
 
 use crate::{
-    access::{self, Blocked},
+    access,
+    blocked::Blocked,
     connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
     interest::Interested,
@@ -58,7 +59,7 @@ impl Hub {
             topics: Topics::new(Arc::clone(&options.interest), here),
             connections: Connections::default(),
             passes: Passes::default(),
-            blocked: Blocked::new(),
+            blocked: Blocked::default(),
             held_publications: HeldPublications::new(options.held_bytes_max),
             held_letters: HeldLetters::new(),
             searches: VecDeque::new(),
@@ -92,7 +93,7 @@ impl Handler for Hub {
         readiness: Readiness,
         now: Time,
     ) -> Answer<Admission> {
-        route::answer(&self.options, &self.blocked, request, readiness, now)
+        route::answer(&self.options, &mut self.blocked, request, readiness, now)
     }
 
     fn on_open(
@@ -192,20 +193,24 @@ impl Handler for Hub {
             Letter::Batch(batch) => self.publish_batch(actions, from, &batch),
             Letter::Ask(question) => self.answer(actions, from, question),
             Letter::Report(empty) => {
+                // Before the report: who reads that one knows of all that was refused until then.
+                if let Some(refused) = self.blocked.take_refused() {
+                    self.post_or_hold(actions, from, Letter::Refused(refused));
+                }
                 let report = actions.swap_report(empty, self.counts());
                 self.post_or_hold(actions, from, Letter::Report(report));
             }
             Letter::Drain(over_ms) => actions.drain(Duration::from_millis(over_ms.into())),
             Letter::Access(access) => self.options.access = Some(access),
             Letter::Unblock(subjects) => {
-                subjects.iter().for_each(|subject| _ = self.blocked.remove(subject));
+                subjects.iter().for_each(|subject| self.blocked.remove(subject));
             }
             Letter::Settings(settings) => {
                 self.options.adopt(&settings);
                 actions.adopt(settings.worker);
             }
-            Letter::Receipt(_) | Letter::Tell(_) => {
-                unreachable!("workers send no batches and ask no questions")
+            Letter::Receipt(_) | Letter::Tell(_) | Letter::Refused(_) => {
+                unreachable!("workers send no batches, ask no questions and end no blocks")
             }
         }
     }

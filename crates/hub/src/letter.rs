@@ -1,7 +1,7 @@
 //! What crosses the mesh: publications between workers, questions and reports with the control
 //! thread. A letter is a tag and a pointer, whatever it carries.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use mesh::Member;
 use worker::{ConnectionId, Publication, Report, Sight, Slot};
@@ -21,12 +21,14 @@ pub enum Letter {
     Ask(Arc<Question>),
     /// A worker's answer.
     Tell(Box<Reply>),
-    /// To a worker an empty report, from a worker its full one.
+    /// To a worker an empty report, from a worker its full one, behind what it has refused.
     Report(Box<Report>),
     /// Stop accepting and close every connection, evenly, within this many milliseconds.
     Drain(u32),
     /// Verify tokens with this from now on. Who is connected stays.
     Access(Arc<Access>),
+    /// From a worker: tokens that it has refused since its last report.
+    Refused(Box<Refused>),
     /// Tokens of these subjects are good again.
     Unblock(Arc<Vec<Arc<str>>>),
     /// Go by these settings from now on.
@@ -149,6 +151,14 @@ pub struct Removal {
     /// When the last of their tokens ends, in seconds since 1970; one that never ends:
     /// `u64::MAX`; `None` where nobody had a token.
     pub tokens_end: Option<u64>,
+}
+
+/// Tokens of subjects that are blocked.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// By subject, when the last of them ends, in seconds since 1970; one that never ends:
+    /// `u64::MAX`.
+    pub ends: BTreeMap<Arc<str>, u64>,
 }
 
 impl Letter {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod blocked;
 mod connections;
 #[cfg(test)]
 mod footprint;
@@ -30,7 +31,8 @@ pub use crate::{
     hub::Hub,
     interest::{Interest, Interested, WORKERS_MAX},
     letter::{
-        Batch, Entry, Findings, Inquiry, Letter, Question, Receipt, Removal, Reply, Roll, Selection,
+        Batch, Entry, Findings, Inquiry, Letter, Question, Receipt, Refused, Removal, Reply, Roll,
+        Selection,
     },
     options::{Options, Settings},
     origin::{AllowedOrigin, BadOrigin, OriginRule},

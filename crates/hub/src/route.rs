@@ -10,7 +10,8 @@ use wire::{Extensions, Request, StatusCode};
 use worker::{Answer, CloseReason, Readiness, RefusalReason, Response, Time};
 
 use crate::{
-    access::{Blocked, Denial},
+    access::Denial,
+    blocked::Blocked,
     options::Options,
     passes::Pass,
     topic::{BadTopic, decode_topic, percent_decode},
@@ -50,7 +51,7 @@ const RESERVED: [&str; 8] =
 /// token.
 pub(crate) fn answer(
     options: &Options,
-    blocked: &Blocked,
+    blocked: &mut Blocked,
     request: &Request,
     readiness: Readiness,
     now: Time,
@@ -232,7 +233,7 @@ mod tests {
     fn ask_with(options: &Options, line: &str, headers: &str) -> Answer<Admission> {
         let head = format!("{line} HTTP/1.1\r\nHost: example.com\r\n{headers}\r\n");
         let (request, _) = wire::parse_request(head.as_bytes()).unwrap().unwrap();
-        answer(options, &Blocked::new(), &request, Readiness::Ready, Time(0))
+        answer(options, &mut Blocked::default(), &request, Readiness::Ready, Time(0))
     }
 
     fn ask(target: &str) -> Answer<Admission> {
@@ -408,7 +409,7 @@ mod tests {
                 format!("{line} HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.example\r\n\r\n");
             let (request, _) = wire::parse_request(head.as_bytes()).unwrap().unwrap();
             let response =
-                refusal(answer(&options(), &Blocked::new(), &request, readiness, Time(0)));
+                refusal(answer(&options(), &mut Blocked::default(), &request, readiness, Time(0)));
             (response.status.as_u16(), response.text, response.refusal)
         };
         let ok = (200, "ok".to_owned(), None);

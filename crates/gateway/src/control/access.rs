@@ -170,9 +170,8 @@ mod tests {
 
     #[test]
     fn each_scope_opens_its_own_requests_and_admin_all() {
-        let access = with_tokens(&format!(
-            "read R{LONG}\npublish P{LONG}\nadmin A{LONG}\nplain{LONG}\n"
-        ));
+        let access =
+            with_tokens(&format!("read R{LONG}\npublish P{LONG}\nadmin A{LONG}\nplain{LONG}\n"));
         // (method, path, with R, with P, with A and plain)
         let cases = [
             ("GET", "/stats", 200, 403, 200),
@@ -187,9 +186,8 @@ mod tests {
             ("DELETE", "/connections?id=1", 403, 403, 200),
         ];
         for (method, path, read, publish, admin) in cases {
-            let with = |token: &str| {
-                status(&access, method, path, Some(&format!("Bearer {token}{LONG}")))
-            };
+            let with =
+                |token: &str| status(&access, method, path, Some(&format!("Bearer {token}{LONG}")));
             assert_eq!(
                 ["R", "P", "A", "plain"].map(with),
                 [read, publish, admin, admin],

@@ -1,7 +1,7 @@
 //! Subjects of tokens that were removed, and until when they are blocked: the workers block from the
 //! removal on until they are told otherwise, and what tells them is here. A block ends with the last
-//! token that is known of its subject. Nobody is let back to make room for another: a list that is
-//! full refuses.
+//! token that is known of its subject: one that was connected, or one that was refused meanwhile.
+//! Nobody is let back to make room for another: a list that is full refuses.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -108,7 +108,25 @@ impl Blocks {
         end
     }
 
-    /// Takes out who is blocked no longer, once everybody knows of those before.
+    /// A token of this subject was refused that ends then: the block lasts as long, unless it has
+    /// ended already.
+    pub(super) fn extend(&mut self, subject: &Arc<str>, token_end: u64) {
+        let Some(entry) = self.entries.get_mut(subject) else { return };
+        let end = token_end.saturating_add(SKEW_SECONDS);
+        let before = entry.end;
+        if before >= Some(end) {
+            return;
+        }
+        entry.end = Some(end);
+        if let Some(before) = before
+            && self.by_end.remove(&(before, Arc::clone(subject)))
+        {
+            self.by_end.insert((end, Arc::clone(subject)));
+        }
+    }
+
+    /// Takes out who is blocked no longer, once everybody knows of those before. `now` is a moment
+    /// up to which all tokens are known that were refused.
     pub(super) fn expire(&mut self, now: u64) {
         if self.told.contains(&false) {
             return;
@@ -185,6 +203,51 @@ mod tests {
         assert_eq!(told(&mut blocks), [(0, both.clone()), (1, both)]);
         assert!(told(&mut blocks).is_empty(), "once");
         assert_eq!(blocks.len(), 2);
+    }
+
+    #[test]
+    fn a_refused_token_that_ends_later_makes_the_block_longer() {
+        let mut blocks = Blocks::new(10, 1);
+        block(&mut blocks, "a", Some(1_100));
+        blocks.extend(&subject("a"), 1_700);
+        blocks.extend(&subject("a"), 1_600);
+        blocks.extend(&subject("b"), 9_000);
+        assert_eq!(blocks.len(), 1, "who is not blocked is not by that");
+        blocks.expire(1_729);
+        assert_eq!(blocks.len(), 1);
+        blocks.expire(1_730);
+        assert_eq!(told(&mut blocks), [(0, vec![subject("a")])]);
+        // While a removal is under way nobody knows the end, and no block has one to be taken out.
+        blocks.begin(&subject("c"), 1_000).unwrap();
+        blocks.extend(&subject("c"), 1_200);
+        blocks.expire(9_000);
+        assert_eq!(blocks.len(), 1);
+        assert_eq!(blocks.end(&subject("c"), Some(1_150), None, 1_000), 1_230);
+        blocks.extend(&subject("c"), u64::MAX);
+        blocks.expire(u64::MAX - 1);
+        assert_eq!(blocks.len(), 1, "a token that never ends");
+    }
+
+    #[test]
+    fn a_hundred_thousand_are_blocked_and_let_back_by_a_hundred_letters() {
+        let mut blocks = Blocks::new(100_000, 1);
+        for number in 0..100_000_u64 {
+            block(&mut blocks, &number.to_string(), Some(2_000 + number % 7));
+        }
+        assert_eq!(blocks.len(), 100_000);
+        assert_eq!(blocks.begin(&subject("one more"), 1_000), Err(Full { seconds: 1_030 }));
+        blocks.extend(&subject("99999"), 5_000);
+        let mut back = 0;
+        let letters = (1..).find(|_| {
+            blocks.expire(2_036);
+            back += told(&mut blocks).iter().map(|(_, subjects)| subjects.len()).sum::<usize>();
+            back == 99_999
+        });
+        // 99,999 = 97 × 1,024 + 671.
+        assert_eq!((letters, blocks.len()), (Some(98), 1));
+        blocks.expire(5_030);
+        assert_eq!(told(&mut blocks), [(0, vec![subject("99999")])]);
+        assert_eq!((blocks.len(), blocks.by_end.len()), (0, 0));
     }
 
     #[test]

@@ -137,6 +137,10 @@ struct WorkerState {
     report: Option<Box<Report>>,
     /// When its last report came; at first when the guest was made.
     heard_at: tokio::time::Instant,
+    /// When it was last asked for its report, in seconds since 1970.
+    asked_at: u64,
+    /// The same for the last report that has come: all that it had refused until then is known.
+    known_until: u64,
     /// Places of its queue that publications and questions leave free.
     reserved_letters: usize,
 }
@@ -172,6 +176,8 @@ impl Guest {
                 told_to_drain: false,
                 report: Some(Box::default()),
                 heard_at: tokio::time::Instant::now(),
+                asked_at: 0,
+                known_until: 0,
                 reserved_letters: RESERVED_LETTERS.min(room.saturating_sub(1)),
             })
             .collect();
@@ -377,6 +383,7 @@ impl Guest {
                     self.give(answer);
                 }
                 Letter::Report(report) => self.handle_report(worker, report),
+                Letter::Refused(refused) => self.extend_blocks(&refused),
                 // For workers only: a guest has no subscribers and is asked nothing.
                 Letter::Publication(_)
                 | Letter::Batch(_)

@@ -12,7 +12,8 @@ use std::{
 
 use axum::{Router, body::Body, http::Request as HttpRequest};
 use hub::{
-    Access as ClientAccess, Findings, Inquiry, Interest, Letter, Receipt, Removal, Reply, Roll,
+    Access as ClientAccess, Findings, Inquiry, Interest, Letter, Receipt, Refused, Removal, Reply,
+    Roll,
 };
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -113,8 +114,13 @@ pub(super) struct FakeWorker {
     pub(super) unblocked: Arc<Mutex<Vec<Arc<str>>>>,
     /// What it says to have closed whenever it is to close connections.
     pub(super) removal: Removal,
+    /// What it says before the next report to have refused.
+    pub(super) refused: Option<Box<Refused>>,
     /// What the next report is to hold.
     pub(super) report: Box<Report>,
+    /// True exactly when it keeps its report, which [`Self::give_report`] gives back.
+    pub(super) keeps_report: bool,
+    kept_report: Option<Box<Report>>,
     /// True exactly when it answers reports and nothing else.
     pub(super) is_stuck: bool,
     waker: Arc<TestWaker>,
@@ -157,7 +163,10 @@ impl Plane {
                 accesses: Arc::default(),
                 unblocked: Arc::default(),
                 removal: Removal::default(),
+                refused: None,
                 report: Box::default(),
+                keeps_report: false,
+                kept_report: None,
                 is_stuck: false,
                 waker: Arc::default(),
                 wake_fd: wake_fd.try_clone().unwrap(),
@@ -270,11 +279,11 @@ impl FakeWorker {
         while let Some(delivery) = self.endpoint.take() {
             assert_eq!(delivery.from, guest);
             let answer = match delivery.letter {
-                Letter::Report(mut report) => {
-                    assert!(report.closes.is_empty() && report.opened == 0, "it comes empty");
-                    std::mem::swap(&mut report, &mut self.report);
-                    Some(Letter::Report(report))
+                Letter::Report(report) if self.keeps_report => {
+                    self.kept_report = Some(report);
+                    None
                 }
+                Letter::Report(report) => Some(self.answer_report(report)),
                 Letter::Drain(_) => {
                     drained = true;
                     None
@@ -304,11 +313,35 @@ impl FakeWorker {
                 self.endpoint.post(guest, answer, 0).expect("the guest keeps room for answers");
             }
         }
+        self.wake_guest();
+        drained
+    }
+
+    /// Gives back the report that it has kept.
+    pub(super) fn give_report(&mut self) {
+        let kept = self.kept_report.take().expect("it was asked for one");
+        let answer = self.answer_report(kept);
+        let guest = Member(self.endpoint.members() - 1);
+        self.endpoint.post(guest, answer, 0).expect("the guest keeps room for answers");
+        self.wake_guest();
+    }
+
+    fn answer_report(&mut self, mut report: Box<Report>) -> Letter {
+        assert!(report.closes.is_empty() && report.opened == 0, "it comes empty");
+        std::mem::swap(&mut report, &mut self.report);
+        if let Some(refused) = self.refused.take() {
+            let guest = Member(self.endpoint.members() - 1);
+            let posted = self.endpoint.post(guest, Letter::Refused(refused), 0);
+            posted.expect("the tests leave room for what was refused");
+        }
+        Letter::Report(report)
+    }
+
+    fn wake_guest(&mut self) {
         while let Some(member) = self.endpoint.poll_wake() {
-            assert_eq!(member, guest);
+            assert_eq!(member, Member(self.endpoint.members() - 1));
             rustix::io::write(&self.wake_fd, &1_u64.to_ne_bytes()).unwrap();
         }
-        drained
     }
 
     pub(super) async fn run(mut self) {

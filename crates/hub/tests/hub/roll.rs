@@ -288,3 +288,31 @@ fn a_removal_overtakes_listings_and_no_other_removal() {
     let Findings::Connections(roll) = &others[0].1.findings else { panic!("{others:?}") };
     assert_eq!((others[0].1.id, roll.entries.len(), others[1].1.id), (1, 198, 2));
 }
+
+#[test]
+fn of_refused_tokens_the_last_end_is_told_before_the_next_report() {
+    let mut rig = Rig::new(Setting { secret: Some(SECRET), ..Setting::PLAIN });
+    let told = |rig: &mut Rig| {
+        rig.tell(0, Letter::Report(Box::default()));
+        rig.turn(0);
+        let letters = rig.told().into_iter().map(|(_, letter)| match letter {
+            Letter::Refused(refused) => refused.ends.into_iter().collect(),
+            Letter::Report(_) => Vec::new(),
+            other => panic!("{other:?}"),
+        });
+        letters.collect::<Vec<_>>()
+    };
+    remove(&mut rig, 0, of_subject("alice"));
+    assert_eq!(told(&mut rig), [Vec::new()], "a report, and nobody was refused");
+    let mut slots = 0..;
+    let mut ask = |subject: &str, exp: u64| {
+        let token = token(&json!({ "sub": subject, "exp": exp, "topics": ["*"] }));
+        rig.ask(0, slots.next().unwrap(), &format!("/ws/a?token={token}"));
+    };
+    for (subject, exp) in [("alice", 300), ("alice", 900), ("alice", 600), ("bob", 999)] {
+        ask(subject, exp);
+    }
+    let ends = vec![(Arc::from("alice"), 900)];
+    assert_eq!(told(&mut rig), [ends, Vec::new()], "and then the report");
+    assert_eq!(told(&mut rig), [Vec::new()], "once");
+}

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hub::{Inquiry, Letter, Question, Removal, Selection};
+use hub::{Inquiry, Letter, Question, Refused, Removal, Selection};
 use tokio::sync::oneshot;
 
 use super::{Guest, NoRoom, Posted, tell};
@@ -58,9 +58,20 @@ impl Guest {
         }
     }
 
-    /// Takes out whose tokens have ended.
+    /// A worker has refused tokens of who is blocked: a block lasts as long as they do.
+    pub(super) fn extend_blocks(&mut self, refused: &Refused) {
+        for (subject, end) in &refused.ends {
+            self.blocks.extend(subject, *end);
+        }
+    }
+
+    /// Takes out whose tokens have ended, as of the moment until which every worker has told what
+    /// it refused: else one could be let back that has just been seen.
     pub(super) fn expire_blocks(&mut self) {
-        self.blocks.expire(unix_seconds());
+        let alive = self.workers.iter().filter(|worker| worker.alive);
+        if let Some(known_until) = alive.map(|worker| worker.known_until).min() {
+            self.blocks.expire(known_until);
+        }
         self.count_blocks();
     }
 

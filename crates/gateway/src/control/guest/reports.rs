@@ -6,7 +6,7 @@ use hub::Letter;
 use worker::{CloseReason, Report, Time};
 
 use super::{Guest, members, now};
-use crate::control::{Level, connections::Id};
+use crate::control::{Level, blocks::unix_seconds, connections::Id};
 
 impl Guest {
     pub(super) fn handle_report(&mut self, worker: usize, mut report: Box<Report>) {
@@ -19,6 +19,7 @@ impl Guest {
         report.reset();
         self.workers[worker].report = Some(report);
         self.workers[worker].heard_at = tokio::time::Instant::now();
+        self.workers[worker].known_until = self.workers[worker].asked_at;
     }
 
     fn log_closes(&self, worker: usize, report: &Report) {
@@ -59,6 +60,7 @@ impl Guest {
             if let Some(report) = worker.report.take() {
                 let posted = self.endpoint.post(member, Letter::Report(report), stamp);
                 assert!(posted.is_ok(), "a queue with room takes a letter");
+                worker.asked_at = unix_seconds();
             }
         }
         if let Some(tokens) = &mut self.tokens {

@@ -416,6 +416,33 @@ async fn a_removal_blocks_until_the_last_token_has_ended_and_the_workers_are_tol
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_block_ends_before_all_have_said_what_they_refused_and_one_lasts_as_long_as_that() {
+    let mut plane = guarded("refused");
+    let mut late = plane.workers.pop().unwrap();
+    late.keeps_report = true;
+    plane.workers[0].removal = hub::Removal { closed: 1, tokens_end: Some(40) };
+    let told = Arc::clone(&plane.workers[0].unblocked);
+    plane.start();
+    for subject in ["alice", "bob"] {
+        let target = format!("/connections?sub={subject}");
+        let removing = plane.send("DELETE", &target, "");
+        let answering = async {
+            plane.settle().await;
+            late.turn();
+        };
+        let (answered, ()) = tokio::join!(removing, answering);
+        assert_eq!(answered.body["blocked_until"], "1970-01-01T00:01:10.000Z", "long ago");
+    }
+    plane.pass(Duration::from_secs(3)).await;
+    assert_eq!(plane.send("GET", "/stats", "").await.body["blocked_subs"], 2);
+    late.refused = Some(Box::new(hub::Refused { ends: [("alice".into(), u64::MAX)].into() }));
+    late.give_report();
+    plane.pass(Duration::from_secs(2)).await;
+    assert_eq!(plane.send("GET", "/stats", "").await.body["blocked_subs"], 1);
+    assert_eq!(*told.lock().unwrap(), [Arc::from("bob")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_that_only_a_worker_has_not_answered_that_ends_is_settled() {
     let mut plane = guarded("ended");
     let hanging = plane.workers.pop().unwrap();
