@@ -90,6 +90,14 @@ impl Kind {
         }
     }
 
+    /// How many of so many places may receive by multishot at once.
+    pub(crate) fn multishots_max(self, places: u32, limits: &Limits) -> u32 {
+        match self {
+            Self::Ring => places / limits.multishot_share.max(1),
+            Self::TokioUring | Self::Epoll => 0,
+        }
+    }
+
     /// What the sockets of connections are, and why.
     ///
     /// # Errors

@@ -40,6 +40,9 @@ pub(crate) struct Facts {
 pub(crate) struct Settings {
     /// The bounds as configured: those of the process and of a core not divided yet.
     pub(crate) limits: Limits,
+    /// Bounds that are flags and nothing else, by their names with the unit behind; those that are
+    /// not set are not in it.
+    pub(crate) flags: Vec<(&'static str, f64)>,
     /// How long a drain takes.
     pub(crate) drain: Duration,
     /// From the signal to its beginning.
@@ -59,6 +62,10 @@ pub(crate) struct WorkerFacts {
     pub(crate) connections_max: u32,
     /// Memory that its engine has reserved whatever its load, and its share of what all share.
     pub(crate) fixed_bytes: u64,
+    /// Its places, those which only answer 503 included: each may be a handshake's.
+    pub(crate) handshakes_max: u32,
+    /// How many of its connections may receive by multishot.
+    pub(crate) multishots_max: u32,
     /// The bounds that it was given, already divided.
     pub(crate) limits: Limits,
 }

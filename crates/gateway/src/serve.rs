@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
     sync::Arc,
     time::Instant,
 };
@@ -32,6 +33,7 @@ use crate::{
     facts::{Facts, Settings, WorkerFacts},
     listener::{DataPlane, ListenerOptions, bind_alone},
     log::Log,
+    quantity::Span,
     reload::Reload,
     token_files::{self, TokenFiles},
     workers::{self, Started},
@@ -255,14 +257,18 @@ fn facts(
     data_addresses: Vec<SocketAddr>,
     started_at: Instant,
 ) -> Facts {
+    let capacity = decisions.capacity;
+    let places = capacity.connections_max_of_worker + capacity.surplus_of_worker;
     let shared_bytes = decisions.interest.bytes().div_ceil(started.len().max(1));
     let workers =
         (0..).zip(started).zip(&decisions.limits).map(|((worker, started), limits)| WorkerFacts {
             worker,
             core: decisions.layout.core(worker),
             pinned: decisions.pin.value,
-            connections_max: decisions.capacity.connections_max_of_worker,
+            connections_max: capacity.connections_max_of_worker,
             fixed_bytes: (started.fixed_bytes + shared_bytes) as u64,
+            handshakes_max: places,
+            multishots_max: engine.kind.multishots_max(places, limits),
             limits: limits.clone(),
         });
     Facts {
@@ -274,7 +280,7 @@ fn facts(
         started_at,
         data_addresses,
         workers: workers.collect(),
-        connections_max: decisions.capacity.connections_max,
+        connections_max: capacity.connections_max,
         interest: Arc::clone(&decisions.interest),
     }
 }
@@ -283,9 +289,31 @@ fn facts(
 pub(crate) fn settings(configuration: &Configuration) -> Settings {
     Settings {
         limits: configuration.limits.clone(),
+        flags: flags(&configuration.serve),
         drain: configuration.serve.drain.0,
         drain_delay: configuration.serve.drain_delay.0,
     }
+}
+
+/// Bounds that are flags and no keys of `[limits]`, with their units.
+fn flags(serve: &ServeArgs) -> Vec<(&'static str, f64)> {
+    let seconds = |span: Span| Some(span.0.as_secs_f64());
+    let number = |number: Option<NonZeroU32>| number.map(|number| f64::from(number.get()));
+    let flags = [
+        ("client_publish_rate_max", number(serve.client_publish_rate_max)),
+        ("connections_per_address_max", number(serve.connections_per_address_max)),
+        ("handshakes_per_address_rate", number(serve.handshakes_per_address_rate)),
+        ("handshake_timeout_seconds", seconds(serve.handshake_timeout)),
+        ("write_timeout_seconds", seconds(serve.write_timeout)),
+        ("close_timeout_seconds", seconds(serve.close_timeout)),
+        ("ping_interval_seconds", seconds(serve.ping_interval)),
+        ("pong_timeout_seconds", seconds(serve.pong_timeout)),
+        ("coalesce_delay_seconds", seconds(serve.coalesce_delay)),
+        ("connection_age_max_seconds", serve.connection_age_max.and_then(seconds)),
+        ("drain_seconds", seconds(serve.drain)),
+        ("drain_delay_seconds", seconds(serve.drain_delay)),
+    ];
+    flags.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// The start lines: one fact each.

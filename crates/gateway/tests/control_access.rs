@@ -179,3 +179,69 @@ fn a_page_of_another_site_can_do_nothing_and_read_nothing() {
 fn received<const N: usize>(stream: &TcpStream) -> [String; N] {
     [(); N].map(|()| String::from_utf8(read_frame(stream).unwrap().1).unwrap())
 }
+
+#[test]
+fn whoever_guesses_tokens_is_counted_and_whoever_removes_leaves_a_line() {
+    let path = temporary_file(&format!("read R{LONG}\nadmin A{LONG}\n"));
+    let flags = ["--admin-token-file", path.to_str().unwrap(), "--ping-interval", "0"];
+    let mut gateway = Gateway::start(&flags);
+    fs::remove_file(&path).unwrap();
+    let mut http = gateway.http();
+    for guess in ["", "read", "admin"] {
+        assert_eq!(with_token(&mut http, "GET", "/stats", guess), 401);
+    }
+    assert_eq!(with_token(&mut http, "POST", "/publish/a", "R"), 403);
+    assert_eq!(with_token(&mut http, "GET", "/nowhere", "R"), 404);
+    assert_eq!(with_token(&mut http, "POST", "/publish/$a", "A"), 400);
+    let stays = subscriber(&gateway);
+    assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "A"), 200);
+    assert_eq!(read_close(&stays), (1008, "removed".to_owned()));
+    let line = gateway.line(|line| line["message"] == "connections removed");
+    let said = ["level", "topic", "closed"].map(|field| line[field].as_str().unwrap());
+    assert_eq!(said, ["info", "room", "1"]);
+    let headers = format!("Authorization: Bearer A{LONG}\r\n");
+    let page = http.request("GET", "/metrics", &headers, b"");
+    for line in [
+        r#"ringway_control_refused_total{reason="token"} 3"#,
+        r#"ringway_control_refused_total{reason="not_allowed"} 1"#,
+        r#"ringway_control_refused_total{reason="not_found"} 1"#,
+        r#"ringway_control_refused_total{reason="malformed"} 1"#,
+        r#"ringway_control_refused_total{reason="no_room"} 0"#,
+        r#"ringway_limit{name="write_timeout_seconds"} 10"#,
+        r#"ringway_limit{name="ping_interval_seconds"} 0"#,
+    ] {
+        assert!(page.text().lines().any(|other| other == line), "no line {line}");
+    }
+    let stats = http.request("GET", "/stats", &headers, b"").json();
+    assert_eq!(stats["control_refused"]["token"], 3);
+}
+
+#[test]
+fn metrics_on_a_loopback_address_are_not_for_pages_of_other_sites() {
+    use std::io::{Read, Write};
+    let mut gateway = Gateway::start(&["--metrics", "127.0.0.1:0"]);
+    let line = gateway.line(|line| line["message"] == "listening" && line["plane"] == "metrics");
+    let address = line["address"].as_str().unwrap().to_owned();
+    let status = |request: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for (headers, expected) in [
+        (format!("Host: {address}\r\n"), "200"),
+        ("Host: localhost:1\r\n".to_owned(), "200"),
+        ("Host: attacker.example\r\n".to_owned(), "403"),
+        (format!("Host: {address}\r\nOrigin: https://attacker.example\r\n"), "403"),
+        (format!("Host: {address}\r\nSec-Fetch-Site: cross-site\r\n"), "403"),
+    ] {
+        for path in ["/metrics", "/healthz"] {
+            let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+            assert_eq!(status(&request), expected, "{path} {headers}");
+        }
+    }
+    // As a proxy looks whether the gateway is there.
+    assert_eq!(status("GET /healthz HTTP/1.0\r\n\r\n"), "200");
+}

@@ -19,7 +19,7 @@ use tokens::SUBJECT_BYTES_MAX;
 use worker::ConnectionId;
 
 use super::{
-    Control,
+    Control, Level,
     error::Refusal,
     guest::Request,
     outstanding::{Found, Removed},
@@ -103,9 +103,37 @@ pub(super) async fn remove(
     if block_seconds.is_some() && subject.is_none() {
         return Err(Refusal::bad_request("only a sub can be blocked"));
     }
+    let mut fields = vec![named_field(&selection)];
     let request = |reply| Request::Remove { selection, block_seconds, reply };
-    let Removed { closed, blocked_until } = answer(&control, request).await?;
-    Ok(Json(Closed { closed, blocked_until: blocked_until.map(end) }))
+    let closed = answer(&control, request).await.map(|removed| {
+        let Removed { closed, blocked_until } = removed;
+        Closed { closed, blocked_until: blocked_until.map(end) }
+    });
+    // Also where nobody could be told how it ended: some of it may have been done.
+    match &closed {
+        Ok(Closed { closed, blocked_until }) => {
+            fields.push(("closed", closed.to_string()));
+            fields.extend(blocked_until.clone().map(|until| ("blocked_until", until)));
+        }
+        Err(refusal) => fields.push(("error", refusal.error.clone())),
+    }
+    control.journal.line(Level::Info, "connections removed", fields);
+    closed.map(Json)
+}
+
+/// What a removal goes by, for the log.
+fn named_field(selection: &Selection) -> (&'static str, String) {
+    match selection {
+        Selection { id: Some((Member(worker), connection)), .. } => {
+            ("id", Id { worker: *worker, connection: *connection }.to_string())
+        }
+        Selection { topic: Some(topic), .. } => ("topic", topic.to_string()),
+        Selection { address: Some((address, None)), .. } => ("address", address.to_string()),
+        Selection { address: Some((address, Some(port))), .. } => {
+            ("address", SocketAddr::new(*address, *port).to_string())
+        }
+        Selection { subject, .. } => ("sub", subject.as_deref().unwrap_or_default().to_owned()),
+    }
 }
 
 /// The end of a block in words.

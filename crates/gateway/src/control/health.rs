@@ -49,6 +49,7 @@ mod tests {
             blocked_subs: 0,
             removals_refused: 0,
             listings_refused: 0,
+            refusals: crate::control::refusals::Refusals::default(),
             draining: false,
             settings: crate::control::testing::settings(),
             totals: Totals::new(2, now),

@@ -11,11 +11,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use prometheus::{TEXT_FORMAT, TextEncoder};
-use worker::{CloseReason, DropReason, Limits, RefusalReason, Stage};
+use worker::{CloseReason, DropReason, RefusalReason, Stage};
 
 use self::families::Families;
 use super::{Control, Record, error::Refusal, totals::WorkerTotals};
-use crate::facts::Facts;
+use crate::facts::{Facts, Settings, WorkerFacts};
 
 /// A gauge of every worker: its name, its help, and where it stands.
 type WorkerValue = (&'static str, &'static str, fn(&WorkerTotals) -> u64);
@@ -79,6 +79,24 @@ const GAUGES: [WorkerValue; 21] = [
     ("ringway_multishot_connections", "Connections that receive by multishot.", |worker| {
         worker.engine.multishots
     }),
+];
+
+/// A bound of every worker that it was started with: its name, its help, and where it stands.
+type WorkerBound = (&'static str, &'static str, fn(&WorkerFacts) -> u32);
+
+/// Bounds of gauges that reports do not have.
+const BOUNDS: [WorkerBound; 3] = [
+    ("ringway_connections_max", "A worker's share of connections.", |worker| {
+        worker.connections_max
+    }),
+    ("ringway_handshakes_max", "Most connections that are not open yet.", |worker| {
+        worker.handshakes_max
+    }),
+    (
+        "ringway_multishot_connections_max",
+        "Most connections that receive by multishot.",
+        |worker| worker.multishots_max,
+    ),
 ];
 
 /// What workers have counted; one number for the process.
@@ -172,7 +190,7 @@ fn render(facts: &Facts, record: &Record, now: Instant) -> prometheus::Result<St
     add_workers(&mut families, facts, record, now);
     add_counters(&mut families, record);
     add_stages(&mut families, record);
-    add_limits(&mut families, facts, &record.settings.limits);
+    add_limits(&mut families, facts, &record.settings);
     TextEncoder::new().encode_to_string(&families.into_vec())
 }
 
@@ -202,10 +220,11 @@ fn add_workers(families: &mut Families, facts: &Facts, record: &Record, now: Ins
             gauge.sample(&[("worker", &worker.to_string())], value(totals) as f64);
         }
     }
-    let mut shares = families.gauge("ringway_connections_max", "A worker's share of connections.");
-    for worker in &facts.workers {
-        let share = f64::from(worker.connections_max);
-        shares.sample(&[("worker", &worker.worker.to_string())], share);
+    for (name, help, bound) in BOUNDS {
+        let mut gauge = families.gauge(name, help);
+        for worker in &facts.workers {
+            gauge.sample(&[("worker", &worker.worker.to_string())], bound(worker).into());
+        }
     }
     let mut fixed = families.gauge("ringway_fixed_bytes", "Memory of a worker whatever its load.");
     for (worker, totals) in facts.workers.iter().zip(&record.totals.workers) {
@@ -270,6 +289,11 @@ fn add_counters(families: &mut Families, record: &Record) {
         "Times the rest of what a client had sent had to wait for the next turn.",
     );
     deferrals.sample(&[], totals.sum(|worker| worker.share_deferrals) as f64);
+    let mut control = families
+        .counter("ringway_control_refused_total", "Requests that the control plane has refused.");
+    for (reason, count) in record.refusals.by_reason() {
+        control.sample(&[("reason", reason)], count as f64);
+    }
     let mut unverified = families.counter(
         "ringway_verification_deferrals_total",
         "Requests whose tokens had to wait for a later turn to be verified.",
@@ -284,11 +308,14 @@ fn add_stages(families: &mut Families, record: &Record) {
     }
 }
 
-/// Every bound of `[limits]` by its key, so that none can be forgotten here.
-fn add_limits(families: &mut Families, facts: &Facts, bounds: &Limits) {
+/// Every bound of `[limits]` by its key, so that none can be forgotten here, and those of flags.
+fn add_limits(families: &mut Families, facts: &Facts, settings: &Settings) {
     let mut limits = families.gauge("ringway_limit", "A bound, by its key in the configuration.");
     limits.sample(&[("name", "connections_max")], facts.connections_max as f64);
-    let Ok(serde_json::Value::Object(bounds)) = serde_json::to_value(bounds) else {
+    for (name, value) in &settings.flags {
+        limits.sample(&[("name", name)], *value);
+    }
+    let Ok(serde_json::Value::Object(bounds)) = serde_json::to_value(&settings.limits) else {
         unreachable!("the bounds are a structure of numbers");
     };
     for (name, value) in &bounds {
@@ -309,6 +336,7 @@ mod tests {
     use super::*;
     use crate::control::{
         intervals::Intervals,
+        refusals::Refusals,
         testing::{facts, settings},
         totals::Totals,
     };
@@ -320,10 +348,12 @@ mod tests {
             blocked_subs: 3,
             removals_refused: 2,
             listings_refused: 3,
+            refusals: Refusals::default(),
             settings: settings(),
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, facts.started_at),
         };
+        record.refusals.count(StatusCode::UNAUTHORIZED);
         let mut report = Report::new();
         report.opened = 12;
         report.gauges.connections = 5;
@@ -359,6 +389,11 @@ mod tests {
         has(&page, r#"ringway_connections_closed_total{reason="slow_consumer"} 14"#);
         has(&page, r#"ringway_connections_closed_total{reason="reset"} 0"#);
         has(&page, r#"ringway_handshakes_refused_total{reason="origin"} 4"#);
+        has(&page, r#"ringway_control_refused_total{reason="token"} 1"#);
+        has(&page, r#"ringway_control_refused_total{reason="not_allowed"} 0"#);
+        has(&page, r#"ringway_handshakes_max{worker="1"} 169"#);
+        has(&page, r#"ringway_multishot_connections_max{worker="1"} 10"#);
+        has(&page, r#"ringway_limit{name="write_timeout_seconds"} 10"#);
         has(&page, "ringway_blocked_subs 3");
         has(&page, "ringway_blocked_subs_max 100000");
         has(&page, "ringway_removals_refused_total 2");

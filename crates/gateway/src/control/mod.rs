@@ -19,6 +19,7 @@ mod outstanding;
 mod page;
 mod publish;
 mod query;
+mod refusals;
 mod routes;
 mod server;
 mod settings;
@@ -52,6 +53,7 @@ use self::{
     client_tokens::ClientTokens,
     guest::{Guest, Request},
     intervals::Intervals,
+    refusals::Refusals,
     signals::Signals,
     totals::Totals,
 };
@@ -164,6 +166,8 @@ struct Record {
     removals_refused: u64,
     /// Listings that waited too long for others.
     listings_refused: u64,
+    /// Requests that were refused, these among them.
+    refusals: Refusals,
     settings: Settings,
     totals: Totals,
     intervals: Intervals,
@@ -233,7 +237,9 @@ async fn serve(options: Options, signals: Signals) -> io::Result<Exit> {
         server::spawn(listener, routes::admin(&control), &control.journal)?;
     }
     if let Some(listener) = options.metrics {
-        server::spawn(listener, routes::metrics_only(&control), &control.journal)?;
+        let is_loopback = listener.local_addr()?.ip().is_loopback();
+        let router = routes::metrics_only(&control, is_loopback);
+        server::spawn(listener, router, &control.journal)?;
     }
     let workers = options.wakers.len();
     let tokens =
@@ -269,6 +275,7 @@ impl Control {
             blocked_subs: 0,
             removals_refused: 0,
             listings_refused: 0,
+            refusals: Refusals::default(),
             settings,
             totals: Totals::new(facts.workers.len(), now),
             intervals: Intervals::new(SystemTime::now(), now),

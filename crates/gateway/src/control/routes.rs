@@ -10,8 +10,8 @@ use axum::{
 };
 
 use super::{
-    Control, access, connections, error::Refusal, health, latency, metrics, page, publish, stats,
-    topics,
+    Control, access, connections, error::Refusal, health, latency, metrics, page, publish,
+    refusals, stats, topics,
 };
 
 /// The paths of `--admin`.
@@ -35,17 +35,23 @@ pub(super) fn admin(control: &Arc<Control>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(control), access::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(control), refusals::count))
         .with_state(Arc::clone(control))
 }
 
-/// The paths of `--metrics`: nothing that needs a token.
-pub(super) fn metrics_only(control: &Arc<Control>) -> Router {
-    Router::new()
+/// The paths of `--metrics`: nothing that needs a token. On a loopback address pages of other sites
+/// are refused, as at `--admin`.
+pub(super) fn metrics_only(control: &Arc<Control>, is_loopback: bool) -> Router {
+    let router = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(method_not_allowed);
+    let router =
+        if is_loopback { router.layer(middleware::from_fn(access::guard_metrics)) } else { router };
+    router
+        .layer(middleware::from_fn_with_state(Arc::clone(control), refusals::count))
         .with_state(Arc::clone(control))
 }
 

@@ -28,6 +28,7 @@ pub(super) struct Stats {
     blocked_subs_max: u32,
     removals_refused: u64,
     listings_refused: u64,
+    control_refused: BTreeMap<&'static str, u64>,
     workers: Vec<WorkerStats>,
 }
 
@@ -42,6 +43,7 @@ struct WorkerStats {
     connections_max: u32,
     connections_deflate: u32,
     handshakes: u32,
+    handshakes_max: u32,
     topics: u64,
     subscriptions: u64,
     send_queues: u32,
@@ -92,6 +94,7 @@ struct EngineStats {
     accepts_failed: u64,
     accepts_paused: u64,
     multishots: u64,
+    multishots_max: u32,
     zero_copy_sends: u64,
     zero_copy_copied: u64,
     zero_copy_exhausted: u64,
@@ -118,8 +121,8 @@ impl From<Converted> for ConvertedStats {
     }
 }
 
-impl From<EngineCounts> for EngineStats {
-    fn from(counts: EngineCounts) -> Self {
+impl EngineStats {
+    fn new(facts: &WorkerFacts, counts: EngineCounts) -> Self {
         Self {
             enters: counts.enters,
             enters_retried: counts.enters_retried,
@@ -131,6 +134,7 @@ impl From<EngineCounts> for EngineStats {
             accepts_failed: counts.accepts_failed,
             accepts_paused: counts.accepts_paused,
             multishots: counts.multishots,
+            multishots_max: facts.multishots_max,
             zero_copy_sends: counts.zero_copy_sends,
             zero_copy_copied: counts.zero_copy_copied,
             zero_copy_exhausted: counts.zero_copy_exhausted,
@@ -157,6 +161,7 @@ impl Stats {
             blocked_subs_max: record.settings.limits.blocked_subs_max,
             removals_refused: record.removals_refused,
             listings_refused: record.listings_refused,
+            control_refused: record.refusals.by_reason().collect(),
             workers: workers
                 .map(|(index, (facts, totals))| {
                     let age = record.totals.report_age_seconds(index, now);
@@ -179,6 +184,7 @@ impl WorkerStats {
             connections_max: facts.connections_max,
             connections_deflate: gauges.connections_deflate,
             handshakes: gauges.handshakes,
+            handshakes_max: facts.handshakes_max,
             topics: gauges.topics,
             subscriptions: gauges.subscriptions,
             send_queues: gauges.send_queues,
@@ -213,7 +219,7 @@ impl WorkerStats {
             closed: totals.closed_by_label(),
             refused: totals.refused_by_label(),
             dropped: totals.dropped_by_label(),
-            engine: totals.engine.into(),
+            engine: EngineStats::new(facts, totals.engine),
         }
     }
 }
@@ -222,12 +228,14 @@ impl WorkerStats {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use axum::http::StatusCode;
     use serde_json::{Value, json};
     use worker::{CloseReason, DropReason, RefusalReason, Report};
 
     use super::*;
     use crate::control::{
         intervals::Intervals,
+        refusals::Refusals,
         testing::{facts, settings},
         totals::Totals,
     };
@@ -240,10 +248,12 @@ mod tests {
             blocked_subs: 4,
             removals_refused: 1,
             listings_refused: 2,
+            refusals: Refusals::default(),
             settings: settings(),
             totals: Totals::new(2, facts.started_at),
             intervals: Intervals::new(UNIX_EPOCH, now),
         };
+        record.refusals.count(StatusCode::UNAUTHORIZED);
         let mut report = Report::new();
         report.gauges.connections = 3;
         report.gauges.topics = 2;
@@ -282,6 +292,8 @@ mod tests {
             (&stats["removals_refused"], &stats["listings_refused"]),
             (&1.into(), &2.into())
         );
+        assert_eq!(stats["control_refused"]["token"], 1);
+        assert_eq!(stats["control_refused"]["not_allowed"], 0);
         let worker = &stats["workers"][1];
         assert_eq!(worker["worker"], 1);
         assert_eq!(worker["core"], 1);
@@ -320,9 +332,13 @@ mod tests {
         for (bound, value) in worker.iter().filter(|(name, _)| name.ends_with("_max")) {
             assert!(worker.contains_key(bound.strip_suffix("_max").unwrap()), "{bound}: {value}");
         }
-        for gauge in ["connections", "send_queue_bytes", "partial_bytes", "inbox_letters"] {
+        let gauges =
+            ["connections", "handshakes", "send_queue_bytes", "partial_bytes", "inbox_letters"];
+        for gauge in gauges {
             assert!(worker.contains_key(&format!("{gauge}_max")), "{gauge}");
         }
+        assert_eq!(worker["handshakes_max"], 169);
+        assert_eq!(worker["engine"]["multishots_max"], 10);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(super) fn facts(number: u16) -> Arc<Facts> {
             pinned: true,
             connections_max: 105,
             fixed_bytes: 1 << 20,
+            handshakes_max: 169,
+            multishots_max: 10,
             limits: Limits::default(),
         })
         .collect();
@@ -73,6 +75,7 @@ pub(super) fn facts(number: u16) -> Arc<Facts> {
 pub(super) fn settings() -> Settings {
     Settings {
         limits: Limits::default(),
+        flags: vec![("write_timeout_seconds", 10.0)],
         drain: Duration::from_millis(2_500),
         drain_delay: Duration::from_secs(3),
     }
