@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) started_at: Instant,
     /// The data plane's listeners, with the ports that they were given.
     pub(crate) data_addresses: Vec<SocketAddr>,
+    /// Those of them where connections begin with a PROXY header.
+    pub(crate) proxy_addresses: Vec<SocketAddr>,
     /// One entry a worker, by number; worker `n` is `Member(n)` of the mesh.
     pub(crate) workers: Vec<WorkerFacts>,
     /// What `--connections-max` asked for or the descriptors allow, for the whole process.

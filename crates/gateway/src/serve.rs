@@ -96,7 +96,7 @@ pub(crate) fn serve(
     let plans = decisions.plans(
         serve,
         client_access.as_ref(),
-        &announcing.into(),
+        &announcing,
         sockets.data.of_workers,
         endpoints,
     );
@@ -107,8 +107,8 @@ pub(crate) fn serve(
     // The threads hold the other ones: with the last thread the channel ends.
     drop(ends);
 
-    let data_addresses = sockets.data.addresses;
-    let facts = facts(engine, &decisions, &started, data_addresses, started_at);
+    let listeners = (sockets.data.addresses, &*announcing);
+    let facts = facts(engine, &decisions, &started, listeners, started_at);
     tell(log, &facts, &decisions, &started);
     tell_tokens(log, client_access.as_deref());
     for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
@@ -160,14 +160,14 @@ fn report_panics(log: Log) {
 }
 
 /// The addresses of the data plane, and at which of them connections begin with a PROXY header.
-fn resolve_all(serve: &ServeArgs) -> Result<(Vec<SocketAddr>, Vec<bool>), Failure> {
+fn resolve_all(serve: &ServeArgs) -> Result<(Vec<SocketAddr>, Arc<[bool]>), Failure> {
     let mut addresses = Vec::new();
     let mut announcing = Vec::new();
     for listen in &serve.listen {
         addresses.extend(resolve(&listen.address)?);
         announcing.resize(addresses.len(), listen.proxy);
     }
-    Ok((addresses, announcing))
+    Ok((addresses, announcing.into()))
 }
 
 /// The first address of a name; the control plane listens on one only.
@@ -254,9 +254,10 @@ fn facts(
     engine: Choice,
     decisions: &Decisions,
     started: &[Started],
-    data_addresses: Vec<SocketAddr>,
+    (data_addresses, announcing): (Vec<SocketAddr>, &[bool]),
     started_at: Instant,
 ) -> Facts {
+    let proxies = data_addresses.iter().zip(announcing).filter(|(_, is_proxy)| **is_proxy);
     let capacity = decisions.capacity;
     let places = capacity.connections_max_of_worker + capacity.surplus_of_worker;
     let shared_bytes = decisions.interest.bytes().div_ceil(started.len().max(1));
@@ -278,6 +279,7 @@ fn facts(
         engine_reason: engine.reason,
         descriptors: decisions.sockets.value.to_string(),
         started_at,
+        proxy_addresses: proxies.map(|(address, _)| *address).collect(),
         data_addresses,
         workers: workers.collect(),
         connections_max: capacity.connections_max,

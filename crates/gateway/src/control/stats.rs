@@ -22,6 +22,7 @@ pub(super) struct Stats {
     kernel: String,
     draining: bool,
     data_addresses: Vec<SocketAddr>,
+    proxy_addresses: Vec<SocketAddr>,
     connections: u64,
     connections_max: u64,
     blocked_subs: u64,
@@ -155,6 +156,7 @@ impl Stats {
             kernel: facts.kernel.clone(),
             draining: record.draining,
             data_addresses: facts.data_addresses.clone(),
+            proxy_addresses: facts.proxy_addresses.clone(),
             connections: record.totals.connections(),
             connections_max: facts.connections_max,
             blocked_subs: record.blocked_subs,
@@ -286,6 +288,8 @@ mod tests {
         assert_eq!(stats["draining"], true);
         assert_eq!(stats["connections"], 3);
         assert_eq!(stats["connections_max"], 200);
+        assert_eq!(stats["data_addresses"], json!(["127.0.0.1:9000", "127.0.0.1:9002"]));
+        assert_eq!(stats["proxy_addresses"], json!(["127.0.0.1:9002"]));
         assert_eq!(stats["blocked_subs"], 4);
         assert_eq!(stats["blocked_subs_max"], 100_000);
         assert_eq!(

@@ -30,7 +30,9 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._process = await asyncio.create_subprocess_exec(
             *("chromium", *FLAGS, f"--user-data-dir={self._profile.name}"),
-            *("--remote-debugging-port=0", "--hide-scrollbars", "about:blank"),
+            *("--remote-debugging-port=0", "--hide-scrollbars"),
+            # Somebody else's site, which names this machine.
+            *("--host-resolver-rules=MAP evil.example 127.0.0.1", "about:blank"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

@@ -25,9 +25,15 @@ Stats = dict
 class Gateway:
     """A running `ringway serve`."""
 
-    def __init__(self, *flags: str, limits: dict[str, int] | None = None) -> None:
-        """These flags stand beside those for its ports; `limits` go into `[limits]`."""
-        self._flags = flags
+    def __init__(
+        self,
+        *flags: str,
+        limits: dict[str, int] | None = None,
+        listen: tuple[str, ...] = ("127.0.0.1:0",),
+    ) -> None:
+        """These flags stand beside those for its ports; `limits` go into `[limits]`. `data` is the
+        last of its listeners."""
+        self._flags = [*(f"--listen={address}" for address in listen), *flags]
         self._limits = limits or {}
         self.log: list[str] = []
         self.version = ""
@@ -43,7 +49,7 @@ class Gateway:
             file.flush()
             self._process = await asyncio.create_subprocess_exec(
                 os.environ["RINGWAY_BINARY"],
-                *("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+                *("serve", "--admin", "127.0.0.1:0"),
                 *("--log", "json", "--config", file.name, *self._flags),
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,

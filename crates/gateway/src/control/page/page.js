@@ -383,7 +383,8 @@ function show(stats) {
   showWorkers();
   showEnds("closed", "No connection has ended.");
   showEnds("refused", "No handshake was refused.");
-  const address = stats.data_addresses[0] ?? "";
+  // Where connections begin with a PROXY header a browser cannot connect.
+  const address = stats.data_addresses.find((it) => !stats.proxy_addresses.includes(it)) ?? "";
   dataAddress = address.replace(/^(0\.0\.0\.0|\[::\])(?=:)/, location.hostname);
 }
 
@@ -420,6 +421,12 @@ function note(id, text, isBad = false) {
   $(id).classList.toggle("bad", isBad);
 }
 
+// A browser can send a token nowhere else but here and in the URL, which is written down.
+function subprotocols() {
+  const clientToken = $("client-token").value.trim();
+  return ["ringway.raw.v1", ...(clientToken ? [`ringway.token.${clientToken}`] : [])];
+}
+
 // Each segment by itself: slashes are part of a topic.
 function topicPath() {
   return $("topic").value.split("/").map(encodeURIComponent).join("/");
@@ -436,11 +443,16 @@ function addMessage(data) {
 function openTopic(event) {
   event.preventDefault();
   if (socket) return socket.close(1000);
+  if (dataAddress === "") {
+    return note("open-note", "Every listener waits for a PROXY header, which a browser lacks.", true);
+  }
   let opened;
   try {
-    opened = new WebSocket(`ws://${dataAddress}/ws/${topicPath()}`);
+    opened = new WebSocket(`ws://${dataAddress}/ws/${topicPath()}`, subprotocols());
   } catch (error) {
-    return note("open-note", error.message, true);
+    // What it says would show the token.
+    const text = error.name === "SyntaxError" ? "This is no topic or no token." : error.message;
+    return note("open-note", text, true);
   }
   socket = opened;
   $("open").textContent = "Close";

@@ -200,7 +200,7 @@ async fn the_page_is_four_files_that_may_load_and_run_nothing_else() {
             policy,
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-             connect-src 'self' ws://*:9000"
+             connect-src 'self' ws://*:9000 ws://*:9002"
         );
         assert_eq!(plane.send("HEAD", path, "").await.status, 200);
         assert_eq!(plane.send("POST", path, "").await.status, 405);
