@@ -392,6 +392,22 @@ fn no_token_is_ever_shown() {
         }
     }
     let signature = good.rsplit('.').next().unwrap();
+    // What is refused for something else, with its token in the URL.
+    let long = format!("X: {}\r\n", "x".repeat(20_000));
+    for (target, headers, status) in [
+        (format!("/ws/$a?token={good}"), "", 400),
+        (format!("/nowhere?token={good}"), "", 404),
+        (format!("/ws/a?token={good}"), &*long, 431),
+    ] {
+        let response = ask(&gateway, &target, headers);
+        assert_eq!(response.status, status, "{target}");
+        assert!(!response.text().contains(signature), "{target}");
+    }
+    let stays = hs256(&json!({ "sub": "bob", "exp": now() + 600, "topics": ["b"] }));
+    let stays_signature = stays.rsplit('.').next().unwrap();
+    let connected = open(&gateway, &format!("/ws/b?token={stays}"), "");
+    let page = gateway.http().get("/connections");
+    assert!(page.text().contains("\"sub\":\"bob\"") && !page.text().contains(stays_signature));
     gateway.stats_until(|stats| sum(stats, &["closed", "token_expired"]) == 1);
     for page in ["/stats", "/metrics", "/topics", "/latency"] {
         let body = gateway.http().get(page).body;
@@ -401,10 +417,12 @@ fn no_token_is_ever_shown() {
     let lines = std::cell::Cell::new(0);
     gateway.line(|line| {
         lines.set(lines.get() + 1);
-        assert!(!line.to_string().contains(signature), "{line}");
+        let line_text = line.to_string();
+        assert!(!line_text.contains(signature) && !line_text.contains(stays_signature), "{line}");
         line["message"] == "drained"
     });
     assert!(lines.get() > 2, "the close was logged, and the end");
+    assert_eq!(read_close(&connected), (1012, "restarting".to_owned()));
 }
 
 #[test]
@@ -429,4 +447,34 @@ fn what_cannot_be_is_said_at_the_start() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(words), "{said}");
     }
+}
+
+/// Real clients' README has a table of what must not be possible: every test in it must be one.
+#[test]
+fn the_table_of_access_names_tests_that_there_are() {
+    let sources = [
+        ("access.rs", include_str!("access.rs")),
+        ("control_access.rs", include_str!("control_access.rs")),
+        ("proxies.rs", include_str!("proxies.rs")),
+        ("tokens.rs", include_str!("../../tokens/tests/tokens.rs")),
+    ];
+    let (_, table) = include_str!("peers/README.md").split_once("## Access\n").unwrap();
+    let (table, _) = table.split_once("`run tokens`:").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit_once('|').unwrap().1;
+        let mut file = None;
+        for word in tests.split('`').skip(1).step_by(2).filter(|word| !word.contains(' ')) {
+            match sources.iter().find(|(name, _)| *name == word) {
+                Some((_, source)) => file = Some(source),
+                None => {
+                    count += 1;
+                    let test = format!("#[test]\nfn {word}()");
+                    assert!(file.unwrap().contains(&test), "no test {word}: {row}");
+                }
+            }
+        }
+    }
+    assert_eq!(count, 20);
 }

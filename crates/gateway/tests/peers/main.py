@@ -37,6 +37,11 @@ def table(title: str, rows: Rows) -> str:
     return "\n".join(["", title, "", *lines])
 
 
+def has_place(suite: str) -> bool:
+    """Whether the file of results has marks for this suite."""
+    return f"<!-- {suite} -->\n" in RESULTS.read_text()
+
+
 def record(suite: str, tables: list[str]) -> None:
     """Puts the tables between the marks of this suite in the file of results, with the command."""
     first, last = f"<!-- {suite} -->\n", f"<!-- end of {suite} -->\n"
@@ -136,16 +141,22 @@ def main() -> None:
         help="passed to the gateway; groups 12 and 13 have it in any case",
     )
     parser.add_argument(
-        "--record", action="store_true", help=f"write what is shown into {RESULTS.name} too"
+        "--record",
+        action="store_true",
+        help=f"write what is shown into {RESULTS.name} too, where that has a place for it",
     )
     arguments = parser.parse_args()
+    places = ["all", *filter(has_place, SUITES)]
+    if arguments.record and arguments.suite not in places:
+        there_are = ", ".join(places)
+        parser.error(f"{RESULTS.name} has no place for {arguments.suite}: record {there_are}")
     started = time.monotonic()
     for name, suite in SUITES.items():
         if arguments.suite not in ("all", name):
             continue
         tables = asyncio.run(suite(arguments))
         print(*tables, "", sep="\n", flush=True)
-        if arguments.record:
+        if arguments.record and has_place(name):
             record(name, tables)
     print(f"real peers: all passed in {time.monotonic() - started:.0f} s")
 
