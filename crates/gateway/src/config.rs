@@ -310,6 +310,20 @@ impl Configuration {
         self.origin_rule().map(|_| ())
     }
 
+    /// A flag that has a value, by its long name.
+    fn setting(&self, key: &str) -> Option<&Setting> {
+        self.settings.iter().find(|setting| setting.key == key)
+    }
+
+    /// Where a bound comes from; one that is a flag too, from where the flag does.
+    fn origin_of_limit(&self, limit: &str) -> Origin {
+        match self.setting(&limit.replace('_', "-")) {
+            Some(flag) => flag.origin,
+            None if self.limits_asked.contains(limit) => Origin::File,
+            None => Origin::Default,
+        }
+    }
+
     /// The rule for origins; `None`: it depends on the listeners.
     ///
     /// # Errors
@@ -366,19 +380,35 @@ impl fmt::Display for Origin {
 }
 
 /// What applies, as a configuration file that means the same, with the origin of each value behind
-/// it. Bounds that nobody has set stand in comments: where computed, they depend on not being set.
+/// it. Flags without a value stand in comments, and so do bounds that nobody has set: where
+/// computed, they depend on not being set.
 fn print(configuration: &Configuration) -> String {
     let mut text = String::new();
-    for Setting { key, value, origin } in &configuration.settings {
-        writeln!(text, "{key} = {value} # {origin}").expect("a string takes everything");
+    for argument in settings().iter().filter(|argument| long(argument) != "config") {
+        text += &match configuration.setting(long(argument)) {
+            Some(Setting { key, value, origin }) => format!("{key} = {value} # {origin}\n"),
+            None => format!("# {} = {} # not set\n", long(argument), placeholder(argument)),
+        };
     }
     text.push_str("\n[limits]\n");
     let limits = Table::try_from(&configuration.limits).expect("limits are a table of numbers");
     for (key, value) in &limits {
-        let comment = if configuration.limits_asked.contains(key) { "" } else { "# " };
-        writeln!(text, "{comment}{key} = {value}").expect("a string takes everything");
+        let origin = configuration.origin_of_limit(key);
+        let comment = if origin == Origin::Default { "# " } else { "" };
+        writeln!(text, "{comment}{key} = {value} # {origin}").expect("a string takes everything");
     }
     text
+}
+
+/// What stands for the value of a flag in its help, as a file would write a value.
+fn placeholder(argument: &Arg) -> Value {
+    let name = argument.get_value_names().and_then(<[_]>::first);
+    let name = name.expect("a switch always has a value, and all others name theirs");
+    let name = Value::from(name.as_str());
+    match argument.get_action() {
+        ArgAction::Append => Value::Array(vec![name]),
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -570,10 +600,26 @@ mod tests {
         let printed = print_with("[limits]\nmesh_letters_max = 5\n", &flags);
         assert!(printed.contains("listen = [\"127.0.0.1:1\", \"[::1]:2\"] # flag\n"), "{printed}");
         assert!(printed.contains("echo = true # flag\n"), "{printed}");
-        assert!(printed.contains("\nmesh_letters_max = 5\n"), "{printed}");
-        assert!(printed.contains("\n# linger_bytes_max = 262144\n"), "{printed}");
-        let of_file =
-            printed.replace(" # flag\n", " # file\n").replace(" # default\n", " # file\n");
-        assert_eq!(print_with(&printed, &[]), of_file);
+        assert!(printed.contains("\nmesh_letters_max = 5 # file\n"), "{printed}");
+        assert!(printed.contains("\n# linger_bytes_max = 262144 # default\n"), "{printed}");
+        // All comes from the file then: what it says of a flag goes for the bound of that name too.
+        let (settings, limits) = printed.split_once("\n[limits]\n").unwrap();
+        let from_file =
+            |text: &str| text.replace(" # flag", " # file").replace(" # default", " # file");
+        let flags_too = [
+            "handshake_bytes_max",
+            "message_bytes_max",
+            "receive_buffer_bytes",
+            "send_queue_bytes_max",
+            "send_queue_total_bytes_max",
+            "zero_copy_bytes_min",
+        ];
+        let limits = limits.lines().map(|line| {
+            let is_flag_too = flags_too.iter().any(|it| line.contains(&format!("# {it} = ")));
+            if is_flag_too { from_file(line.trim_start_matches("# ")) } else { line.to_owned() }
+        });
+        let limits: String = limits.map(|line| line + "\n").collect();
+        let expected = format!("{}\n[limits]\n{limits}", from_file(settings));
+        assert_eq!(print_with(&printed, &[]), expected);
     }
 }
