@@ -6,17 +6,18 @@
 
 mod common;
 
-use std::{collections::BTreeMap, env::consts::ARCH, process::Output, thread};
+use std::{collections::BTreeMap, env::consts::ARCH, process::Output};
 
 use common::{
     Gateway,
     raw::{frame, open, read_frame},
-    ringway, workers,
+    ringway,
+    seccomp::under,
+    workers,
 };
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use seccompiler::{SeccompAction, SeccompFilter};
 
-/// Runs something under a filter that answers one system call with EPERM. A filter is a thread's,
-/// and its children inherit it: the thread that starts the binary is all that it takes.
+/// Runs something under a filter that answers one system call with EPERM.
 fn without<T: Send + 'static>(call: libc::c_long, run: impl FnOnce() -> T + Send + 'static) -> T {
     let errno = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(
@@ -25,12 +26,7 @@ fn without<T: Send + 'static>(call: libc::c_long, run: impl FnOnce() -> T + Send
         errno,
         ARCH.try_into().unwrap(),
     );
-    let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
-    let filtered = move || {
-        apply_filter(&filter).unwrap();
-        run()
-    };
-    thread::spawn(filtered).join().unwrap()
+    under(vec![filter.unwrap().try_into().unwrap()], run)
 }
 
 /// Each of them is enough to refuse io_uring.

@@ -1,10 +1,13 @@
-//! The real binary and its service manager: what it is told by sd_notify(3), and the unit file.
+//! The real binary and its service manager: what it is told by sd_notify(3), and the unit file, whose
+//! filter of system calls is put around the binary.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
@@ -12,8 +15,15 @@ use std::{
     process::Command,
 };
 
-use common::{Gateway, PATIENCE};
+use common::{
+    Gateway, PATIENCE,
+    raw::{frame, open, read_close, read_frame},
+    seccomp,
+};
 use rustix::process::Signal;
+use serde_json::json;
+
+const UNIT: &str = include_str!("../../../kernel-tuning/systemd/ringway.service");
 
 /// A manager at a name of its own.
 struct Manager {
@@ -129,11 +139,9 @@ fn a_socket_that_is_not_there_is_a_warning() {
 
 #[test]
 fn the_unit_gives_what_the_limits_file_gives_and_time_to_drain() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kernel-tuning");
-    let unit = std::fs::read_to_string(format!("{folder}/systemd/ringway.service")).unwrap();
-    let limits = std::fs::read_to_string(format!("{folder}/limits.d/60-ringway.conf")).unwrap();
+    let limits = include_str!("../../../kernel-tuning/limits.d/60-ringway.conf");
     let of_unit = |key: &str| {
-        let value = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let value = UNIT.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         value.unwrap().trim_end_matches('s').parse::<u64>().unwrap()
     };
     let of_limits = |item: &str| {
@@ -151,4 +159,137 @@ fn the_unit_gives_what_the_limits_file_gives_and_time_to_drain() {
     };
     let longest = seconds("drain-delay") + seconds("drain") + seconds("close-timeout");
     assert!(of_unit("TimeoutStopSec") > longest);
+}
+
+/// What systemd-analyze says.
+fn analyzed(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new("systemd-analyze").args(arguments).output();
+    let output = output.expect("systemd-analyze is there (Debian: systemd)");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn the_unit_has_no_mistake_and_exposes_as_little_as_it_did() {
+    let folder = std::env::temp_dir().join(format!("ringway-unit-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let gateway = common::ringway();
+    let start = format!("ExecStart={} serve", gateway.get_program().to_str().unwrap());
+    assert!(UNIT.contains("\nExecStart=ringway serve ") && UNIT.contains("\n#CPUAffinity="));
+    let unit = UNIT.replace("ExecStart=ringway serve", &start);
+    // What stands in a comment for whoever wants it is no mistake either.
+    let unit = unit.replace("\n#CPUAffinity=", "\nCPUAffinity=");
+    // The second is the package's: the same file, as a template.
+    for (file, name) in
+        [("ringway.service", "ringway.service"), ("ringway@.service", "ringway@b.service")]
+    {
+        std::fs::write(folder.join(file), &unit).unwrap();
+        let path = folder.join(name);
+        let verified = analyzed(&["verify", "--recursive-errors=no", path.to_str().unwrap()]);
+        assert_eq!(verified, (Some(0), String::new()), "{name}");
+    }
+    let path = folder.join("ringway.service");
+    let security = ["security", "--offline=yes", "--threshold=17", path.to_str().unwrap()];
+    let (code, said) = analyzed(&security);
+    assert_eq!(code, Some(0), "{said}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The system calls of each of systemd's sets, such as `@system-service`, which may name others.
+fn sets() -> BTreeMap<String, Vec<String>> {
+    let (code, text) = analyzed(&["syscall-filter", "--no-pager"]);
+    assert_eq!(code, Some(0), "{text}");
+    let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        match line.strip_prefix("    ") {
+            Some(name) => sets.entry(current.clone()).or_default().push(name.to_owned()),
+            None => line.clone_into(&mut current),
+        }
+    }
+    sets
+}
+
+/// A name, or what it stands for.
+fn expand(sets: &BTreeMap<String, Vec<String>>, name: &str) -> BTreeSet<String> {
+    match sets.get(name) {
+        Some(names) => names.iter().flat_map(|name| expand(sets, name)).collect(),
+        None => BTreeSet::from([name.to_owned()]),
+    }
+}
+
+/// What the unit's filter allows, by systemd.exec(5): `@default`, what is named, less what stands
+/// behind `~`, line by line.
+fn allowed() -> BTreeSet<String> {
+    let sets = sets();
+    let mut allowed = expand(&sets, "@default");
+    for line in UNIT.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (names, is_allowed) = line.strip_prefix('~').map_or((line, true), |it| (it, false));
+        for call in names.split_whitespace().flat_map(|name| expand(&sets, name)) {
+            if is_allowed {
+                allowed.insert(call)
+            } else {
+                allowed.remove(&call)
+            };
+        }
+    }
+    allowed
+}
+
+#[test]
+fn every_engine_serves_under_the_units_filter_and_makes_no_call_that_it_refuses() {
+    let allowed = allowed();
+    assert!(allowed.contains("read") && !allowed.contains("setpriority"), "{allowed:?}");
+    let rules: Vec<_> = allowed.iter().map(|name| json!({ "syscall": name })).collect();
+    // The unit says EPERM, which the binary might survive unnoticed.
+    let filter = seccomp::filter(&rules, &json!("allow"), &json!("kill_process"));
+    for flags in [
+        ["--engine", "ring", "--zero-copy-bytes-min", "0"],
+        ["--engine", "ring", "--zero-copy-bytes-min", "4KiB"],
+        ["--engine", "tokio-uring", "--zero-copy-bytes-min", "0"],
+        ["--engine", "epoll", "--zero-copy-bytes-min", "0"],
+    ] {
+        let manager = Manager::new("filter");
+        let variables = [("NOTIFY_SOCKET", manager.name.clone())];
+        let filter = filter.clone();
+        let start = move || {
+            let mut command = common::ringway();
+            command.envs(variables).env("WATCHDOG_USEC", "1000000");
+            let flags = [&["--workers", "2", "--pin", "on"], &flags[..]].concat();
+            Gateway::spawn(command, "drain = \"0\"\n", &flags)
+        };
+        let mut gateway = seccomp::under(vec![filter], start);
+        let engine = gateway.start_lines.iter().find(|line| line["message"] == "engine");
+        assert_eq!(engine.unwrap()["name"], flags[1]);
+        serves_and_drains(&mut gateway);
+        assert!(manager.told().starts_with("READY=1\n"));
+    }
+}
+
+/// Lets it do what an ordinary life brings.
+fn serves_and_drains(gateway: &mut Gateway) {
+    let clients: Vec<_> = (0..8).map(|_| gateway.connect()).collect();
+    clients.iter().for_each(|client| open(client, "/ws/room"));
+    (&clients[0]).write_all(&frame(0x81, b"to all")).unwrap();
+    let long = vec![7; 9_000];
+    let mut http = gateway.http();
+    let response = http.post("/publish/room?as=binary", "", &long);
+    assert_eq!(response.json()["receivers"], 8, "{response:?}");
+    for client in &clients {
+        assert_eq!(read_frame(client), Some((0x81, b"to all".to_vec())));
+        assert!(read_frame(client) == Some((0x82, long.clone())));
+    }
+    for target in ["/stats", "/metrics", "/latency", "/connections", "/readyz"] {
+        assert_eq!(http.get(target).status, 200, "{target}");
+    }
+    gateway.configure("drain = \"1ms\"\n");
+    gateway.signal(Signal::HUP);
+    let line = gateway.line(|line| line["message"] == "configuration reloaded");
+    assert_eq!(line["changed"], "drain");
+    gateway.signal(Signal::TERM);
+    for client in &clients {
+        assert_eq!(read_close(client).0, 1012);
+    }
+    drop(clients);
+    assert_eq!(gateway.wait().code(), Some(0));
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod http;
 pub(crate) mod raw;
+pub(crate) mod seccomp;
 
 use std::{
     io::{BufRead, BufReader},
