@@ -88,7 +88,10 @@ impl Subject {
             value: value.map_or(UNTOLD.to_owned(), |value| value.to_string()),
             wanted: format!("at least {least}"),
             why: why.to_owned(),
-            how: format!("sysctl -w {key}={least}; kernel-tuning/tune sets what 100,000 need"),
+            how: format!(
+                "sysctl -w {key}={least}; tune apply, in /usr/share/ringway or kernel-tuning, sets \
+                 what 100,000 need"
+            ),
         }
     }
 }

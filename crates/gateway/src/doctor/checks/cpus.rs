@@ -133,7 +133,8 @@ fn packets(subject: &Subject) -> Check {
         wanted: format!("a receive queue for each of {cores} cores, or RPS"),
         why: "a queue's packets are taken in on the core of its interrupt, whoever they are for"
             .to_owned(),
-        how: "kernel-tuning/tune queues prints what to set; ethtool -L DEVICE combined N"
+        how: "tune queues, in /usr/share/ringway or kernel-tuning, prints what to set; ethtool -L \
+              DEVICE combined N"
             .to_owned(),
     }
 }
