@@ -3,6 +3,7 @@
 //! What is to go to the engine gathers in an outbox, in order, until the turn hands it over.
 
 mod aging;
+mod budget;
 mod ending;
 mod moving;
 mod sending;

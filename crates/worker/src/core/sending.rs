@@ -286,20 +286,6 @@ impl Core {
         }
     }
 
-    /// Whether more is queued for all than may be.
-    pub(crate) fn is_over_budget(&self) -> bool {
-        self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max
-    }
-
-    /// Holds the bound of all queues together: once a turn, when it is known what became of every
-    /// send, for of one that is cut before nobody would count what was lost.
-    pub(crate) fn check_budget(&mut self) {
-        while self.is_over_budget() {
-            let Some(debtor) = self.worst_debtor() else { return };
-            self.cut(debtor, CloseReason::OverBudget);
-        }
-    }
-
     /// Drops what the policy lets go of a queue, and returns how many bytes are left.
     fn drop_messages(&mut self, connection: ConnectionId, bytes_max: u64) -> u64 {
         let charge = self.frame_charge();
@@ -315,17 +301,5 @@ impl Core {
             self.count_dropped(oldest, DropReason::Oldest);
         }
         bytes
-    }
-
-    /// Who has the most bytes queued for the longest time.
-    pub(super) fn worst_debtor(&self) -> Option<ConnectionId> {
-        let tick = self.tick();
-        let debt = |slot: Slot| {
-            let queue = self.connections.record(slot as usize).queue()?;
-            let age = queue.oldest().map_or(0, |oldest| tick.since(oldest).as_millis());
-            Some((queue.bytes() as u128 * (age + 1), slot))
-        };
-        let (_, slot) = self.connections.queued().iter().filter_map(debt).max()?;
-        self.connections.id_at(slot)
     }
 }
