@@ -14,7 +14,7 @@ use std::{
 use common::{
     Gateway,
     http::Response,
-    raw::{frame, open, read_close, read_frame},
+    raw::{exchange, frame, open, read_close, read_frame, upgrade},
     sum,
 };
 
@@ -28,13 +28,6 @@ fn served(gateway: &Gateway) -> TcpStream {
     let stream = gateway.connect();
     open(&stream, "/ws/served");
     stream
-}
-
-/// A sample of `/metrics`, by its name and labels as they stand there.
-fn metric(gateway: &Gateway, sample: &str) -> f64 {
-    let response = gateway.http().get("/metrics");
-    let line = response.text().lines().find_map(|line| line.strip_prefix(sample));
-    line.unwrap_or_else(|| panic!("no {sample}")).trim().parse().unwrap()
 }
 
 #[test]
@@ -52,10 +45,25 @@ fn clients_that_say_nothing_are_answered_408_and_counted_and_the_others_are_serv
     let stats =
         gateway.stats_until(|stats| sum(stats, &["refused", "timeout"]) == u64::from(SILENT));
     assert_eq!(stats["connections"], 1, "{stats:#}");
-    let counted = metric(&gateway, "ringway_handshakes_refused_total{reason=\"timeout\"}");
+    let counted = gateway.metric("ringway_handshakes_refused_total{reason=\"timeout\"}");
     assert_eq!(counted, f64::from(SILENT));
     drop((silent, other));
     gateway.stats_at_rest();
+}
+
+#[test]
+fn who_finds_no_room_is_answered_503_and_counted_and_the_others_are_served() {
+    const BEYOND: u32 = 50;
+    let gateway = Gateway::start(&["--workers", "1", "--connections-max", "2"]);
+    let (other, _last) = (served(&gateway), served(&gateway));
+    for _ in 0..BEYOND {
+        let response = exchange(&gateway.connect(), upgrade("/ws/room", "").as_bytes());
+        assert_eq!(response.status, 503);
+        assert_is_served(&other, "meanwhile");
+    }
+    gateway.stats_until(|stats| sum(stats, &["refused", "full"]) == u64::from(BEYOND));
+    let counted = gateway.metric("ringway_handshakes_refused_total{reason=\"full\"}");
+    assert_eq!(counted, f64::from(BEYOND));
 }
 
 #[test]
@@ -86,7 +94,7 @@ fn messages_that_never_end_share_a_pool_and_who_finds_it_full_is_told_1013() {
         })
         .collect();
     gateway.stats_until(|stats| sum(stats, &["closed", "overloaded"]) == 4);
-    assert_eq!(metric(&gateway, "ringway_connections_closed_total{reason=\"overloaded\"}"), 4.0);
+    assert_eq!(gateway.metric("ringway_connections_closed_total{reason=\"overloaded\"}"), 4.0);
     drop((begun, refused, other));
     gateway.stats_at_rest();
 }
@@ -118,8 +126,9 @@ fn a_message_of_4_mib_in_fragments_of_64_bytes_arrives_and_the_others_are_served
     assert!(payload[64..BYTES - 64].iter().all(|byte| *byte == b'x'));
     assert!(payload[BYTES - 64..].iter().all(|byte| *byte == b'z'));
     let stats = gateway.stats_until(|stats| sum(stats, &["partial_bytes"]) == 0);
-    assert!(sum(&stats, &["share_deferrals"]) > 0, "{stats:#}");
-    assert!(metric(&gateway, "ringway_share_deferrals_total") > 0.0);
+    let deferrals = sum(&stats, &["share_deferrals"]);
+    assert!(deferrals > 0, "{stats:#}");
+    assert_eq!(gateway.metric("ringway_share_deferrals_total"), deferrals as f64);
     drop((reader, writing.join().unwrap(), other));
     gateway.stats_at_rest();
 }
@@ -147,7 +156,7 @@ fn who_pings_and_never_reads_is_closed_as_a_slow_consumer() {
     open(&pinger, "/ws/room");
     flood(&pinger, &frame(0x89, &[b'p'; 125]).repeat(500), &other);
     gateway.stats_until(|stats| sum(stats, &["closed", "slow_consumer"]) == 1);
-    assert_eq!(metric(&gateway, "ringway_connections_closed_total{reason=\"slow_consumer\"}"), 1.0);
+    assert_eq!(gateway.metric("ringway_connections_closed_total{reason=\"slow_consumer\"}"), 1.0);
     drop((pinger, other));
     gateway.stats_at_rest();
 }

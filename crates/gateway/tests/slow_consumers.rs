@@ -86,6 +86,8 @@ impl<'a> Room<'a> {
         let all: u64 = by_reason.flat_map(|it| it.values()).map(|it| it.as_u64().unwrap()).sum();
         assert_eq!(all, closed, "{stats:#}");
         assert_eq!(sum(&stats, &["send_queue_bytes"]), 0, "{stats:#}");
+        let counted = format!("ringway_connections_closed_total{{reason=\"{reason}\"}}");
+        assert_eq!(self.gateway.metric(&counted), closed as f64);
         stats
     }
 
@@ -194,6 +196,49 @@ fn who_takes_nothing_for_the_write_timeout_is_reset_as_stalled() {
     assert!(read_to_reset(&stalled) < room.published);
     let stats = room.stats_with_closed("stalled", 1);
     assert!(sum(&stats, &["messages_dropped"]) > 0, "{stats:#}");
+    room.end();
+}
+
+/// What it takes is too little for its socket to take more: it is timed as if it took nothing.
+#[test]
+fn who_takes_a_byte_now_and_then_is_reset_as_stalled() {
+    let gateway = Gateway::start(
+        &[
+            ["--workers", "2", "--message-bytes-max", "1KiB"],
+            ["--send-queue-bytes-max", "1GiB", "--send-queue-total-bytes-max", "1GiB"],
+            ["--write-timeout", "500ms", "--ping-interval", "0"],
+        ]
+        .concat(),
+    );
+    let mut room = Room::new(&gateway);
+    let trickling = gateway.stalled();
+    while !is_reset(&trickling, Duration::ZERO) {
+        room.publish_block();
+        // It may be reset meanwhile.
+        let _ = (&trickling).read(&mut [0]);
+    }
+    room.stats_with_closed("stalled", 1);
+    room.end();
+}
+
+#[test]
+fn who_takes_a_byte_now_and_then_and_owes_too_much_is_a_slow_consumer() {
+    let gateway = Gateway::start(
+        &[
+            ["--workers", "2", "--message-bytes-max", "1KiB"],
+            ["--send-queue-bytes-max", "32KiB", "--write-timeout", "10m"],
+            ["--close-timeout", "500ms", "--ping-interval", "0"],
+        ]
+        .concat(),
+    );
+    let mut room = Room::new(&gateway);
+    let trickling = gateway.stalled();
+    while !is_reset(&trickling, Duration::ZERO) {
+        room.publish_block();
+        // It may be reset meanwhile.
+        let _ = (&trickling).read(&mut [0]);
+    }
+    room.stats_with_closed("slow_consumer", 1);
     room.end();
 }
 

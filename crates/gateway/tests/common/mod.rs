@@ -131,6 +131,24 @@ impl Gateway {
         stream
     }
 
+    /// The same from an address of this machine.
+    pub(crate) fn connect_from(&self, address: &str) -> TcpStream {
+        let source = SocketAddr::new(address.parse().unwrap(), 0);
+        let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).unwrap();
+        socket.bind(&source.into()).unwrap();
+        socket.connect(&self.data.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// A sample of `/metrics`, by its name and labels as they stand there.
+    pub(crate) fn metric(&self, sample: &str) -> f64 {
+        let response = self.http().get("/metrics");
+        let line = response.text().lines().find_map(|line| line.strip_prefix(sample));
+        line.unwrap_or_else(|| panic!("no {sample}")).trim().parse().unwrap()
+    }
+
     /// A subscriber of `room` whose socket takes little and that does not read.
     pub(crate) fn stalled(&self) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
