@@ -142,8 +142,8 @@ impl Decisions {
         parts.map(plan).collect()
     }
 
-    /// Decides anew what may change while the workers run, by worker. Addresses, cores and capacity
-    /// stay as they were decided.
+    /// Decides anew what may change while the workers run, by worker. Where it listens, cores and
+    /// capacity stay as they were decided.
     ///
     /// # Errors
     /// One sentence about bounds that contradict each other once they are divided.
@@ -156,6 +156,10 @@ impl Decisions {
         let serve = &configuration.serve;
         let is_local = clients_are_local(serve, self.is_loopback);
         self.limits = limits;
+        match &self.addresses {
+            Some(addresses) => addresses.limit(address_limits(serve)),
+            None => self.addresses = address_accounts(serve, self.capacity),
+        }
         self.client_publish = client_publish(serve.client_publish, is_local);
         self.origins = origins(origin_rule, is_local);
         let trusted = trusted(serve);
@@ -167,7 +171,9 @@ impl Decisions {
             worker: worker::Settings {
                 handshake_timeout: serve.handshake_timeout.0,
                 close_timeout: serve.close_timeout.0,
+                addresses: self.addresses.clone(),
                 trusted: Arc::clone(&trusted),
+                publish_rate_max: serve.client_publish_rate_max,
                 limits: limits.clone(),
             },
         });
@@ -275,12 +281,16 @@ fn pin(asked: Toggle, cpus: &Cpus) -> Decision<bool> {
     }
 }
 
-/// The accounts of addresses, where they have bounds.
-fn address_accounts(serve: &ServeArgs, capacity: Capacity) -> Option<Arc<Addresses>> {
-    let limits = AddressLimits {
+fn address_limits(serve: &ServeArgs) -> AddressLimits {
+    AddressLimits {
         connections_max: serve.connections_per_address_max,
         handshakes_rate: serve.handshakes_per_address_rate,
-    };
+    }
+}
+
+/// The accounts of addresses, where they have bounds.
+fn address_accounts(serve: &ServeArgs, capacity: Capacity) -> Option<Arc<Addresses>> {
+    let limits = address_limits(serve);
     let is_bounded = limits.connections_max.is_some() || limits.handshakes_rate.is_some();
     is_bounded.then(|| Arc::new(Addresses::new(limits, rows(capacity), rand::random())))
 }

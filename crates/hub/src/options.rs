@@ -30,7 +30,7 @@ pub struct Options {
 
 /// Those of the options that may change while the hub runs, and those of its worker. They count for
 /// what comes: who is connected stays.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Whether a client's messages are published; if not, they close its connection.
     pub client_publish: bool,

@@ -30,10 +30,12 @@ const PLACES: (usize, usize) = (1 << 10, 1 << 22);
 /// handshake too many pass.
 const TRIES: usize = 4;
 
-/// All addresses' accounts.
+/// All addresses' accounts, and their bounds, which may change at any time.
 #[derive(Debug)]
 pub struct Addresses {
-    limits: AddressLimits,
+    /// Of [`AddressLimits`]; 0: no bound.
+    connections_max: AtomicU32,
+    handshakes_rate: AtomicU32,
     seed: u64,
     places: Box<[Place]>,
 }
@@ -63,21 +65,40 @@ impl Addresses {
     pub fn new(limits: AddressLimits, connections_max: u32, seed: u64) -> Self {
         let places = (connections_max as usize).saturating_mul(4).next_power_of_two();
         let places = places.clamp(PLACES.0, PLACES.1);
-        Self { limits, seed, places: (0..places).map(|_| Place::default()).collect() }
+        let addresses = Self {
+            connections_max: AtomicU32::new(0),
+            handshakes_rate: AtomicU32::new(0),
+            seed,
+            places: (0..places).map(|_| Place::default()).collect(),
+        };
+        addresses.limit(limits);
+        addresses
+    }
+
+    /// From now on these bounds count. Who was let in stays, and goes on being counted.
+    pub fn limit(&self, limits: AddressLimits) {
+        let AddressLimits { connections_max, handshakes_rate } = limits;
+        let number = |limit: Option<NonZeroU32>| limit.map_or(0, NonZeroU32::get);
+        self.connections_max.store(number(connections_max), Relaxed);
+        self.handshakes_rate.store(number(handshakes_rate), Relaxed);
+    }
+
+    /// A connection of `address` was there before there was an account; `leave` must follow.
+    pub(crate) fn count(&self, address: IpAddr) {
+        self.place(address).connections.fetch_add(1, Relaxed);
     }
 
     /// A connection of `address` has been accepted; `leave` must follow whatever the verdict is.
     pub(crate) fn enter(&self, address: IpAddr, now: Time) -> Verdict {
         let place = self.place(address);
         let others = place.connections.fetch_add(1, Relaxed);
-        if let Some(max) = self.limits.connections_max
-            && others >= max.get()
-        {
+        let max = self.connections_max.load(Relaxed);
+        if max > 0 && others >= max {
             let reason = RefusalReason::AddressConnections;
-            let is_flood = others >= max.get().saturating_mul(2);
+            let is_flood = others >= max.saturating_mul(2);
             return if is_flood { Verdict::Reset(reason) } else { Verdict::Refuse(reason) };
         }
-        match self.limits.handshakes_rate {
+        match NonZeroU32::new(self.handshakes_rate.load(Relaxed)) {
             Some(rate) if !place.take_handshake(rate, now) => {
                 Verdict::Refuse(RefusalReason::AddressRate)
             }
@@ -138,13 +159,16 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn addresses(connections_max: Option<u32>, handshakes_rate: Option<u32>) -> Addresses {
+    fn limits(connections_max: Option<u32>, handshakes_rate: Option<u32>) -> AddressLimits {
         let limit = |it: Option<u32>| it.map(|it| NonZeroU32::new(it).unwrap());
-        let limits = AddressLimits {
+        AddressLimits {
             connections_max: limit(connections_max),
             handshakes_rate: limit(handshakes_rate),
-        };
-        Addresses::new(limits, 1_000, 7)
+        }
+    }
+
+    fn addresses(connections_max: Option<u32>, handshakes_rate: Option<u32>) -> Addresses {
+        Addresses::new(limits(connections_max, handshakes_rate), 1_000, 7)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -186,6 +210,24 @@ mod tests {
         assert!(enter(start + SECOND / 4));
         assert!(!enter(start + SECOND / 4));
         assert_eq!([0; 5].map(|_| enter(start + 9 * SECOND)), [true, true, true, true, false]);
+    }
+
+    #[test]
+    fn bounds_change_and_who_is_there_counts() {
+        let addresses = addresses(None, None);
+        let enter = || addresses.enter(ip("192.0.2.1"), Time(0));
+        assert_eq!([enter(), enter()], [Verdict::Welcome; 2]);
+        addresses.count(ip("192.0.2.1"));
+        addresses.limit(limits(Some(3), None));
+        let refuse = Verdict::Refuse(RefusalReason::AddressConnections);
+        assert_eq!(enter(), refuse);
+        addresses.limit(limits(Some(5), None));
+        assert_eq!(enter(), Verdict::Welcome);
+        addresses.limit(limits(None, Some(1)));
+        let refuse = Verdict::Refuse(RefusalReason::AddressRate);
+        assert_eq!([enter(), enter()], [Verdict::Welcome, refuse]);
+        addresses.limit(limits(None, None));
+        assert_eq!(enter(), Verdict::Welcome);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod budget;
 mod ending;
 mod moving;
 mod sending;
+mod settings;
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use crate::{
     handler::{Audience, Readiness},
     heartbeat::Heartbeat,
     operation::{Closing, ConnectionId, ListenerId, Operation, Slot, Time},
-    options::{Options, Settings, SlowConsumer},
+    options::{Options, SlowConsumer},
     publication::Publication,
     rates::Rates,
     send_queue::SendQueue,
@@ -162,12 +163,6 @@ impl Core {
     #[expect(clippy::cast_possible_truncation, reason = "only differences are looked at")]
     pub(crate) fn now_us(&self) -> u32 {
         self.now.since(self.started).saturating_sub(self.late).as_micros() as u32
-    }
-
-    /// Goes by these settings from now on, also in what counts as late.
-    pub(crate) fn adopt(&mut self, settings: Settings) {
-        self.options.adopt(settings);
-        self.late_max = late_max(&self.options);
     }
 
     /// A batch was collected at `now`, by a wait that was to end at `deadline`.

@@ -55,14 +55,18 @@ pub struct Options {
 
 /// Those of the options that may change while the worker runs. They count for what comes: deadlines
 /// that are set stay, and what is queued or was let in is not judged again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// A request head must be complete within this.
     pub handshake_timeout: Duration,
     /// From our Close handed to the kernel to cutting the connection.
     pub close_timeout: Duration,
+    /// What one address may take of the process. Once there it stays: who is counted leaves it.
+    pub addresses: Option<Arc<Addresses>>,
     /// Where trusted proxies are.
     pub trusted: Arc<[IpNet]>,
+    /// Messages a second that a client may send.
+    pub publish_rate_max: Option<NonZeroU32>,
     /// The bounds, of which those in [`Limits::CHANGEABLE`] count.
     pub limits: Limits,
 }
@@ -70,10 +74,19 @@ pub struct Settings {
 impl Options {
     /// From now on these.
     pub(crate) fn adopt(&mut self, settings: Settings) {
-        let Settings { handshake_timeout, close_timeout, trusted, limits } = settings;
+        let Settings {
+            handshake_timeout,
+            close_timeout,
+            addresses,
+            trusted,
+            publish_rate_max,
+            limits,
+        } = settings;
         self.handshake_timeout = handshake_timeout;
         self.close_timeout = close_timeout;
+        self.addresses = self.addresses.take().or(addresses);
         self.proxies.trusted = trusted;
+        self.publish_rate_max = publish_rate_max;
         self.limits.adopt(&limits);
     }
 }

@@ -20,10 +20,22 @@ pub(crate) struct Rates {
 impl Rates {
     /// So many messages a second; as many may come at once after a second of rest.
     pub(crate) fn new(rate: NonZeroU32) -> Self {
-        const SECOND: u64 = 1_000_000_000;
-        let period_ns = SECOND / u64::from(rate.get());
-        let burst_ns = SECOND.max(period_ns);
+        let (period_ns, burst_ns) = spans(rate);
         Self { period_ns, burst_ns, whole_at: Vec::new(), paused: BinaryHeap::new() }
+    }
+
+    /// From now on so many. What has come counts on, and who is paused waits as long as this rate
+    /// asks for.
+    pub(crate) fn change(&mut self, rate: NonZeroU32) {
+        (self.period_ns, self.burst_ns) = spans(rate);
+        for Reverse((_, connection)) in std::mem::take(&mut self.paused) {
+            self.pause(connection);
+        }
+    }
+
+    /// Who is paused.
+    pub(crate) fn paused(&self) -> impl Iterator<Item = ConnectionId> {
+        self.paused.iter().map(|Reverse((_, connection))| *connection)
     }
 
     /// A new connection begins with a whole allowance.
@@ -93,6 +105,13 @@ impl Rates {
     }
 }
 
+/// Nanoseconds from one message to the next, and of rest after which as many may come at once.
+fn spans(rate: NonZeroU32) -> (u64, u64) {
+    const SECOND: u64 = 1_000_000_000;
+    let period_ns = SECOND / u64::from(rate.get());
+    (period_ns, SECOND.max(period_ns))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +136,18 @@ mod tests {
         assert!(rates.handle_message(CLIENT, later), "it was the only one it had room for");
         rates.begin(CLIENT.slot);
         assert!(!rates.handle_message(CLIENT, later), "a new connection in the same slot");
+    }
+
+    #[test]
+    fn who_is_paused_waits_by_the_rate_that_counts_now() {
+        let mut rates = Rates::new(NonZeroU32::new(1).unwrap());
+        assert!(rates.handle_message(CLIENT, Time(5 * SECOND)));
+        rates.pause(CLIENT);
+        rates.change(NonZeroU32::new(4).unwrap());
+        assert_eq!(rates.deadline(), Some(Time(5 * SECOND + SECOND / 4)));
+        rates.change(NonZeroU32::new(1).unwrap());
+        assert_eq!(rates.deadline(), Some(Time(6 * SECOND)));
+        assert_eq!(rates.paused().collect::<Vec<_>>(), [CLIENT]);
     }
 
     #[test]

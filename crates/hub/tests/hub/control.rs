@@ -167,7 +167,9 @@ fn settings_count_for_who_comes_and_for_what_comes() {
         worker: worker::Settings {
             handshake_timeout: Duration::from_secs(5),
             close_timeout: Duration::from_secs(5),
+            addresses: None,
             trusted: Arc::default(),
+            publish_rate_max: None,
             limits: Limits {
                 message_bytes_max: 3,
                 topic_bytes_max: 8,

@@ -8,6 +8,7 @@ mod announced;
 mod budget;
 mod compression;
 mod rig;
+mod settings;
 mod shares;
 mod timeouts;
 mod verifications;

@@ -452,7 +452,9 @@ impl Rig {
         let mut settings = Settings {
             handshake_timeout: self.options.handshake_timeout,
             close_timeout: self.options.close_timeout,
+            addresses: self.options.addresses.clone(),
             trusted: Arc::clone(&self.options.proxies.trusted),
+            publish_rate_max: self.options.publish_rate_max,
             limits: self.options.limits.clone(),
         };
         change(&mut settings);
