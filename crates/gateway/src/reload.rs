@@ -16,16 +16,19 @@ use crate::{
 
 /// The flags that may change while the workers run. All others have made sockets, threads, rings or
 /// tables, or say whether anybody needs a token.
-const CHANGEABLE: [&str; 14] = [
+const CHANGEABLE: [&str; 17] = [
     "allow-origin",
     "client-publish",
+    "client-publish-rate-max",
     "close-timeout",
     "compression",
+    "connections-per-address-max",
     "drain",
     "drain-delay",
     "echo",
     "handshake-bytes-max",
     "handshake-timeout",
+    "handshakes-per-address-rate",
     "log-level",
     "message-bytes-max",
     "send-queue-bytes-max",
@@ -101,13 +104,16 @@ fn merge(running: &ServeArgs, wanted: ServeArgs) -> ServeArgs {
     ServeArgs {
         allow_origin: wanted.allow_origin,
         client_publish: wanted.client_publish,
+        client_publish_rate_max: wanted.client_publish_rate_max,
         close_timeout: wanted.close_timeout,
         compression: wanted.compression,
+        connections_per_address_max: wanted.connections_per_address_max,
         drain: wanted.drain,
         drain_delay: wanted.drain_delay,
         echo: wanted.echo,
         handshake_bytes_max: wanted.handshake_bytes_max,
         handshake_timeout: wanted.handshake_timeout,
+        handshakes_per_address_rate: wanted.handshakes_per_address_rate,
         log_level: wanted.log_level,
         message_bytes_max: wanted.message_bytes_max,
         send_queue_bytes_max: wanted.send_queue_bytes_max,

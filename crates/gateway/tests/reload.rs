@@ -7,6 +7,7 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read, Write},
+    net::TcpStream,
     time::Instant,
 };
 
@@ -180,6 +181,91 @@ fn what_needs_a_restart_is_named_and_stays() {
     assert_eq!(line["changed"], "");
     let line = gateway.line(|line| line["message"] == "these change with a restart only");
     assert_eq!(line["settings"], settings);
+}
+
+/// The status with which an upgrade from an address of this machine is answered.
+fn asked_from(gateway: &Gateway, address: &str) -> (TcpStream, u16) {
+    let stream = gateway.connect_from(address);
+    let response = exchange(&stream, upgrade("/ws/room", "").as_bytes());
+    (stream, response.status)
+}
+
+#[test]
+fn what_an_address_may_take_changes_for_those_too_who_are_here() {
+    let none = "workers = 2\n";
+    let mut gateway = Gateway::start_with(none, &[]);
+    let mut here: Vec<_> = (0..3).map(|_| asked_from(&gateway, "127.0.0.2")).collect();
+    let mut has = |gateway: &Gateway, most: usize| {
+        here.push(asked_from(gateway, "127.0.0.2"));
+        while here.last().unwrap().1 == 101 {
+            here.push(asked_from(gateway, "127.0.0.2"));
+        }
+        assert_eq!(here.pop().unwrap().1, 429);
+        assert_eq!(here.len(), most);
+        // Who is refused counts until the kernel has let go of it.
+        gateway.stats_until(|_| true);
+        assert_eq!(asked_from(gateway, "127.0.0.3").1, 101);
+    };
+    let line = reload(
+        &mut gateway,
+        &format!("{none}connections-per-address-max = 4\n"),
+        "configuration reloaded",
+    );
+    assert_eq!(line["changed"], "connections-per-address-max");
+    has(&gateway, 4);
+    let most = format!("{none}connections-per-address-max = 7\n");
+    reload(&mut gateway, &most, "configuration reloaded");
+    has(&gateway, 7);
+    reload(&mut gateway, none, "configuration reloaded");
+    let others: Vec<_> = (0..8).map(|_| asked_from(&gateway, "127.0.0.2")).collect();
+    assert!(others.iter().all(|(_, status)| *status == 101));
+    // Each of all of them leaves its address's account once.
+    here.clear();
+    drop(others);
+    gateway.stats_at_rest();
+    let one = format!("{none}connections-per-address-max = 1\n");
+    reload(&mut gateway, &one, "configuration reloaded");
+    let (_client, status) = asked_from(&gateway, "127.0.0.2");
+    assert_eq!((status, asked_from(&gateway, "127.0.0.2").1), (101, 429));
+}
+
+#[test]
+fn how_often_an_address_may_shake_hands_changes() {
+    let none = "workers = 2\n";
+    let mut gateway = Gateway::start_with(none, &[]);
+    let one = format!("{none}handshakes-per-address-rate = 1\n");
+    let line = reload(&mut gateway, &one, "configuration reloaded");
+    assert_eq!(line["changed"], "handshakes-per-address-rate");
+    // Of two in a row that take less than a second the second is one too many.
+    assert!((0..100).any(|_| asked_from(&gateway, "127.0.0.2").1 == 429));
+    reload(&mut gateway, none, "configuration reloaded");
+    assert!((0..100).all(|_| asked_from(&gateway, "127.0.0.2").1 == 101));
+    gateway.stats_until(|stats| sum(stats, &["refused", "address_rate"]) == 1);
+}
+
+#[test]
+fn how_fast_clients_may_publish_changes_for_those_who_are_here() {
+    // At one a second they would take longer than the test waits.
+    const MESSAGES: usize = 200;
+    let none = "workers = 2\n";
+    let mut gateway = Gateway::start_with(none, &[]);
+    let (reader, publisher) = (gateway.connect(), gateway.connect());
+    open(&reader, "/ws/room");
+    open(&publisher, "/ws/room?own=off");
+    let slow = format!("{none}client-publish-rate-max = 1\n");
+    let fast = format!("{none}client-publish-rate-max = 1000\n");
+    for after in [&fast[..], none] {
+        let line = reload(&mut gateway, &slow, "configuration reloaded");
+        assert_eq!(line["changed"], "client-publish-rate-max");
+        let pauses = |stats: &Value| sum(stats, &["publish_rate_pauses"]);
+        let before = pauses(&gateway.stats_until(|_| true));
+        (&publisher).write_all(&frame(0x81, b"x").repeat(MESSAGES)).unwrap();
+        gateway.stats_until(|stats| pauses(stats) > before);
+        reload(&mut gateway, after, "configuration reloaded");
+        for _ in 0..MESSAGES {
+            assert_eq!(read_frame(&reader), Some((0x81, b"x".to_vec())));
+        }
+    }
 }
 
 #[test]
