@@ -17,10 +17,10 @@ use common::{
     Gateway, PATIENCE,
     http::Response,
     raw::{exchange, frame, open, read_frame, upgrade},
-    ringway, ringway_within, sum,
+    ringway_within, sum,
 };
 use rustix::process::{Signal, geteuid};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The smallest ring that there can be.
 const TINY: &str = "[limits]\n\
@@ -44,10 +44,11 @@ fn engine(stats: &Value, counter: &str) -> u64 {
     sum(stats, &["engine", counter])
 }
 
-/// A command for the binary with little memory to lock. It is the user's that is counted: where
-/// other tests of the same user lock some too, as for anyone but root, nothing is limited.
+/// A command for the binary with little memory to lock. What is counted is the user's: as anyone but
+/// root, whose other processes have CAP_IPC_LOCK, what other tests lock would be in it.
 fn with_little_memory(kib: u32) -> Command {
-    if geteuid().is_root() { ringway_within(kib) } else { ringway() }
+    assert!(geteuid().is_root(), "run this test as root: RLIMIT_MEMLOCK counts the user's memory");
+    ringway_within(kib)
 }
 
 /// A WebSocket, unless a process that is gone has taken the connection.
@@ -101,6 +102,33 @@ fn a_tiny_ring_delivers_everything_and_says_what_was_scarce() {
     assert_eq!(engine(&stats, "completions_stale"), 0, "{stats:#}");
     drop(clients);
     gateway.stats_at_rest();
+}
+
+/// The jobs of both topics offer to their one subscriber in one batch.
+#[test]
+fn who_is_sent_to_twice_in_a_batch_gets_both_and_each_topic_in_order() {
+    const ROUNDS: u32 = 20;
+    let gateway = Gateway::start(&["--engine", "ring", "--workers", "1", "--ping-interval", "0"]);
+    let client = gateway.connect();
+    open(&client, "/ws?topic=a&topic=b");
+    let messages: Vec<Value> = (0..ROUNDS)
+        .flat_map(|round| [("a", round), ("b", round)])
+        .map(|(topic, round)| json!({"topic": topic, "text": format!("{topic}{round}")}))
+        .collect();
+    let batch = json!({ "messages": messages }).to_string();
+    assert_eq!(gateway.http().post("/publish", "", batch.as_bytes()).status, 200);
+    let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
+    for _ in 0..2 * ROUNDS {
+        let text = String::from_utf8(read_frame(&client).unwrap().1).unwrap();
+        let (list, number) = match text.split_at(1) {
+            ("a", number) => (&mut of_a, number),
+            (_, number) => (&mut of_b, number),
+        };
+        list.push(number.parse::<u32>().unwrap());
+    }
+    assert_eq!(of_a, (0..ROUNDS).collect::<Vec<_>>());
+    assert_eq!(of_b, of_a);
+    gateway.stats_until(|stats| engine(stats, "batches_split") > 0);
 }
 
 /// Five connections, one place to answer 503 from, the listener and the waker: a table of eight.
