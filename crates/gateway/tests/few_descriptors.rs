@@ -24,8 +24,17 @@ fn limit_descriptors(gateway: &Gateway, current: Option<u64>) -> Option<u64> {
 
 #[test]
 fn who_finds_no_descriptor_waits_and_is_served_when_there_is_one() {
-    let flags = ["--engine", "epoll", "--workers", "1", "--ping-interval", "0"];
-    let gateway = Gateway::start(&flags);
+    waits_and_is_served(&["--engine", "epoll"]);
+}
+
+#[test]
+fn on_a_ring_with_ordinary_descriptors_too() {
+    waits_and_is_served(&["--engine", "ring", "--descriptors", "ordinary"]);
+}
+
+fn waits_and_is_served(engine: &[&str]) {
+    let flags = [engine, &["--workers", "1", "--ping-interval", "0"]].concat();
+    let gateway = Gateway::start_with("[limits]\naccepts_armed_max = 2\n", &flags);
     let member = gateway.connect();
     open(&member, "/ws/room");
     // Its own are kept open: new ones would need numbers beyond the limit.
@@ -66,7 +75,12 @@ fn who_finds_no_descriptor_waits_and_is_served_when_there_is_one() {
     }
     (&member).write_all(&frame(0x81, b"to all")).unwrap();
     for client in &waiting {
-        assert_eq!(read_frame(client), Some((0x81, b"to all".to_vec())));
+        let mut heard = read_frame(client).unwrap();
+        if heard.1 == b"still here" {
+            // An accept that a ring had armed goes by the limit of then.
+            heard = read_frame(client).unwrap();
+        }
+        assert_eq!(heard, (0x81, b"to all".to_vec()));
     }
     drop(waiting);
     let response = exchange(&gateway.connect(), upgrade("/ws/room", "").as_bytes());
