@@ -147,6 +147,14 @@ impl Gateway {
         serde_json::from_str(&body).map_err(Failure::run)
     }
 
+    /// A counter of `/metrics`, by its name and labels as they stand there, the space behind included.
+    pub(super) fn metric(&self, sample: &str) -> Outcome<u64> {
+        let (_, body) = get(self.admin()?, "/metrics")?;
+        let line = body.lines().find_map(|line| line.strip_prefix(sample));
+        let value = line.and_then(|value| value.trim().parse().ok());
+        value.ok_or_else(|| Failure::run(format!("/metrics has no {sample}")))
+    }
+
     /// `/stats` once `wanted` holds of it, or as it is when that takes too long.
     pub(super) fn stats_until(&self, wanted: impl Fn(&Value) -> bool) -> Outcome<Value> {
         let deadline = Instant::now() + PATIENCE;

@@ -101,6 +101,16 @@ impl Attack {
         }
     }
 
+    /// The same in `/metrics`.
+    fn sample(self) -> String {
+        let [kind, reason] = self.counter();
+        let name = match kind {
+            "closed" => "ringway_connections_closed_total",
+            _ => "ringway_handshakes_refused_total",
+        };
+        format!("{name}{{reason=\"{reason}\"}} ")
+    }
+
     /// Where those are counted that it is refused, in `/stats`.
     fn counter(self) -> [&'static str; 2] {
         match self {
@@ -155,6 +165,8 @@ fn run_one(options: &Options, attack: Attack, claims: &mut Claims) -> Outcome<()
         seen.refused.map_or(counted > 0, |refused| counted == refused),
         &format!("{counted} of {}", options.attackers),
     );
+    let shown = gateway.metric(&attack.sample())?;
+    claims.add(&format!("{name}: and in /metrics"), shown >= counted, &shown.to_string());
     for gauge in ["partial_bytes", "handshake_bytes", "connections"] {
         let worker_holds = |worker: &serde_json::Value| {
             worker[gauge].as_u64() <= worker[&format!("{gauge}_max")].as_u64()
