@@ -66,11 +66,12 @@ pub(super) struct Options {
     only: String,
 }
 
-/// A kind of bad company.
+/// A kind of bad company, or several at once.
 #[derive(Debug)]
 struct Situation {
     name: &'static str,
-    behaviour: Behaviour,
+    /// Each is that of as many clients as are asked for, or of one.
+    behaviours: Vec<Behaviour>,
     /// True exactly when what clients publish is bounded.
     is_limited: bool,
 }
@@ -98,7 +99,7 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
         table.push(figures);
     }
     print(&table)?;
-    let is_claimed = |figures: &&Figures| figures.situation.behaviour == Behaviour::Still;
+    let is_claimed = |figures: &&Figures| figures.situation.behaviours == [Behaviour::Still];
     for figures in table.iter().filter(is_claimed) {
         if figures.pairs.len() < confidence::PAIRS_MIN {
             println!("not claimed  their p99: one pair says little, take --pairs 5");
@@ -120,17 +121,18 @@ pub(super) fn run(options: &Options) -> Outcome<bool> {
 fn situations(options: &Options) -> Vec<Situation> {
     let reconnect = Behaviour::Reconnect { rate: options.reconnect_rate };
     let all = [
-        ("never-read", Behaviour::Still, false),
-        ("a-byte-a-second", Behaviour::Trickle, false),
-        ("reconnect", reconnect, false),
-        ("flood", Behaviour::Flood, false),
-        ("flood-limited", Behaviour::Flood, true),
-        ("fragments", Behaviour::Fragments, false),
-        ("pings", Behaviour::Pings, false),
+        ("never-read", vec![Behaviour::Still], false),
+        ("a-byte-a-second", vec![Behaviour::Trickle], false),
+        ("reconnect", vec![reconnect], false),
+        ("flood", vec![Behaviour::Flood], false),
+        ("flood-limited", vec![Behaviour::Flood], true),
+        ("fragments", vec![Behaviour::Fragments], false),
+        ("pings", vec![Behaviour::Pings], false),
+        ("all", vec![Behaviour::Still, Behaviour::Trickle, reconnect, Behaviour::Flood], false),
     ];
     all.into_iter()
         .filter(|(name, ..)| name.contains(&options.only))
-        .map(|(name, behaviour, is_limited)| Situation { name, behaviour, is_limited })
+        .map(|(name, behaviours, is_limited)| Situation { name, behaviours, is_limited })
         .collect()
 }
 
@@ -175,12 +177,12 @@ fn run_one(
     crowd.begin(WARM_UP)?;
     crowd.finish()?;
     let bad = is_disturbed.then(|| start_bad(options, &gateway, situation, claims));
-    let bad = bad.transpose()?;
+    let bad = bad.transpose()?.unwrap_or_default();
     crowd.measure(options.duration)?;
     let (counts, why) = crowd.finish()?;
-    let done = bad.map(Bad::end).transpose()?;
+    let done = bad.into_iter().map(Bad::end).collect::<Outcome<Vec<u64>>>()?;
     let closed = gateway::by_reason(&gateway.stats()?, "closed");
-    let company = done.map_or_else(|| "alone".to_owned(), |done| format!("they did {done}"));
+    let company = if is_disturbed { format!("they did {done:?}") } else { "alone".to_owned() };
     claims.add_counts(
         &format!("{}: nobody else misses a message", situation.name),
         counts.has_all(options.connections),
@@ -196,25 +198,34 @@ fn start_bad(
     gateway: &Gateway,
     situation: &Situation,
     claims: &mut Claims,
-) -> Outcome<Bad> {
-    let is_still = situation.behaviour == Behaviour::Still;
-    let more = if is_still { format!("?topic={FILLING}") } else { String::new() };
-    let room = gateway.url(&format!("/ws/room{more}"))?;
-    let bad = Bad::start(situation.behaviour, options.bad, &room, Some(options.core_load))?;
-    if is_still {
-        let message = json!({ "topic": FILLING, "text": "x".repeat(FILLING_BYTES) });
-        let batch = json!({ "messages": vec![message; FILLING_MESSAGES] }).to_string();
-        let status = gateway::publish(gateway.admin()?, &batch)?;
-        let waiting = |stats: &Value| gateway::sum(stats, &["send_queues"]);
-        let wanted = u64::from(options.bad);
-        let waiting = waiting(&gateway.stats_until(|stats| waiting(stats) == wanted)?);
-        claims.add(
-            &format!("{}: their sockets are full before anything is measured", situation.name),
-            waiting == wanted,
-            &format!("{waiting} of {wanted}; status {status}"),
-        );
+) -> Outcome<Vec<Bad>> {
+    let mut bad = Vec::new();
+    for behaviour in &situation.behaviours {
+        let is_still = *behaviour == Behaviour::Still;
+        let more = if is_still { format!("?topic={FILLING}") } else { String::new() };
+        let room = gateway.url(&format!("/ws/room{more}"))?;
+        bad.push(Bad::start(*behaviour, options.bad, &room, Some(options.core_load))?);
+        if is_still {
+            fill(options, gateway, situation.name, claims)?;
+        }
     }
     Ok(bad)
+}
+
+/// Fills the sockets of those that never read.
+fn fill(options: &Options, gateway: &Gateway, name: &str, claims: &mut Claims) -> Outcome<()> {
+    let message = json!({ "topic": FILLING, "text": "x".repeat(FILLING_BYTES) });
+    let batch = json!({ "messages": vec![message; FILLING_MESSAGES] }).to_string();
+    let status = gateway::publish(gateway.admin()?, &batch)?;
+    let waiting = |stats: &Value| gateway::sum(stats, &["send_queues"]);
+    let wanted = u64::from(options.bad);
+    let waiting = waiting(&gateway.stats_until(|stats| waiting(stats) == wanted)?);
+    claims.add(
+        &format!("{name}: their sockets are full before anything is measured"),
+        waiting == wanted,
+        &format!("{waiting} of {wanted}; status {status}"),
+    );
+    Ok(())
 }
 
 impl Figures {
