@@ -111,6 +111,12 @@ pub(crate) fn serve(
     let facts = facts(engine, &decisions, &started, listeners, started_at);
     tell(log, &facts, &decisions, &started);
     tell_tokens(log, client_access.as_deref());
+    let short_tokens = access.short_tokens();
+    if short_tokens > 0 {
+        let fields =
+            [("short", short_tokens.into()), ("bytes_wanted", control::TOKEN_BYTES_WANTED.into())];
+        log.warn("tokens of --admin-token-file can be guessed", &fields);
+    }
     for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
         if let Some(Ok(address)) = listener.as_ref().map(TcpListener::local_addr) {
             log.info("listening", &[("plane", plane.into()), ("address", text(address))]);

@@ -14,6 +14,7 @@ use common::{
     temporary_file,
 };
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 /// Every request of the control plane that is worth a row: what it needs beside `admin`.
 const REQUESTS: [(&str, &str, &str); 17] = [
@@ -114,6 +115,12 @@ fn each_token_does_what_its_scope_says_and_is_read_again_on_sighup() {
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "A"), 401);
     assert_eq!(with_token(&mut http, "DELETE", "/connections?topic=room", "B"), 200);
     assert_eq!(read_close(&stays), (1008, "removed".to_owned()));
+    // Short ones count as they are, and are told of.
+    fs::write(&path, format!("admin B{LONG}\nread R\n")).unwrap();
+    gateway.signal(Signal::HUP);
+    gateway.line(|line| line["message"] == "tokens reloaded" && line["short"] == "1");
+    let headers = "Authorization: Bearer R\r\n";
+    assert_eq!(http.request("GET", "/stats", headers, b"").status, 200);
     // What `read $EMPTY` writes is no token that opens everything: what was read before stays.
     fs::write(&path, "read \n").unwrap();
     gateway.signal(Signal::HUP);
@@ -182,10 +189,13 @@ fn received<const N: usize>(stream: &TcpStream) -> [String; N] {
 
 #[test]
 fn whoever_guesses_tokens_is_counted_and_whoever_removes_leaves_a_line() {
-    let path = temporary_file(&format!("read R{LONG}\nadmin A{LONG}\n"));
+    let path = temporary_file(&format!("read R{LONG}\nadmin A{LONG}\nread short\n"));
     let flags = ["--admin-token-file", path.to_str().unwrap(), "--ping-interval", "0"];
     let mut gateway = Gateway::start(&flags);
     fs::remove_file(&path).unwrap();
+    let warning = |line: &Value| line["message"] == "tokens of --admin-token-file can be guessed";
+    let warning = gateway.start_lines.iter().find(|line| warning(line)).unwrap();
+    assert_eq!((&warning["level"], &warning["short"]), (&json!("warn"), &json!(1)));
     let mut http = gateway.http();
     for guess in ["", "read", "admin"] {
         assert_eq!(with_token(&mut http, "GET", "/stats", guess), 401);

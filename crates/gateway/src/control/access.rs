@@ -18,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+pub(crate) use self::tokens::TOKEN_BYTES_WANTED;
 use self::tokens::Tokens;
 use super::{Control, error::Refusal, page};
 
@@ -68,6 +69,16 @@ impl Access {
         let read = Tokens::read(path)?;
         *tokens.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(true)
+    }
+
+    /// How many of its tokens are so short that they can be guessed.
+    pub(crate) fn short_tokens(&self) -> usize {
+        match self {
+            Self::Loopback => 0,
+            Self::Tokens { tokens, .. } => {
+                tokens.read().unwrap_or_else(PoisonError::into_inner).short()
+            }
+        }
     }
 
     /// Whether a request may be served.

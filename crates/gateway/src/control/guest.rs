@@ -472,7 +472,10 @@ impl Guest {
         }
         let journal = &self.control.journal;
         match self.control.access.reload() {
-            Ok(true) => journal.line(Level::Info, "tokens reloaded", Vec::new()),
+            Ok(true) => {
+                let short = self.control.access.short_tokens().to_string();
+                journal.line(Level::Info, "tokens reloaded", vec![("short", short)]);
+            }
             Ok(false) => {}
             Err(error) => {
                 journal.line(Level::Warn, "the old tokens stay", vec![("error", error)]);

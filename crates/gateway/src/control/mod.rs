@@ -48,7 +48,11 @@ use tokio::{
 };
 use worker::{Limits, Waker};
 
-pub(crate) use self::{access::Access, guest::now, supervisor::Supervisor};
+pub(crate) use self::{
+    access::{Access, TOKEN_BYTES_WANTED},
+    guest::now,
+    supervisor::Supervisor,
+};
 use self::{
     client_tokens::ClientTokens,
     guest::{Guest, Request},
