@@ -56,6 +56,11 @@ impl HeldPublications {
         self.publications.is_empty()
     }
 
+    /// Bytes of what is held, with what it is charged.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether there is room to hold this one too.
     pub(crate) fn has_room(&self, publication: &Publication) -> bool {
         self.bytes + charge(publication) <= self.bytes_max
@@ -157,5 +162,16 @@ mod tests {
         assert_eq!(publications.pop(HERE).unwrap().publisher, names[0]);
         assert!(publications.names.is_empty(), "all that it was for is out");
         assert_eq!(publications.pop(HERE).unwrap().publisher, names[1]);
+    }
+
+    #[test]
+    fn what_is_held_is_its_frame_and_256_bytes() {
+        let mut publications = HeldPublications::new(1_000);
+        for slot in [1, 2] {
+            publications.push(held(connection(slot)));
+        }
+        assert_eq!(publications.bytes(), 2 * (2 + 3 + 256));
+        publications.pop(HERE).unwrap();
+        assert_eq!(publications.bytes(), 261);
     }
 }

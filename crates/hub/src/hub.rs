@@ -67,6 +67,12 @@ impl Hub {
         }
     }
 
+    /// Bytes of the publications of clients that wait for room, and their charges.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.held_publications.bytes()
+    }
+
     /// Forgets every connection, as its worker does, and keeps what belongs to none: what is held,
     /// what is asked, and who is blocked. `here` is the worker's place in the mesh.
     pub fn forget(&mut self, here: Member) {

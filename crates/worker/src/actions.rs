@@ -6,6 +6,7 @@ use mesh::{Endpoint, Full, Member};
 use wire::Message;
 
 use crate::{
+    breakage,
     core::Core,
     handler::{Audience, HandlerCounts},
     operation::{ConnectionId, Slot, Time},
@@ -82,7 +83,9 @@ impl<L> Actions<'_, L> {
     /// Closes an open connection with a reason that has a Close frame. The handler's `on_close`
     /// is called before the turn ends.
     pub fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
-        self.core.close(connection, reason);
+        if !breakage::keeps(reason) {
+            self.core.close(connection, reason);
+        }
     }
 
     /// Lets a connection go on whose message was answered with `Flow::Pause`, if it is still there.

@@ -111,6 +111,12 @@ impl Addresses {
         self.place(address).connections.fetch_sub(1, Relaxed);
     }
 
+    /// Connections that are on somebody's account.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.places.iter().map(|place| u64::from(place.connections.load(Relaxed))).sum()
+    }
+
     /// A site commonly has a /64 of IPv6 to itself (RFC 6177), so that is what counts.
     fn place(&self, address: IpAddr) -> &Place {
         let network = match address.to_canonical() {
@@ -186,6 +192,7 @@ mod tests {
             assert_eq!(enter("192.0.2.1"), verdict);
         }
         assert_eq!(enter("192.0.2.2"), Verdict::Welcome);
+        assert_eq!(addresses.connections(), 6);
         (0..4).for_each(|_| addresses.leave(ip("192.0.2.1")));
         assert_eq!(enter("::ffff:192.0.2.1"), Verdict::Welcome, "the same address");
         assert_eq!(enter("192.0.2.1"), refuse);

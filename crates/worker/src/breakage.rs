@@ -9,6 +9,10 @@
 
 use std::cell::Cell;
 
+use bytes::Bytes;
+
+use crate::{connections::Farewell, core::Core, operation::ConnectionId, stats::CloseReason};
+
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Break {
@@ -32,6 +36,18 @@ pub enum Break {
     QueueBoundDoubled,
     /// What is refused stays counted as sent.
     RefusedBytesCounted,
+    /// Who is open is ended for this reason as soon as its socket has taken the 101.
+    EndedWithoutCause(CloseReason),
+    /// A worker says that it is full when it is half full.
+    FullTooEarly,
+    /// All queues together may hold twice what they may.
+    BudgetDoubled,
+    /// Nobody is pinged.
+    PingsForgotten,
+    /// What everybody has received is kept.
+    PublicationsKept,
+    /// Whom its handler wants closed for this reason stays open.
+    Kept(CloseReason),
 }
 
 thread_local! {
@@ -86,4 +102,39 @@ pub(crate) fn doubles_queue_bound() -> bool {
 
 pub(crate) fn counts_refused_bytes() -> bool {
     is(Break::RefusedBytesCounted)
+}
+
+pub(crate) fn fills_too_early() -> bool {
+    is(Break::FullTooEarly)
+}
+
+pub(crate) fn doubles_budget() -> bool {
+    is(Break::BudgetDoubled)
+}
+
+pub(crate) fn forgets_pings() -> bool {
+    is(Break::PingsForgotten)
+}
+
+pub(crate) fn keeps_publications() -> bool {
+    is(Break::PublicationsKept)
+}
+
+pub(crate) fn keeps(reason: CloseReason) -> bool {
+    is(Break::Kept(reason))
+}
+
+/// Ends an open connection for a reason that it has not given.
+pub(crate) fn ends_without_cause(core: &mut Core, connection: ConnectionId) {
+    let Some(Break::EndedWithoutCause(reason)) = BROKEN.get() else { return };
+    match reason {
+        CloseReason::PeerGone => core.handle_finished(connection),
+        CloseReason::PeerClosed => {
+            let words = Bytes::from_static(b"\x88\x02\x03\xe8");
+            core.begin_closing(connection, reason, Farewell::Finish, words);
+            core.handle_peer_done(connection);
+        }
+        CloseReason::OverBudget => core.cut(connection, reason),
+        reason => core.close(connection, reason),
+    }
 }

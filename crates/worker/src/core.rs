@@ -203,6 +203,11 @@ impl Core {
         match self.drain {
             Some(_) => Readiness::Draining,
             None if self.connections.open() >= self.options.connections_max => Readiness::Full,
+            None if breakage::fills_too_early()
+                && self.connections.open() >= self.options.connections_max / 2 =>
+            {
+                Readiness::Full
+            }
             None => Readiness::Ready,
         }
     }

@@ -5,6 +5,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
+    breakage,
     connections::{Connections, Flags, State},
     operation::Slot,
     wheel::{TICK, Tick},
@@ -82,7 +83,7 @@ impl Heartbeat {
                 && now.0.wrapping_sub(record.heard.0) >= silent_ticks
                 && !record.has(Flags::AWAITING_PONG)
                 && !record.is_busy();
-            if is_due {
+            if is_due && !breakage::forgets_pings() {
                 record.flags.insert(Flags::AWAITING_PONG);
                 record.timed_us = now_us;
                 targets.push(Slot::try_from(self.next).expect("slots are numbers of 32 bits"));

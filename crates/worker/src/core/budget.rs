@@ -4,12 +4,16 @@
 use std::collections::BinaryHeap;
 
 use super::Core;
-use crate::{operation::Slot, stats::CloseReason};
+use crate::{breakage, operation::Slot, stats::CloseReason};
 
 impl Core {
     /// Whether more is queued for all than may be.
     pub(crate) fn is_over_budget(&self) -> bool {
-        self.send_queue_bytes as u64 > self.options.limits.send_queue_total_bytes_max
+        let mut bytes_max = self.options.limits.send_queue_total_bytes_max;
+        if breakage::doubles_budget() {
+            bytes_max *= 2;
+        }
+        self.send_queue_bytes as u64 > bytes_max
     }
 
     /// Holds the bound of all queues together: once a turn, when it is known what became of every

@@ -217,7 +217,10 @@ impl Core {
         self.flush(connection);
         let Some(record) = self.connections.get_mut(connection) else { return };
         match record.state {
-            State::Open if record.queue().is_none() => record.flags.remove(Flags::DEADLINE),
+            State::Open if record.queue().is_none() => {
+                record.flags.remove(Flags::DEADLINE);
+                breakage::ends_without_cause(self, connection);
+            }
             State::Open => self.set_write_deadline(connection, made_way),
             State::Closing => {
                 let is_said = record.queue().is_none() && !record.has(Flags::SENDING);
