@@ -1,7 +1,10 @@
 //! Breaks that the histories must notice, one line of the product or of the engine each: what has
 //! never caught anything shows nothing.
 
-use worker::breakage::{self, Break};
+use worker::{
+    CloseReason,
+    breakage::{self, Break},
+};
 
 use crate::{
     history::{self, Broken, Summary},
@@ -20,7 +23,7 @@ pub struct Canary {
 }
 
 /// All of them.
-pub const CANARIES: [Canary; 11] = [
+pub const CANARIES: [Canary; 20] = [
     Canary {
         name: "rest-dropped",
         says: "a partial send's rest is dropped",
@@ -71,6 +74,51 @@ pub const CANARIES: [Canary; 11] = [
         name: "refused-bytes-counted",
         says: "refused bytes stay counted as sent",
         broken: Some(Break::RefusedBytesCounted),
+    },
+    Canary {
+        name: "slow-without-cause",
+        says: "who is quick is closed as slow",
+        broken: Some(Break::EndedWithoutCause(CloseReason::SlowConsumer)),
+    },
+    Canary {
+        name: "over-budget-without-cause",
+        says: "who has nothing queued is over budget",
+        broken: Some(Break::EndedWithoutCause(CloseReason::OverBudget)),
+    },
+    Canary {
+        name: "gone-without-cause",
+        says: "who is there is taken for gone",
+        broken: Some(Break::EndedWithoutCause(CloseReason::PeerGone)),
+    },
+    Canary {
+        name: "closed-without-cause",
+        says: "who has said nothing is told that it closed",
+        broken: Some(Break::EndedWithoutCause(CloseReason::PeerClosed)),
+    },
+    Canary {
+        name: "full-too-early",
+        says: "503 is said when half the places are free",
+        broken: Some(Break::FullTooEarly),
+    },
+    Canary {
+        name: "budget-doubled",
+        says: "all queues hold twice their budget",
+        broken: Some(Break::BudgetDoubled),
+    },
+    Canary {
+        name: "pings-forgotten",
+        says: "nobody is pinged",
+        broken: Some(Break::PingsForgotten),
+    },
+    Canary {
+        name: "publications-kept",
+        says: "what was delivered is kept in memory",
+        broken: Some(Break::PublicationsKept),
+    },
+    Canary {
+        name: "removed-kept",
+        says: "who is removed stays",
+        broken: Some(Break::Kept(CloseReason::Removed)),
     },
 ];
 

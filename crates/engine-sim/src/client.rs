@@ -75,6 +75,11 @@ impl Client {
         self.network.state.borrow_mut().close(self.link, Side::Client);
     }
 
+    /// Is out of reach from now on: nothing comes through, either way, and nobody is told.
+    pub fn vanish(&mut self) {
+        self.network.state.borrow_mut().vanish(self.link);
+    }
+
     /// Sends RST.
     pub fn reset(&mut self) {
         self.network.state.borrow_mut().reset(self.link, Side::Client);

@@ -4,6 +4,7 @@
 //! breach of the contract.
 
 mod handover;
+mod judging;
 mod sending;
 mod telling;
 
@@ -31,7 +32,7 @@ use crate::{
     network::{Network, State},
     options::{Clock, EngineOptions},
     outcome::Outcome,
-    reached::{CLOSE_TIMER, EAGAIN_STORM},
+    reached::{CLOSE_TIMER, EAGAIN_STORM, LINGER_TIMER, PAUSED_PUBLISHER, PING_TIMER},
     sent::SentCounts,
     table::{Phase, Sending, Table},
     watch::Watch,
@@ -114,6 +115,12 @@ pub struct SimEngine {
     sends: u64,
     sends_decided: u64,
     counts: EngineCounts,
+    /// Connections that were reset.
+    aborts: u64,
+    /// True exactly when the last wait told something that can make queues shorter.
+    has_eased: bool,
+    /// Bytes that the last wait told.
+    told_bytes: u64,
     breaches: Vec<String>,
 }
 
@@ -159,6 +166,9 @@ impl SimEngine {
             sends: 0,
             sends_decided: 0,
             counts: EngineCounts::default(),
+            aborts: 0,
+            has_eased: false,
+            told_bytes: 0,
             breaches: Vec::new(),
         }
     }
@@ -209,6 +219,21 @@ impl SimEngine {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.table.len()
+    }
+
+    /// How many connections were reset so far.
+    pub(crate) fn aborts(&self) -> u64 {
+        self.aborts
+    }
+
+    /// True exactly when the last wait told something that can make queues shorter.
+    pub(crate) fn has_eased(&self) -> bool {
+        self.has_eased
+    }
+
+    /// Bytes that the last wait told.
+    pub(crate) fn told_bytes(&self) -> u64 {
+        self.told_bytes
     }
 
     /// What the worker did that the boundary forbids.
@@ -326,6 +351,7 @@ impl SimEngine {
     fn stop_receiving(&mut self, state: &mut State, id: ConnectionId) {
         match self.table.open(id) {
             Some(connection) => {
+                state.reached.count(PAUSED_PUBLISHER);
                 connection.trailing = connection.receiving && state.chance.of(0.5);
                 connection.receiving = false;
                 connection.watch.handle_receiving(state.now, false);
@@ -342,9 +368,17 @@ impl SimEngine {
         };
         let link = connection.link;
         state.note(link as u64, "close", how as usize);
+        if !connection.watch.has_ended()
+            && let Some(wrong) = judging::judge_close(&self.options.promises, connection, how)
+        {
+            self.breaches.push(format!("{id:?} {wrong}: {:?}", connection.watch));
+        }
         let is_overdue = connection.watch.is_closing() || connection.phase != Phase::Open;
         if how == Closing::Abort && is_overdue && connection.phase != Phase::Ended {
-            state.reached.count(CLOSE_TIMER);
+            state.reached.count(match connection.phase {
+                Phase::Lingering(_) => LINGER_TIMER,
+                _ => CLOSE_TIMER,
+            });
         }
         connection.watch.handle_close(state.now, connection.receiving);
         self.ended.insert(state.address(link), connection.watch);
@@ -369,6 +403,17 @@ impl SimEngine {
         connection.phase = Phase::Ended;
         self.forget_decided(id);
     }
+
+    /// What its worker owes a connection is due before anything changes that.
+    fn check_debt(&mut self, slot: Slot, now: Time) {
+        let since = self.grown.max(self.excused);
+        if let Some((id, connection)) = self.table.at(slot)
+            && connection.phase == Phase::Open
+            && let Some(debt) = connection.watch.debt(&self.options.promises, since, now)
+        {
+            self.breaches.push(format!("{id:?} {debt}"));
+        }
+    }
 }
 
 impl Engine for SimEngine {
@@ -382,13 +427,16 @@ impl Engine for SimEngine {
         {
             let now = self.network.now();
             for slot in *targets {
+                self.check_debt(*slot, now);
                 if let Some((_, connection)) = self.table.at(*slot) {
                     let link = connection.link as u64;
                     connection.watch.handle_ping(now);
                     self.network.note(link, "pinged", *slot as usize);
+                    self.network.reach(PING_TIMER);
                 }
             }
         }
+        self.aborts += u64::from(matches!(operation, Operation::Close { how: Closing::Abort, .. }));
         self.sends += match &operation {
             Operation::Send { .. } => 1,
             Operation::Offer { targets, .. } => targets.len() as u64,

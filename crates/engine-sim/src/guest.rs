@@ -1,10 +1,12 @@
 //! The control thread of a history: a guest of the mesh that publishes batches, asks for reports,
 //! and at the end drains the workers.
 
+mod wishes;
+
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,8 +15,10 @@ use std::{
 use hub::{Batch, Letter};
 use mesh::{Endpoint, Member};
 use wire::DataOpcode;
-use worker::{ClosedConnection, DropReason, Gauges, Publication, Report, Time};
+use worker::{CloseReason, ClosedConnection, DropReason, Gauges, Publication, Report, Time};
 
+pub(crate) use self::wishes::Removal;
+use self::wishes::Wishes;
 use crate::{
     bounds,
     frames::{BINARY, TEXT},
@@ -24,6 +28,9 @@ use crate::{
     scenario::Scenario,
     world::World,
 };
+
+/// Publications of one batch.
+pub(crate) const BATCH_PUBLICATIONS_MAX: usize = 5;
 
 /// What a worker has told of what it has sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,18 +71,28 @@ pub(crate) struct Guest {
     /// By batch: whose receipt is still to come, and of how many publications.
     receipts: BTreeMap<u64, (Vec<Member>, usize)>,
     batches: u64,
+    /// All that it has published: who has it still.
+    published: Vec<Weak<Publication>>,
     /// By worker: whether a report is outstanding.
     asked: Vec<bool>,
     /// Reports that nobody has.
     #[expect(clippy::vec_box, reason = "letters carry them boxed")]
     spare: Vec<Box<Report>>,
-    /// Closes that were reported and not yet looked at, with the worker.
-    pub(crate) closes: Vec<(usize, ClosedConnection)>,
+    /// Closes that were reported and not yet looked at, with the worker, and whether messages were
+    /// dropped for such a reason.
+    pub(crate) closes: Vec<(usize, ClosedConnection, bool)>,
     /// By worker: what the last report said.
     pub(crate) gauges: Vec<Gauges>,
     /// What all reports say together.
     pub(crate) opened: u64,
     pub(crate) closed: u64,
+    /// Connections that their peers are said to have closed.
+    pub(crate) peers_closed: u64,
+    /// Connections that were closed as removed.
+    removed: u64,
+    /// True exactly when it has wishes beside publishing, and what came of them.
+    has_wishes: bool,
+    wishes: Wishes,
     /// By worker.
     pub(crate) told: Vec<Told>,
     /// Messages that were dropped from queues of connections that live on.
@@ -102,12 +119,17 @@ impl Guest {
             next_report: now,
             receipts: BTreeMap::new(),
             batches: 0,
+            published: Vec::new(),
             asked: vec![false; workers],
             spare: Vec::new(),
             closes: Vec::new(),
             gauges: vec![Gauges::default(); workers],
             opened: 0,
             closed: 0,
+            peers_closed: 0,
+            removed: 0,
+            has_wishes: scenario.wishes,
+            wishes: Wishes::default(),
             told: vec![Told::default(); workers],
             dropped: 0,
             reached: Reached::default(),
@@ -115,7 +137,8 @@ impl Guest {
     }
 
     pub(crate) fn next(&self) -> Time {
-        if self.publishes { self.next_report.min(self.next_batch) } else { self.next_report }
+        let published = if self.publishes { self.next_batch } else { Time::NEVER };
+        self.next_report.min(published).min(self.next_wish())
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -125,6 +148,7 @@ impl Guest {
     /// No more batches.
     pub(crate) fn calm_down(&mut self) {
         self.publishes = false;
+        self.has_wishes = false;
     }
 
     pub(crate) fn act(&mut self, world: &mut World) -> Result<(), String> {
@@ -132,7 +156,7 @@ impl Guest {
         self.woken.store(false, Ordering::Release);
         self.endpoint.unpark();
         while let Some(delivery) = self.endpoint.take() {
-            self.handle(&world.scenario, delivery.from, delivery.letter)?;
+            self.handle(world, delivery.from, delivery.letter)?;
         }
         if now >= self.next_report {
             self.next_report = now + world.scenario.report_period;
@@ -143,6 +167,7 @@ impl Guest {
             self.next_batch = now + Duration::from_millis(world.chance.long(1..=longest));
             self.publish(world, now);
         }
+        self.wish(world, now);
         self.wake();
         if !self.endpoint.park() {
             self.woken.store(true, Ordering::Release);
@@ -174,7 +199,8 @@ impl Guest {
         for member in self.members() {
             let is_asked = self.asked[usize::from(member.0)];
             if !is_asked && self.endpoint.room(member) > 0 {
-                self.asked[usize::from(member.0)] = true;
+                let worker = usize::from(member.0);
+                self.asked[worker] = true;
                 let empty = self.spare.pop().unwrap_or_default();
                 self.post(member, Letter::Report(empty));
             }
@@ -192,7 +218,7 @@ impl Guest {
         if self.receipts.len() >= scenario.limits.mesh_letters_max as usize {
             return;
         }
-        let publications = (0..chance.number(1..=5)).map(|_| {
+        let publications = (0..chance.number(1..=BATCH_PUBLICATIONS_MAX)).map(|_| {
             let (topic, stream) = *chance.one(&self.streams);
             let (opcode, kind) =
                 *chance.one(&[(TEXT, DataOpcode::Text), (BINARY, DataOpcode::Binary)]);
@@ -201,7 +227,9 @@ impl Guest {
             let topic = topic.map(|topic| format!("t{topic}").into_bytes().into());
             Arc::new(Publication::new(topic, kind, &payload, None, now))
         });
-        let batch = Arc::new(Batch { id: self.batches, publications: publications.collect() });
+        let publications: Vec<_> = publications.collect();
+        self.published.extend(publications.iter().map(Arc::downgrade));
+        let batch = Arc::new(Batch { id: self.batches, publications });
         let outstanding = (self.members().collect(), batch.publications.len());
         self.receipts.insert(batch.id, outstanding);
         self.batches += 1;
@@ -225,7 +253,7 @@ impl Guest {
         has_room
     }
 
-    fn handle(&mut self, scenario: &Scenario, from: Member, letter: Letter) -> Result<(), String> {
+    fn handle(&mut self, world: &mut World, from: Member, letter: Letter) -> Result<(), String> {
         match letter {
             Letter::Receipt(receipt) => {
                 let (members, publications) = self.receipts.get_mut(&receipt.id).ok_or(format!(
@@ -243,10 +271,11 @@ impl Guest {
                 Ok(())
             }
             Letter::Report(report) => {
-                let outcome = self.add(scenario, usize::from(from.0), &report);
+                let outcome = self.add(&world.scenario, usize::from(from.0), &report);
                 self.spare.push(report);
                 outcome
             }
+            Letter::Tell(reply) => self.handle_reply(from, *reply, world),
             letter => Err(format!("{from:?} sends the guest {letter:?}")),
         }
     }
@@ -254,6 +283,8 @@ impl Guest {
     fn add(&mut self, scenario: &Scenario, worker: usize, report: &Report) -> Result<(), String> {
         self.asked[worker] = false;
         self.opened += report.opened;
+        self.removed += report.closed[CloseReason::Removed as usize];
+        self.peers_closed += report.closed[CloseReason::PeerClosed as usize];
         self.closed += report.closed.iter().sum::<u64>();
         let told = self.told[worker].add(report);
         told.ok_or_else(|| format!("worker {worker} withdraws what it has never counted"))?;
@@ -263,12 +294,21 @@ impl Guest {
             .sum::<u64>();
         self.reached.add_report(report);
         self.gauges[worker] = report.gauges;
-        self.closes.extend(report.closes.iter().map(|closed| (worker, closed.clone())));
+        let dropped = |reason| {
+            let reason = match reason {
+                CloseReason::SlowConsumer => DropReason::SlowConsumer,
+                _ => DropReason::OverBudget,
+            };
+            report.messages_dropped[reason as usize] > 0
+        };
+        let closes = report.closes.iter();
+        self.closes.extend(closes.map(|it| (worker, it.clone(), dropped(it.reason))));
         bounds::check(&report.gauges, scenario).map_err(|what| format!("worker {worker}: {what}"))
     }
 
     /// When everything has come to rest: every batch was acknowledged by all.
     pub(crate) fn check_receipts(&self) -> Result<(), String> {
+        self.check_wishes()?;
         match self.receipts.first_key_value() {
             None => Ok(()),
             Some((id, (members, _))) => Err(format!("{members:?} never acknowledged batch {id}")),
@@ -276,9 +316,14 @@ impl Guest {
     }
 
     /// When nobody is there any more: nothing is held for anybody, and everyone was counted once.
-    pub(crate) fn check_gauges(&self) -> Result<(), String> {
+    pub(crate) fn check_gauges(&self, world: &World) -> Result<(), String> {
+        self.check_granted(world)?;
         for (worker, gauges) in self.gauges.iter().enumerate() {
             bounds::check_returned(gauges).map_err(|what| format!("worker {worker}: {what}"))?;
+        }
+        let kept = self.published.iter().filter(|it| it.strong_count() > 0).count();
+        if kept > 0 {
+            return Err(format!("{kept} publications are kept, though nobody is there"));
         }
         if self.opened != self.closed {
             return Err(format!("{} were opened, and {} closed", self.opened, self.closed));

@@ -111,6 +111,8 @@ struct History {
     places: Vec<Place>,
     crowd: Crowd,
     guest: Guest,
+    /// What addresses have of all workers.
+    addresses: Arc<Addresses>,
     verdict: Verdict,
     /// Who could act beside visitors: kept for its memory.
     others: Vec<Actor>,
@@ -136,6 +138,8 @@ impl History {
         let compression = Chance::new(scenario.seed ^ 0xC2B2_AE3D_27D4_EB4F);
         let fragments = Chance::new(scenario.seed ^ 0x2545_F491_4F6C_DD1D);
         let handovers = Chance::new(scenario.seed ^ 0x9FB2_1C65_1E98_DF25);
+        let wishes = Chance::new(scenario.seed ^ 0x517C_C1B7_2722_0A95);
+        let vanishing = Chance::new(scenario.seed ^ 0xD6E8_FEB8_6659_FD93);
         let letters_max = scenario.limits.mesh_letters_max as usize;
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
@@ -154,8 +158,13 @@ impl History {
             compression,
             fragments,
             handovers,
+            wishes,
+            vanishing,
+            removals: Vec::new(),
+            handed_over: Time(0),
             ledger,
             queues,
+            goodbyes: 0,
             visits: Vec::new(),
             visits_begun: 0,
             open: 0,
@@ -169,6 +178,7 @@ impl History {
             places,
             crowd,
             guest,
+            addresses,
             verdict,
             others: Vec::new(),
             all_drained: false,
@@ -210,8 +220,8 @@ impl History {
         self.verdict.is_draining = true;
         let drained = |history: &Self| history.places.iter().all(Place::is_drained);
         let longest = over
-            + self.world.scenario.close_timeout
-            + self.world.scenario.handshake_timeout
+            + self.world.scenario.longest(self.world.scenario.close_timeout)
+            + self.world.scenario.longest(self.world.scenario.handshake_timeout)
             + Duration::from_secs(5);
         let deadline = self.now() + longest;
         while !drained(self) {
@@ -226,7 +236,7 @@ impl History {
         self.places.iter_mut().for_each(Place::revive);
         self.go_on(self.now() + self.world.scenario.report_period * 2 + Duration::from_secs(3))?;
         self.crowd.check_gone()?;
-        self.guest.check_gauges()
+        self.guest.check_gauges(&self.world)
     }
 
     fn summarise(&self, begin: Time) -> Result<Summary, String> {
@@ -234,6 +244,15 @@ impl History {
             place.check_ended().map_err(|what| format!("worker {number}: {what}"))?;
         }
         self.check_messages()?;
+        let peers_closed = self.guest.peers_closed;
+        if peers_closed > self.world.goodbyes {
+            let goodbyes = self.world.goodbyes;
+            return Err(format!("{peers_closed} are said to have closed, and {goodbyes} have"));
+        }
+        let counted = self.addresses.connections();
+        if counted > 0 {
+            return Err(format!("{counted} connections are on accounts, though nobody is there"));
+        }
         if self.world.open > 0 {
             return Err(format!("{} visitors were told 101 and no end", self.world.open));
         }
@@ -258,7 +277,8 @@ impl History {
     /// for those of which no worker can know, and no fewer dropped than are missing. So was every
     /// byte.
     fn check_messages(&self) -> Result<(), String> {
-        let saving_max = self.world.scenario.saving_bytes_max();
+        // None that is compressed saves more.
+        let saving_max = self.world.scenario.frame_bytes_max();
         for (number, (place, told)) in self.places.iter().zip(&self.guest.told).enumerate() {
             let checked = place.sent_counts().check(told, saving_max);
             checked.map_err(|what| format!("worker {number} {what}"))?;
@@ -292,9 +312,10 @@ impl History {
                 Some(Actor::Visitor) => self.crowd.act(&mut self.world)?,
                 Some(Actor::Guest) => {
                     self.guest.act(&mut self.world)?;
-                    for (worker, closed) in self.guest.closes.drain(..) {
+                    for (worker, closed, dropped) in self.guest.closes.drain(..) {
                         let place = &mut self.places[worker];
-                        self.verdict.add(&closed, place.watch(closed.peer), &self.world)?;
+                        let watch = place.watch(closed.peer);
+                        self.verdict.add((worker, &closed, dropped), watch, &self.world)?;
                     }
                 }
                 None => {

@@ -43,6 +43,13 @@ pub(crate) struct Arrival {
     is_answered: bool,
 }
 
+impl Arrival {
+    /// True exactly when so many others were there, whose account may have been the same.
+    pub(crate) fn is_beyond(&self, others: u32) -> bool {
+        self.others_of_all >= others
+    }
+}
+
 impl Hosts {
     pub(crate) fn enter(&mut self, peer: SocketAddr, now: Time) -> Arrival {
         while self.accepted.front().is_some_and(|then| now.since(*then) > SECOND) {

@@ -43,6 +43,10 @@ pub(crate) struct Link {
     pub(crate) latency: Duration,
     /// True exactly when the listener's queue has taken it.
     pub(crate) established: bool,
+    /// True exactly when its client is out of reach: nothing comes through, either way.
+    pub(crate) is_lost: bool,
+    /// True exactly when the server's end has sent something since, for which it will be given up.
+    pub(crate) is_given_up: bool,
     /// Where it stands in its engine's table, while it does.
     pub(crate) slot: Option<Slot>,
     /// True exactly when something has happened to the client's end that nobody has asked for.
@@ -69,6 +73,8 @@ impl Link {
             listener,
             latency,
             established: false,
+            is_lost: false,
+            is_given_up: false,
             slot: None,
             has_client_news: false,
             compressed: Vec::new(),

@@ -2,6 +2,8 @@
 //! that happens to the next. Everything that happens has a time and a number; what is left open is
 //! decided by the seed, so the same calls in the same order have the same outcome.
 
+mod losing;
+
 use std::{
     cell::RefCell,
     cmp::Reverse,
@@ -28,7 +30,7 @@ use crate::{
     link::{End, Link, LinkId, Side},
     options::{EngineOptions, NetworkOptions},
     pipe::{Pipe, Segment},
-    reached::{BROKEN_LINK, Reached, STALLED_LINK},
+    reached::{Reached, STALLED_LINK},
 };
 
 /// How much longer than the others a delayed segment takes at most, and how long a link that stalls
@@ -54,6 +56,8 @@ enum Happening {
     Arrive(LinkId, Side),
     /// This side learns that its peer has read.
     Window(LinkId, Side),
+    /// The server's end has had no acknowledgement for so long that it gives up.
+    GiveUp(LinkId),
     /// Somebody wants to look again.
     Tick,
 }
@@ -147,7 +151,7 @@ impl State {
 
     fn knock(&mut self, id: LinkId) {
         let (member, listener) = self.links[id].listener;
-        if self.links[id].end(Side::Client).broken.is_some() {
+        if self.links[id].is_lost || self.links[id].end(Side::Client).broken.is_some() {
             return;
         }
         let listener = &mut self.listeners[member][listener];
@@ -191,6 +195,9 @@ impl State {
     }
 
     fn arrive(&mut self, id: LinkId, sender: Side) {
+        if self.links[id].is_lost {
+            return self.swallow(id, sender);
+        }
         if self.chance.of(self.options.faults.broken_links) {
             self.break_link(id);
         }
@@ -212,22 +219,6 @@ impl State {
                 link.from(receiver).forget_unsent();
             }
         }
-    }
-
-    /// A middlebox or a dead path: both ends learn at once, each in its way.
-    fn break_link(&mut self, id: LinkId) {
-        let failures = [Failure::Reset, Failure::TimedOut, Failure::Unreachable, Failure::Other(5)];
-        let failure = *self.chance.one(&failures);
-        self.note(id as u64, "the link breaks", 0);
-        self.reached.count(BROKEN_LINK);
-        let link = &mut self.links[id];
-        for (side, failure) in [(Side::Client, Failure::Reset), (Side::Server, failure)] {
-            link.end(side).broken.get_or_insert(failure);
-            link.to(side).forget_arrived();
-            link.from(side).forget_unsent();
-        }
-        self.touch(id, Side::Client);
-        self.touch(id, Side::Server);
     }
 
     /// What this side's socket takes of the bytes.
@@ -359,6 +350,8 @@ impl State {
             match happening {
                 Happening::Knock(id) => self.knock(id),
                 Happening::Arrive(id, side) => self.arrive(id, side),
+                Happening::Window(id, _) if self.links[id].is_lost => {}
+                Happening::GiveUp(id) => self.give_up(id),
                 Happening::Window(id, side) => {
                     self.pump(id, side);
                     self.touch(id, side);
@@ -506,6 +499,11 @@ impl Network {
     /// What has been reached here.
     pub(crate) fn reached(&self) -> Reached {
         self.state.borrow().reached.clone()
+    }
+
+    /// How many links there have been.
+    pub(crate) fn links(&self) -> usize {
+        self.state.borrow().links.len()
     }
 
     /// Counts that something was reached.

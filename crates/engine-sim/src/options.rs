@@ -110,6 +110,14 @@ pub struct Promises {
     pub ping_interval: Option<Duration>,
     /// Who does not answer a ping within this is cut.
     pub pong_timeout: Duration,
+    /// Whose request is not complete within this is refused, and nobody before.
+    pub handshake_timeout: Duration,
+    /// Whose socket takes nothing is cut as stalled after this, and not before.
+    pub write_timeout: Duration,
+    /// So many may be open, and so many bytes of heads be held, before anybody is refused for it.
+    pub connections_max: u32,
+    /// Bytes of incomplete request heads.
+    pub head_bytes_max: u64,
     /// Whose socket takes nothing for so long, a Close frame's time included, is cut.
     pub stall_max: Duration,
     /// What an address may have, no more and no less.

@@ -36,6 +36,18 @@ impl Outcome {
         )
     }
 
+    /// True exactly when a queue can become shorter by it.
+    pub(crate) fn eases(&self) -> bool {
+        !matches!(
+            self,
+            Self::Accepted(..)
+                | Self::StoppedAccepting(_)
+                | Self::Writable(_)
+                | Self::Offered(_)
+                | Self::Woken
+        )
+    }
+
     /// The connection whose send it tells of.
     pub(crate) fn connection(&self) -> Option<ConnectionId> {
         match self {

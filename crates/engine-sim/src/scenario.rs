@@ -73,7 +73,14 @@ pub(crate) struct Scenario {
     /// True exactly when the engine breaks its contract by using slots again too early.
     pub(crate) reuses_slots: bool,
     pub(crate) drain: Duration,
+    /// True exactly when some visitors get out of reach without a word.
+    pub(crate) vanishes: bool,
+    /// True exactly when the guest asks who is there, removes some, and has settings changed.
+    pub(crate) wishes: bool,
 }
+
+/// Places of a table that is too small.
+const SMALL_TABLE: u32 = 3;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -88,6 +95,7 @@ const POLICIES: [SlowConsumer; 4] =
     [SlowConsumer::Close, SlowConsumer::Close, SlowConsumer::DropOldest, SlowConsumer::Latest];
 
 impl Scenario {
+    #[expect(clippy::too_many_lines, reason = "one a field")]
     pub(crate) fn new(seed: u64) -> Self {
         let chance = &mut Chance::new(seed);
         let is_large = chance.of(0.1);
@@ -116,8 +124,8 @@ impl Scenario {
             workers,
             connections_max: *chance.one(match (is_calm, is_large) {
                 (true, _) => &[2_000][..],
-                (false, true) => &[300, 500, 700, 1_000],
-                (false, false) => &[3, 8, 20, 64],
+                (false, true) => &[350, 500, 700, 1_000],
+                (false, false) => &[16, 8, 20, 64],
             }),
             topics: if is_large { chance.number(20..=60) } else { chance.number(1..=4) },
             topics_per_visitor_max: if is_large { 2 } else { 4 },
@@ -159,7 +167,47 @@ impl Scenario {
             },
             publish_rate_max: limit(true, chance, &[1, 5, 50]),
             reuses_slots: false,
+            vanishes: Chance::new(seed ^ 0x2127_599B_F432_5C37).of(0.5),
+            wishes: Chance::new(seed ^ 0x8803_55F2_1E6D_1965).of(0.3),
         }
+        .with_small_table()
+    }
+
+    /// A fault: a table with so few places that most are refused, in one of ten small histories.
+    fn with_small_table(mut self) -> Self {
+        let is_small = Chance::new(self.seed ^ 0x9E6C_63D0_876A_9A62).of(0.1);
+        if is_small && !self.is_calm && !self.is_large {
+            self.connections_max = SMALL_TABLE;
+        }
+        self
+    }
+
+    /// The settings of the beginning; or others, where some timeouts are longer and the budget of
+    /// all queues is larger.
+    pub(crate) fn settings(&self, is_doubled: bool) -> hub::Settings {
+        let nobodys = Arc::new(Interest::new(self.workers, 1, self.seed));
+        let hub::Options { client_publish, echo, compression, origins, .. } = self.hub(&nobodys);
+        let times = if is_doubled { 2 } else { 1 };
+        let budget = self.limits.send_queue_total_bytes_max * u64::from(times);
+        hub::Settings {
+            client_publish,
+            echo,
+            compression,
+            origins,
+            worker: worker::Settings {
+                handshake_timeout: self.handshake_timeout * times,
+                close_timeout: self.close_timeout * times,
+                addresses: None,
+                trusted: Arc::default(),
+                publish_rate_max: self.publish_rate_max,
+                limits: Limits { send_queue_total_bytes_max: budget, ..self.limits.clone() },
+            },
+        }
+    }
+
+    /// The longest that a timeout may be that other settings make longer.
+    pub(crate) fn longest(&self, timeout: Duration) -> Duration {
+        if self.wishes { timeout * 2 } else { timeout }
     }
 
     /// What the workers are held to.
@@ -167,7 +215,11 @@ impl Scenario {
         Promises {
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,
-            stall_max: self.write_timeout + self.close_timeout,
+            handshake_timeout: self.handshake_timeout,
+            write_timeout: self.write_timeout,
+            connections_max: self.connections_max,
+            head_bytes_max: self.limits.handshake_total_bytes_max,
+            stall_max: self.write_timeout + self.longest(self.close_timeout),
             addresses: self.addresses,
         }
     }
@@ -228,8 +280,8 @@ impl Scenario {
         shortest / 4 * 9 / 10
     }
 
-    /// No message that is compressed saves more: none is longer, its number and its stream's counted.
-    pub(crate) fn saving_bytes_max(&self) -> u64 {
+    /// The longest frame of a message, its number and its stream's counted.
+    pub(crate) fn frame_bytes_max(&self) -> u64 {
         inflated::frame_bytes(self.message_bytes.max(MESSAGE_NAME_BYTES_MAX))
     }
 

@@ -172,6 +172,12 @@ impl Table {
         (of_slot == id).then_some(connection)
     }
 
+    /// The same, to be looked at.
+    pub(crate) fn peek(&self, id: ConnectionId) -> Option<&Connection> {
+        let place = self.places.get(id.slot as usize)?;
+        place.connection.as_ref().filter(|_| place.generation == id.generation)
+    }
+
     /// The connection of that id, if its close was not submitted.
     pub(crate) fn open(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.get(id).filter(|connection| connection.phase == Phase::Open)

@@ -79,6 +79,11 @@ impl Tally {
         messages
     }
 
+    /// True exactly when a frame may begin.
+    pub(crate) fn is_between(self) -> bool {
+        matches!(self, Self::Header(_, 0))
+    }
+
     /// The next frame, if nothing of the payload is still to come. How many messages ended.
     fn end_payload(&mut self) -> u64 {
         let Self::Payload(0, kind) = *self else { return 0 };

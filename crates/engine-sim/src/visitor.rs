@@ -293,6 +293,7 @@ impl Visitor {
                 self.send(CLOSE, true, &1000_u16.to_be_bytes(), world);
                 self.enter(Phase::Closing, world);
                 self.has_said_goodbye = true;
+                world.goodbyes += 1;
                 self.answer = self.answer.or(Some(1000));
             }
             Leave::Rudely(mut violation) if self.phase == Phase::Open => {
@@ -316,6 +317,10 @@ impl Visitor {
             Leave::Reset => {
                 self.has_left = true;
                 self.drop_socket(world, Client::reset);
+            }
+            Leave::Vanish if world.scenario.vanishes && world.vanishing.of(0.5) => {
+                self.has_left = true;
+                self.drop_socket(world, Client::vanish);
             }
             Leave::Close | Leave::Rudely(_) | Leave::Vanish => {
                 // Before it is open there is nobody to be polite to.
@@ -359,7 +364,8 @@ impl Visitor {
     pub(crate) fn check(&self, world: &mut World) -> Result<(), String> {
         let Self { number, phase, end, plan, .. } = self;
         let scenario = &world.scenario;
-        let wait_max = scenario.handshake_timeout.max(scenario.close_timeout) + WAIT_GRACE;
+        let wait_max = scenario.handshake_timeout.max(scenario.close_timeout);
+        let wait_max = scenario.longest(wait_max) + WAIT_GRACE;
         match phase {
             Phase::Knocking | Phase::Closing
                 if world.network.now().since(self.since) <= wait_max => {}
@@ -368,7 +374,15 @@ impl Visitor {
                     "visitor {number} hangs: it is {phase:?} with {end:?}; {plan:?}"
                 ));
             }
-            Phase::Open => return world.ledger.check(&self.subscription),
+            Phase::Open => {
+                if let Some(ip) = self.socket.as_ref().map(|socket| socket.address().ip()) {
+                    let mut removals = world.removals.iter();
+                    if let Some(it) = removals.find(|it| it.must_include(&self.subscription, ip)) {
+                        return Err(format!("visitor {number} is still there, despite {it:?}"));
+                    }
+                }
+                return world.ledger.check(&self.subscription);
+            }
             Phase::Absent | Phase::Over => {}
         }
         Ok(())

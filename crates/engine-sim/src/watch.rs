@@ -15,8 +15,14 @@ const GRACE: Duration = Duration::from_secs(2);
 /// By how much deadlines are rounded.
 const TICKS: Duration = Duration::from_millis(50);
 
+/// By how much a turn comes late at most.
+const LATE: Duration = Duration::from_millis(1_600);
+
 /// The first byte of a Close frame.
 const CLOSE: u8 = 0x88;
+
+/// The beginning of an answer that upgrades.
+const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
 
 /// What was seen of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +32,14 @@ pub(crate) struct Watch {
     quiet: Time,
     /// The first ping since bytes were last told.
     pinged: Option<Time>,
+    /// When its request was answered.
+    answered: Option<Time>,
     /// True exactly when its 101 was sent.
     is_open: bool,
     /// True exactly when a Close frame was sent.
     is_closing: bool,
-    /// True exactly when it has ever refused bytes.
-    has_refused: bool,
+    /// When it first refused bytes.
+    refused: Option<Time>,
     /// Since when it has been refusing them.
     refusing: Option<Time>,
     /// When it last ceased to.
@@ -51,9 +59,10 @@ impl Watch {
             accepted: now,
             quiet: now,
             pinged: None,
+            answered: None,
             is_open: false,
             is_closing: false,
-            has_refused: false,
+            refused: None,
             refusing: None,
             writable: now,
             is_paused: false,
@@ -67,16 +76,36 @@ impl Watch {
         self.is_closing
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered.is_some()
+    }
+
+    /// True exactly when its close was submitted.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     pub(crate) fn handle_heard(&mut self, now: Time) {
         self.quiet = now;
         self.pinged = None;
     }
 
-    /// Something leaves that belongs to this connection alone.
-    pub(crate) fn handle_send(&mut self, now: Time, bytes: &Bytes) {
+    /// Something leaves that belongs to this connection alone; `is_frame`: it begins with a frame.
+    pub(crate) fn handle_send(&mut self, now: Time, bytes: &Bytes, is_frame: bool) {
         self.quiet = now;
-        self.is_closing |= bytes.first() == Some(&CLOSE);
-        self.is_open |= bytes.starts_with(b"HTTP/1.1 101 ");
+        self.is_closing |= is_frame && bytes.first() == Some(&CLOSE);
+        let is_first = self.answered.is_none();
+        self.answered.get_or_insert(now);
+        if is_first && bytes.starts_with(SWITCHING) {
+            // Behind the head of who is dismissed there is its Close frame. What a socket has
+            // refused may come again with messages behind it.
+            self.is_open = bytes.ends_with(b"\r\n\r\n");
+            self.is_closing = !self.is_open;
+        }
     }
 
     /// A ping was submitted: from then on its worker awaits the pong.
@@ -87,7 +116,7 @@ impl Watch {
 
     pub(crate) fn handle_refused(&mut self, now: Time) {
         self.quiet = now;
-        self.has_refused = true;
+        self.refused.get_or_insert(now);
         self.refusing.get_or_insert(now);
     }
 
@@ -144,8 +173,33 @@ impl Watch {
                 let waited = self.pinged.map(|pinged| ended.since(pinged) + TICKS);
                 receiving && waited.is_some_and(|waited| waited >= promises.pong_timeout)
             }),
-            CloseReason::Stalled => self.has_refused,
-            _ => true,
+            CloseReason::Stalled => self.refused.is_some_and(|refused| {
+                let ended = self.ended.map_or(Time::NEVER, |(ended, _)| ended);
+                ended.since(refused) + LATE >= promises.write_timeout
+            }),
+            CloseReason::SlowConsumer => self.refused.is_some(),
+            // Or what it has queued is its 101 and what came behind it, as with many others.
+            CloseReason::OverBudget => {
+                let ended = self.ended.map_or(Time::NEVER, |(ended, _)| ended);
+                let is_new = self.answered.is_some_and(|answered| ended.since(answered) <= LATE);
+                self.refused.is_some() || is_new
+            }
+            // What it did is known to its visitor, and what it may do to the guest.
+            CloseReason::ProtocolError
+            | CloseReason::InvalidPayload
+            | CloseReason::MessageTooBig
+            | CloseReason::PublishingIsOff
+            | CloseReason::NotAllowed
+            | CloseReason::Removed
+            | CloseReason::TokenExpired
+            | CloseReason::Restarting
+            | CloseReason::Moving
+            | CloseReason::Overloaded => true,
+            // The first two are never told one by one; nothing closes for the others.
+            CloseReason::PeerClosed
+            | CloseReason::PeerGone
+            | CloseReason::UnsupportedData
+            | CloseReason::InternalError => false,
         }
     }
 
@@ -164,7 +218,11 @@ mod tests {
     const PROMISES: Promises = Promises {
         ping_interval: Some(Duration::from_secs(10)),
         pong_timeout: Duration::from_secs(3),
+        handshake_timeout: Duration::from_secs(5),
+        write_timeout: Duration::from_secs(15),
         stall_max: Duration::from_secs(20),
+        connections_max: 10,
+        head_bytes_max: 1_000,
         addresses: AddressLimits { connections_max: None, handshakes_rate: None },
     };
 
@@ -174,7 +232,8 @@ mod tests {
 
     fn open() -> Watch {
         let mut watch = Watch::new(seconds(0));
-        watch.handle_send(seconds(1), &Bytes::from_static(b"HTTP/1.1 101 Switching Protocols"));
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        watch.handle_send(seconds(1), &Bytes::from_static(answer), false);
         watch
     }
 

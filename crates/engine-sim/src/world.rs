@@ -2,7 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::{chance::Chance, ledger::Ledger, network::Network, queues::Queues, scenario::Scenario};
+use worker::Time;
+
+use crate::{
+    chance::Chance, guest::Removal, ledger::Ledger, network::Network, queues::Queues,
+    scenario::Scenario,
+};
 
 /// The network, the dice, and what is known of the past.
 #[derive(Debug)]
@@ -17,8 +22,18 @@ pub(crate) struct World {
     pub(crate) fragments: Chance,
     /// The dice of connections that change engines, for the same reason.
     pub(crate) handovers: Chance,
+    /// The dice of what the guest wishes beside publishing, and of visitors that vanish, for the same
+    /// reason.
+    pub(crate) wishes: Chance,
+    pub(crate) vanishing: Chance,
+    /// Whom the guest wanted removed.
+    pub(crate) removals: Vec<Removal>,
+    /// When connections last went over to another engine.
+    pub(crate) handed_over: Time,
     pub(crate) ledger: Ledger,
     pub(crate) queues: Queues,
+    /// Close frames that visitors have sent by themselves.
+    pub(crate) goodbyes: u64,
     /// Visits that have ended.
     pub(crate) visits: Vec<Visit>,
     /// How many visits there have been.

@@ -42,7 +42,11 @@ impl SimBed {
                     promises: Promises {
                         ping_interval: None,
                         pong_timeout: Duration::ZERO,
+                        handshake_timeout: Duration::ZERO,
+                        write_timeout: Duration::ZERO,
                         stall_max: Duration::MAX,
+                        connections_max: 0,
+                        head_bytes_max: 0,
                         addresses: AddressLimits { connections_max: None, handshakes_rate: None },
                     },
                     reuses_slots: false,

@@ -25,6 +25,10 @@ impl SimEngine {
         if bytes.is_empty() {
             self.breach(format!("Send of nothing to {id:?}"));
         }
+        if let Some(wrong) = self.judge_answer(state.now, id, &bytes) {
+            self.breach(format!("{id:?} {wrong}"));
+        }
+        self.check_debt(id.slot, state.now);
         let Some(connection) = self.table.open(id) else {
             self.breach(format!("Send to {id:?}, which is not open"));
             return;
@@ -40,11 +44,13 @@ impl SimEngine {
         if let Some(wrong) = state.hosts.judge(&mut connection.arrival, &bytes, limits) {
             self.breaches.push(format!("{id:?} {wrong}: {:?}", connection.arrival));
         }
-        connection.watch.handle_send(state.now, &bytes);
+        let is_behind = connection.sending == Sending::Refused;
+        // Else it may be the rest of a message, which may begin with anything.
+        let is_frame = is_behind || connection.tally.is_between();
+        connection.watch.handle_send(state.now, &bytes, is_frame);
         if bytes.starts_with(b"HTTP/1.1 101 ") {
             connection.tally = Tally::Head(0);
         }
-        let is_behind = connection.sending == Sending::Refused;
         let outcome = transmit(state, self.storm_until, connection, &bytes, &mut self.counted);
         let left = match is_behind {
             true => Tally::left_of(&bytes, 0),

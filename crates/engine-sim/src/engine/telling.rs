@@ -12,7 +12,10 @@ use crate::{
     link::Side,
     network::State,
     outcome::Outcome,
-    reached::{ENOBUFS, FAILED_ACCEPT, LATE_COMPLETION, SPLIT_RECEIVE, STALE_COMPLETION},
+    reached::{
+        ACCEPT_REST_OVER, ENOBUFS, FAILED_ACCEPT, LATE_COMPLETION, LINGER_END, SPLIT_RECEIVE,
+        STALE_COMPLETION,
+    },
     table::{Connection, Phase, Sending},
 };
 
@@ -138,6 +141,10 @@ impl SimEngine {
 
     fn gather_accepted(&mut self, state: &mut State, index: usize) {
         let listener = ListenerId(u16::try_from(index).unwrap_or(u16::MAX));
+        if state.now >= self.accepts_rest_until && self.accepts_rest_until > Time(0) {
+            self.accepts_rest_until = Time(0);
+            state.reached.count(ACCEPT_REST_OVER);
+        }
         while self.table.has_free() && state.now >= self.accepts_rest_until {
             let Some(link) = state.accept(self.member, index) else { break };
             if state.chance.of(state.options.faults.lost_accepts) {
@@ -180,6 +187,7 @@ impl SimEngine {
                 connection.phase = Phase::Lingering(thrown_away);
                 let over = thrown_away >= self.options.linger_bytes_max;
                 if over || has_ended(state, connection) {
+                    state.reached.count(LINGER_END);
                     state.close(connection.link, Side::Server);
                     connection.phase = Phase::Ended;
                 }
@@ -200,6 +208,7 @@ impl SimEngine {
     }
 
     fn gather_open(&mut self, state: &mut State, id: ConnectionId) {
+        self.check_debt(id.slot, state.now);
         let Some(connection) = self.table.open(id) else { return };
         if is_writable_again(state, connection) {
             connection.sending = Sending::Free;
@@ -262,7 +271,12 @@ impl SimEngine {
             outcomes.sort_by_key(|outcome| matches!(outcome, Outcome::Closed(_)));
         }
         let any = !outcomes.is_empty();
+        self.has_eased = outcomes.iter().any(Outcome::eases);
+        self.told_bytes = 0;
         for outcome in &mut outcomes {
+            if let Outcome::Bytes(_, bytes) = outcome {
+                self.told_bytes += bytes.len() as u64;
+            }
             self.sends_decided += match outcome {
                 Outcome::Sent(..) => 1,
                 Outcome::Offered(targets) => u64::from(*targets),
@@ -281,14 +295,7 @@ impl SimEngine {
         let slots = self.table.slots_used();
         for _ in 0..WATCHED_PER_WAIT.min(slots as usize) {
             self.watch_next = if self.watch_next < slots { self.watch_next } else { 0 };
-            if let Some((id, connection)) = self.table.at(self.watch_next)
-                && connection.phase == Phase::Open
-            {
-                let since = self.grown.max(self.excused);
-                if let Some(debt) = connection.watch.debt(&self.options.promises, since, now) {
-                    self.breaches.push(format!("{id:?} {debt}"));
-                }
-            }
+            self.check_debt(self.watch_next, now);
             self.watch_next += 1;
         }
     }

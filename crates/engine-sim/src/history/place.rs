@@ -4,14 +4,15 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hub::{Hub, Interest, Letter};
 use mesh::{Endpoint, Member};
-use worker::{Addresses, Time, Worker};
+use worker::{Addresses, Gauges, Time, Worker};
 
 use crate::{
     bounds,
     engine::SimEngine,
     network::Network,
     reached::{
-        HANDED_OVER, LATE_TURN, MESH_FULL, MOVED_WITHIN_COMPRESSED, MOVED_WORKER, PAUSED_PUBLISHER,
+        COALESCE_TIMER, HANDED_OVER, LATE_TURN, MESH_FULL, MOVED_WITHIN_COMPRESSED, MOVED_WORKER,
+        RATE_TIMER,
     },
     scenario::Scenario,
     sent::SentCounts,
@@ -52,6 +53,8 @@ pub(super) struct Place {
     idle_turns: u32,
     /// True exactly when its thread has ended, because it was drained.
     has_ended: bool,
+    /// True exactly when some other worker had no room for a letter after the last turn.
+    is_full: bool,
 }
 
 impl Place {
@@ -87,6 +90,7 @@ impl Place {
             moved: Time(0),
             idle_turns: 0,
             has_ended: false,
+            is_full: false,
         }
     }
 
@@ -145,6 +149,10 @@ impl Place {
     /// Everything that began has ended.
     pub(super) fn check_ended(&self) -> Result<(), String> {
         self.engine.check_ended()?;
+        let held = self.worker.handler().held_bytes();
+        if held > 0 {
+            return Err(format!("{held} bytes of publications are held back"));
+        }
         match self.endpoint.waiting() {
             0 => Ok(()),
             letters => Err(format!("{letters} letters were never taken")),
@@ -168,13 +176,17 @@ impl Place {
         if std::mem::take(&mut self.is_late) {
             self.engine.excuse();
         }
+        let is_due = self.waits.is_some_and(|until| until <= now);
+        let held = self.worker.handler().held_bytes();
         let mut has_reason = self.waits.take().is_none_or(|until| until <= now + ROUNDING)
             || self.endpoint.waiting() > 0
             || self.engine.is_ready();
         if std::mem::take(&mut self.is_parked) {
             self.endpoint.unpark();
         }
-        if self.is_moved(now, world) {
+        let is_moved = self.is_moved(now, world);
+        let (before, aborts) = (self.worker.gauges(), self.engine.aborts());
+        if is_moved {
             self.moves.pop();
             self.moved = now;
             has_reason = true;
@@ -191,6 +203,10 @@ impl Place {
             return Err("would have slept past something that was due".to_owned());
         }
         self.check_gauges(world)?;
+        if !is_moved {
+            self.check_turn(&before, aborts, world)?;
+        }
+        self.note_timers(&before, is_due && held == 0, world);
         self.has_ended |= self.worker.is_drained() && !all_drained;
         // Nothing takes no time.
         let took = Duration::from_micros(world.chance.long(1..=50));
@@ -236,6 +252,7 @@ impl Place {
         let places = hands_over.then(|| engine.hand_over(&mut world.handovers));
         if hands_over {
             world.network.reach(HANDED_OVER);
+            world.handed_over = world.network.now();
         }
         for record in records {
             let mut record = record.ok_or("does not know one of its connections")?;
@@ -248,17 +265,51 @@ impl Place {
         Ok(())
     }
 
-    fn check_gauges(&self, world: &World) -> Result<(), String> {
+    fn check_gauges(&mut self, world: &World) -> Result<(), String> {
         let gauges = self.worker.gauges();
-        if gauges.publishers_paused > 0 {
-            world.network.reach(PAUSED_PUBLISHER);
-        }
         let this = self.endpoint.member();
         let mut others = (0..self.workers).map(Member).filter(|member| *member != this);
-        if others.any(|member| self.endpoint.room(member) == 0) {
+        let is_full = others.any(|member| self.endpoint.room(member) == 0);
+        if is_full && !self.is_full {
             world.network.reach(MESH_FULL);
         }
+        self.is_full = is_full;
+        let (held, held_max) = (self.worker.handler().held_bytes(), world.scenario.held_bytes_max);
+        if held > held_max {
+            return Err(format!("holds {held} bytes of publications back, and at most {held_max}"));
+        }
         bounds::check(&gauges, &world.scenario)
+    }
+
+    /// What all queues hold together is no more than their budget and what the turn has brought.
+    /// Where it was more before, and nothing has come that makes it less, somebody was cut.
+    fn check_turn(&self, before: &Gauges, aborts: u64, world: &World) -> Result<(), String> {
+        let gauges = self.worker.gauges();
+        let kept = before.partial_bytes + self.engine.told_bytes();
+        let budget = before.send_queue_bytes_max;
+        bounds::check_budget(&gauges, kept, budget, &world.scenario)?;
+        let bytes_max = before.send_queue_bytes_max;
+        let was_over = before.send_queue_bytes > bytes_max && !self.engine.has_eased();
+        match was_over && self.engine.aborts() == aborts {
+            true => Err(format!(
+                "had {} bytes queued, of which {bytes_max} may be, and has cut nobody",
+                before.send_queue_bytes
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// What is published and waits without a job waits for its delay. Who is paused waits for its
+    /// rate where nothing is held; `is_due`: then its worker has waited until it had to go on.
+    fn note_timers(&self, before: &Gauges, is_due: bool, world: &World) {
+        let gauges = self.worker.gauges();
+        if before.fanout_jobs == 0 && before.fanout_publications > 0 && gauges.fanout_jobs > 0 {
+            world.network.reach(COALESCE_TIMER);
+        }
+        let is_resumed = gauges.publishers_paused < before.publishers_paused;
+        if is_due && is_resumed && !self.engine.has_eased() {
+            world.network.reach(RATE_TIMER);
+        }
     }
 
     /// Goes to sleep if the last wait found nothing.

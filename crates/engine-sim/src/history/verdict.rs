@@ -19,10 +19,11 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// A worker says that it has closed a connection, of which its engine has seen this.
+    /// A worker says that it has closed a connection, and whether it has dropped messages for such a
+    /// reason, of which its engine has seen this.
     pub(super) fn add(
         &mut self,
-        closed: &ClosedConnection,
+        (worker, closed, dropped): (usize, &ClosedConnection, bool),
         watch: Option<Watch>,
         world: &World,
     ) -> Result<(), String> {
@@ -36,8 +37,15 @@ impl Verdict {
                 scenario.connection_age_max.is_some_and(|age_max| age >= age_max.mul_f64(0.9))
             }
             CloseReason::Restarting => self.is_draining,
+            CloseReason::Removed => world.removals.iter().any(|it| it.covers(worker, closed)),
             CloseReason::PublishingIsOff => !scenario.client_publish,
-            CloseReason::Overloaded => !scenario.is_calm,
+            CloseReason::SlowConsumer | CloseReason::OverBudget | CloseReason::Overloaded
+                if scenario.is_calm =>
+            {
+                false
+            }
+            // Whose socket has refused nothing has had messages queued behind its 101.
+            CloseReason::SlowConsumer | CloseReason::OverBudget if dropped => true,
             reason => watch.justifies(*reason, &scenario.promises()),
         };
         if !is_justified {
@@ -61,8 +69,8 @@ impl Verdict {
         let reason = self.reasons.get(&visit.address).copied();
         let stated = reason.map_or("nothing", CloseReason::label);
         match visit.end {
+            // Whether the worker had room, and what its address took, the engine has judged.
             End::Refused(503) => Ok(()),
-            // Whether its address took too much, the engine has judged.
             End::Refused(429) if scenario.network.hosts > 0 => Ok(()),
             End::Refused(status) if visit.answer == Some(status) => Ok(()),
             // Its request was not complete in time, on a bad way.
@@ -74,9 +82,15 @@ impl Verdict {
                 // What broke a rule or was not allowed; everything else is the server's own affair.
                 let is_own = reason.is_some_and(is_violation) && visit.answer != code;
                 match is_stated && !is_own {
-                    true => Ok(()),
+                    true => judge_good(visit, scenario, reason),
                     false => Err(format!("closed, and {stated} is stated")),
                 }
+            }
+            End::Cut
+                if reason
+                    .is_some_and(|it| is_violation(it) && visit.answer != Some(code_of(it))) =>
+            {
+                Err(format!("cut as {stated}, which it has not done"))
             }
             End::Cut if visit.has_left || !visit.was_open || reason.is_some() => {
                 judge_good(visit, scenario, reason)
@@ -86,7 +100,7 @@ impl Verdict {
     }
 }
 
-/// Where nothing goes wrong, who behaves is not cut.
+/// Where nothing goes wrong, who behaves is neither cut nor closed but for what is everybody's lot.
 fn judge_good(
     visit: &Visit,
     scenario: &Scenario,
@@ -94,8 +108,8 @@ fn judge_good(
 ) -> Result<(), String> {
     let behaves = visit.was_good && visit.was_open && !visit.has_left;
     match reason.filter(|_| scenario.is_calm && behaves) {
-        Some(reason) => Err(format!("cut as {}, though it behaved", reason.label())),
-        None => Ok(()),
+        None | Some(CloseReason::Restarting | CloseReason::Moving | CloseReason::Removed) => Ok(()),
+        Some(reason) => Err(format!("ended as {}, though it behaved", reason.label())),
     }
 }
 
@@ -114,7 +128,7 @@ fn code_of(reason: CloseReason) -> u16 {
     match reason {
         CloseReason::ProtocolError => 1002,
         CloseReason::InvalidPayload => 1007,
-        CloseReason::PublishingIsOff => 1008,
+        CloseReason::PublishingIsOff | CloseReason::Removed => 1008,
         CloseReason::MessageTooBig => 1009,
         CloseReason::Restarting | CloseReason::Moving => 1012,
         CloseReason::SlowConsumer | CloseReason::Overloaded => 1013,

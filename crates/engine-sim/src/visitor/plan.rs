@@ -33,7 +33,7 @@ pub(super) enum Leave {
     Close,
     /// With a FIN.
     Finish,
-    /// Closing its socket, whatever it has not read.
+    /// Closing its socket, whatever it has not read, or out of reach: then nobody learns of it.
     Vanish,
     /// With a reset.
     Reset,
