@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use hub::{Batch, Letter};
+use hub::{Batch, Interest, Interested, Letter};
 use mesh::{Endpoint, Member};
 use wire::DataOpcode;
 use worker::{CloseReason, ClosedConnection, DropReason, Gauges, Publication, Report, Time};
@@ -59,6 +59,7 @@ impl Told {
 #[derive(Debug)]
 pub(crate) struct Guest {
     endpoint: Endpoint<Letter>,
+    interest: Arc<Interest>,
     network: Network,
     woken: Arc<AtomicBool>,
     workers: u16,
@@ -101,7 +102,11 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(endpoint: Endpoint<Letter>, world: &mut World) -> Self {
+    pub(crate) fn new(
+        endpoint: Endpoint<Letter>,
+        interest: Arc<Interest>,
+        world: &mut World,
+    ) -> Self {
         let World { network, scenario, ledger, .. } = world;
         let audiences = (0..scenario.topics).map(Some).chain([None]);
         let streams = audiences
@@ -110,6 +115,7 @@ impl Guest {
         let now = network.now();
         Self {
             endpoint,
+            interest,
             woken: network.guest(),
             network: network.clone(),
             workers: scenario.workers,
@@ -230,11 +236,17 @@ impl Guest {
         let publications: Vec<_> = publications.collect();
         self.published.extend(publications.iter().map(Arc::downgrade));
         let batch = Arc::new(Batch { id: self.batches, publications });
-        let outstanding = (self.members().collect(), batch.publications.len());
-        self.receipts.insert(batch.id, outstanding);
+        let mut workers = Interested::NOBODY;
+        for publication in &batch.publications {
+            workers |= self.interest.of(publication.topic());
+        }
+        let workers: Vec<Member> = workers.members().collect();
+        for member in &workers {
+            self.post(*member, Letter::Batch(Arc::clone(&batch)));
+        }
         self.batches += 1;
-        for member in self.members() {
-            self.post(member, Letter::Batch(Arc::clone(&batch)));
+        if !workers.is_empty() {
+            self.receipts.insert(batch.id, (workers, batch.publications.len()));
         }
         for (_, stream) in &self.streams {
             ledger.take(*stream);

@@ -170,7 +170,7 @@ impl History {
             open: 0,
             open_max: 0,
         };
-        let guest = Guest::new(guest, &mut world);
+        let guest = Guest::new(guest, interest, &mut world);
         let crowd = Crowd::new(&mut world);
         let verdict = Verdict::default();
         Self {
