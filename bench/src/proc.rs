@@ -204,6 +204,23 @@ impl SocketMemory {
     }
 }
 
+/// TCP sockets of IPv4 at this local port that have a peer, but for those in TIME_WAIT.
+pub(crate) fn sockets_at(port: u16) -> Outcome<usize> {
+    Ok(sockets_in(&fs::read_to_string("/proc/net/tcp")?, port))
+}
+
+/// Lines of `/proc/net/tcp` (proc_net(5)) with this port and a state that is neither 06, TIME_WAIT,
+/// nor 0A, LISTEN.
+fn sockets_in(text: &str, port: u16) -> usize {
+    let end = format!(":{port:04X}");
+    let is_one = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_local = words.next().is_some_and(|address| address.ends_with(&end));
+        is_local && !matches!(words.nth(1), None | Some("06" | "0A"))
+    };
+    text.lines().skip(1).filter(is_one).count()
+}
+
 /// A size in `/proc/PID/status` (proc(5)), as `VmData:`, in bytes.
 pub(crate) fn status_bytes(pid: u32, name: &str) -> Outcome<u64> {
     let path = format!("/proc/{pid}/status");
@@ -298,6 +315,18 @@ mod tests {
         let text = "sockets: used 235\nTCP: inuse 128 orphan 3 tw 198 alloc 134 mem 59\n\
             UDP: inuse 0 mem 7\n";
         assert_eq!(SocketMemory::parse(text), Some(SocketMemory { orphans: 3, pages: 59 }));
+    }
+
+    #[test]
+    fn sockets_at_a_port_are_those_that_it_has_accepted() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n\
+            0: 0100007F:2328 00000000:0000 0A 00000000:00000000 00:00000000\n\
+            1: 0100007F:2328 0100007F:C001 01 00000000:00000000 00:00000000\n\
+            2: 0100007F:C001 0100007F:2328 01 00000000:00000000 00:00000000\n\
+            3: 0100007F:2328 0100007F:C002 04 00000000:00000000 00:00000000\n\
+            4: 0100007F:2328 0100007F:C003 06 00000000:00000000 00:00000000\n";
+        assert_eq!(sockets_in(text, 0x2328), 2);
+        assert_eq!(sockets_in(text, 0xc001), 1);
     }
 
     #[test]
