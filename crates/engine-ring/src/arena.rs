@@ -74,36 +74,54 @@ pub(crate) struct Arena {
     held: Vec<Held>,
     /// Where the next place is looked for first: never within one.
     next: usize,
+    /// So many pages in a row, or more, were not to be had, and none has become free since.
+    refused: usize,
     /// The frame that was copied last, and its place. It is kept, so that nobody else's bytes come
     /// to have its address, for as long as somebody may offer it again.
     current: Option<(Bytes, Place)>,
 }
 
 impl Arena {
-    /// Maps so many bytes, rounded up to huge pages.
+    /// Maps so many bytes, rounded up to huge pages, and has them registered. Ordinary pages are taken
+    /// where there are no huge ones, and where those are not for us: of the limit of a cgroup one hears
+    /// only when they are registered.
     ///
     /// # Errors
-    /// More than one registered buffer may have, or no such memory.
-    pub(crate) fn new(bytes: u32) -> io::Result<Self> {
-        let bytes = (bytes as usize).max(1).next_multiple_of(HUGE_PAGE_BYTES);
+    /// More than one registered buffer may have, no such memory, or what `register` says.
+    pub(crate) fn new(bytes: u32, register: impl Fn(&Self) -> io::Result<()>) -> io::Result<Self> {
+        let bytes = Self::bytes_of_frames(bytes);
         if bytes > ARENA_BYTES_MAX {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
-        let (mapped, pages) = match map(bytes, libc::MAP_HUGETLB) {
-            Ok(memory) => ((memory, bytes), Pages::Huge),
-            Err(_) => {
-                // A huge page more, so that whole aligned ones lie within.
-                let bytes = bytes + HUGE_PAGE_BYTES;
-                ((map(bytes, 0)?, bytes), Pages::Advised)
-            }
+        huge_first(|pages| {
+            let arena = Self::of(bytes, pages)?;
+            register(&arena)?;
+            Ok(arena)
+        })
+    }
+
+    /// Bytes for frames, where so many are asked for.
+    pub(crate) fn bytes_of_frames(asked: u32) -> usize {
+        (asked as usize).max(1).next_multiple_of(HUGE_PAGE_BYTES)
+    }
+
+    /// So many bytes, of huge pages or of others.
+    fn of(bytes: usize, pages: Pages) -> io::Result<Self> {
+        let mapped = if pages == Pages::Huge {
+            (map(bytes, libc::MAP_HUGETLB)?, bytes)
+        } else {
+            // A huge page more, so that whole aligned ones lie within.
+            let bytes = bytes + HUGE_PAGE_BYTES;
+            (map(bytes, 0)?, bytes)
         };
         let skipped = mapped.0.align_offset(HUGE_PAGE_BYTES);
         // SAFETY: at most a huge page is skipped, and by so much the mapping is longer where it is
         // not made of huge pages, which are aligned.
         let memory = unsafe { mapped.0.add(skipped) };
         let held = vec![Held::default(); bytes / PAGE_BYTES];
-        let mut arena = Self { memory, mapped, pages, held, next: 0, current: None };
-        if arena.pages == Pages::Advised && !arena.advise() {
+        let mut arena =
+            Self { memory, mapped, pages, held, next: 0, refused: usize::MAX, current: None };
+        if pages == Pages::Advised && !arena.advise() {
             arena.pages = Pages::Ordinary;
         }
         Ok(arena)
@@ -119,9 +137,15 @@ impl Arena {
     /// Makes it the ring's first registered buffer.
     pub(crate) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
         let (iov_base, iov_len) = (self.memory.as_ptr().cast(), self.frames_bytes());
-        // SAFETY: the range is mapped, and unmapped only after the queue that it is registered with
-        // is gone (the order of the engine's fields).
+        // SAFETY: the range is mapped, and once it is registered it is unmapped only after the queue is
+        // gone (the order of the engine's fields, and of the variables of its start), or when it has
+        // been given back.
         unsafe { submitter.register_buffers(&[libc::iovec { iov_base, iov_len }]) }
+    }
+
+    /// Takes it from the ring again, unless a send from it is out. Says whether it did.
+    pub(crate) fn give_back(&self, submitter: &Submitter<'_>) -> bool {
+        self.outstanding() == 0 && submitter.unregister_buffers().is_ok()
     }
 
     /// What it is made of.
@@ -154,7 +178,13 @@ impl Arena {
         }
         self.let_go();
         let pages = frame.len().div_ceil(PAGE_BYTES);
-        let page = self.find(self.next, pages).or_else(|| self.find(0, pages))?;
+        if pages >= self.refused {
+            return None;
+        }
+        let Some(page) = self.find(self.next, pages).or_else(|| self.find(0, pages)) else {
+            self.refused = pages;
+            return None;
+        };
         self.held[page] = Held { bytes: frame.len(), ..Held::default() };
         self.next = page + pages;
         let place = self.address(Place(page));
@@ -240,6 +270,7 @@ impl Arena {
         let is_current = self.current.as_ref().is_some_and(|(_, place)| place.0 == page);
         if self.held[page].sends == 0 && !is_current {
             self.held[page] = Held::default();
+            self.refused = usize::MAX;
         }
     }
 
@@ -253,9 +284,9 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         let (memory, bytes) = self.mapped;
-        // SAFETY: mapped in `new`, with this length. The queue that it was registered with is gone
-        // (the order of the engine's fields); what sockets have not sent yet keeps its pages by
-        // itself, since registering has pinned them and each send holds the registration.
+        // SAFETY: mapped in `of`, with this length. No queue has it registered (see `register`); what
+        // sockets have not sent yet keeps its pages by itself, since registering has pinned them and
+        // each send holds the registration.
         unsafe { libc::munmap(memory.as_ptr().cast(), bytes) };
     }
 }
@@ -263,6 +294,11 @@ impl Drop for Arena {
 /// The generation of a slot, as far as a tag of an arena's send has it.
 pub(crate) fn is_of_generation(tag: Tag, generation: u32) -> bool {
     tag.mark >> PAGE_BITS == (generation << PAGE_BITS & MARK_MAX) >> PAGE_BITS
+}
+
+/// Huge pages, or where they fail for whatever reason others.
+fn huge_first<T>(mut make: impl FnMut(Pages) -> io::Result<T>) -> io::Result<T> {
+    make(Pages::Huge).or_else(|_| make(Pages::Advised))
 }
 
 /// Memory of the process's own at an address of the kernel's choice.
@@ -283,6 +319,11 @@ mod tests {
 
     const HALF: usize = HUGE_PAGE_BYTES / 2;
 
+    /// One of a huge page, of no ring.
+    fn arena() -> Arena {
+        Arena::new(1, |_| Ok(())).unwrap()
+    }
+
     fn frame(byte: u8, bytes: usize) -> Bytes {
         Bytes::from(vec![byte; bytes])
     }
@@ -295,7 +336,7 @@ mod tests {
 
     #[test]
     fn the_same_frame_is_copied_once_and_another_of_the_same_bytes_again() {
-        let mut arena = Arena::new(1).unwrap();
+        let mut arena = arena();
         let (first, second) = (frame(b'a', 5000), frame(b'a', 5000));
         assert_eq!(arena.hold(&first), Some(Place(0)));
         assert_eq!(arena.hold(&first.clone()), Some(Place(0)));
@@ -308,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_place_is_free_when_every_send_was_notified_of_and_not_before() {
-        let mut arena = Arena::new(1).unwrap();
+        let mut arena = arena();
         let (first, second) = (frame(b'a', HALF), frame(b'b', HALF));
         let place = arena.hold(&first).unwrap();
         let tags = [send(&mut arena, place), send(&mut arena, place)];
@@ -325,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_kept_as_long_as_somebody_may_offer_it_again() {
-        let mut arena = Arena::new(1).unwrap();
+        let mut arena = arena();
         let whole = frame(b'a', HUGE_PAGE_BYTES);
         let other = whole.clone();
         assert_eq!(arena.hold(&whole), Some(Place(0)));
@@ -340,7 +381,7 @@ mod tests {
 
     #[test]
     fn free_pages_are_found_between_places_and_before_them() {
-        let mut arena = Arena::new(1).unwrap();
+        let mut arena = arena();
         let pages = |count: usize| frame(b'x', count * PAGE_BYTES);
         let tags: Vec<Tag> = [100, 50, 100, 262]
             .into_iter()
@@ -361,9 +402,38 @@ mod tests {
 
     #[test]
     fn a_frame_longer_than_the_arena_has_no_place() {
-        let mut arena = Arena::new(1).unwrap();
+        let mut arena = arena();
         assert_eq!(arena.hold(&frame(b'x', HUGE_PAGE_BYTES + 1)), None);
-        assert_eq!(Arena::new(u32::MAX).unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        assert_eq!(Arena::new(u32::MAX, |_| Ok(())).unwrap_err().raw_os_error(), Some(libc::EFBIG));
+    }
+
+    #[test]
+    fn what_found_no_place_is_not_looked_for_again_until_one_is_free() {
+        let mut arena = arena();
+        let place = arena.hold(&frame(b'a', HALF)).unwrap();
+        let tag = send(&mut arena, place);
+        let other = arena.hold(&frame(b'b', HALF - 4 * PAGE_BYTES)).unwrap();
+        let _kept = send(&mut arena, other);
+        assert_eq!((arena.hold(&frame(b'c', 5 * PAGE_BYTES)), arena.refused), (None, 5));
+        assert_eq!((arena.hold(&frame(b'd', 8 * PAGE_BYTES)), arena.refused), (None, 5));
+        assert_eq!(
+            arena.hold(&frame(b'e', 4 * PAGE_BYTES)),
+            Some(Place(508)),
+            "a shorter one fits"
+        );
+        assert!(arena.complete(tag, true).is_some());
+        assert_eq!(arena.hold(&frame(b'f', 5 * PAGE_BYTES)), Some(place));
+    }
+
+    #[test]
+    fn where_huge_pages_cannot_be_registered_others_are() {
+        let refused = || io::Error::from_raw_os_error(libc::EFAULT);
+        let made =
+            huge_first(|pages| if pages == Pages::Huge { Err(refused()) } else { Ok(pages) });
+        assert_eq!(made.unwrap(), Pages::Advised);
+        assert_eq!(huge_first(Ok).unwrap(), Pages::Huge);
+        let never = huge_first::<()>(|_| Err(refused()));
+        assert_eq!(never.unwrap_err().raw_os_error(), Some(libc::EFAULT));
     }
 
     #[test]

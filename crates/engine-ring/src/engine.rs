@@ -80,6 +80,8 @@ pub struct RingOptions {
 pub(crate) struct Start {
     /// True exactly when whole sends may skip their completions if the self-test allows it.
     pub(crate) inline: bool,
+    /// True exactly when large frames may leave from the arena if the self-test allows it.
+    pub(crate) takes_arena: bool,
     /// Operations allowed beside the engine's own.
     pub(crate) extra: &'static [u8],
     /// True exactly when a connection for which the kernel copies is sent to as without an arena.
@@ -88,7 +90,8 @@ pub(crate) struct Start {
 
 impl Start {
     /// As outside of tests.
-    pub(crate) const USUAL: Self = Self { inline: true, extra: &[], avoids_copies: true };
+    pub(crate) const USUAL: Self =
+        Self { inline: true, takes_arena: true, extra: &[], avoids_copies: true };
 }
 
 /// The boundary on one ring. It is used on the thread that created it, and on no other:
@@ -144,13 +147,29 @@ impl RingEngine {
     /// # Errors
     /// One sentence that names what is in the way and the cure.
     pub fn new(options: &RingOptions, listeners: Vec<TcpListener>) -> Result<Self, StartError> {
-        Self::start(options, listeners, Start::USUAL)
+        Self::start(options, listeners, Start::USUAL, || ())
+    }
+
+    /// As [`new`](Self::new), of several rings that share what may be locked: where there is to be an
+    /// arena of large frames, `before_arena` is called between the ring's memory and the arena's, so
+    /// that it can wait for the others. A ring that cannot be had does not start, one without an arena
+    /// does. Else it is dropped.
+    ///
+    /// # Errors
+    /// As those of `new`.
+    pub fn new_beside(
+        options: &RingOptions,
+        listeners: Vec<TcpListener>,
+        before_arena: impl FnOnce(),
+    ) -> Result<Self, StartError> {
+        Self::start(options, listeners, Start::USUAL, before_arena)
     }
 
     pub(crate) fn start(
         options: &RingOptions,
         listeners: Vec<TcpListener>,
         start: Start,
+        before_arena: impl FnOnce(),
     ) -> Result<Self, StartError> {
         let failed = |step| move |error: io::Error| StartError::Failed { step, error };
         let waker = EventWaker::new().map_err(failed("making an eventfd"))?;
@@ -167,10 +186,13 @@ impl RingEngine {
         let mut notes = vec![note_on_descriptors(options.descriptors).to_owned()];
         // In this order, so that the queue is gone first where the start fails.
         let (mut arena, buffers, mut queue) =
-            setup::open(options, places, &files, sender, start.extra, &mut notes)?;
+            setup::open(options, places, &files, sender, start.extra, before_arena, &mut notes)?;
         let proofs = self_test::run(&mut queue, arena.as_mut(), pair, places, &mut notes)?;
         let inline = proofs.inline && start.inline;
-        let zero_copy = options.zero_copy.filter(|_| proofs.zero_copy);
+        let zero_copy = options.zero_copy.filter(|_| proofs.zero_copy && start.takes_arena);
+        if zero_copy.is_none() {
+            arena = arena.filter(|arena| !arena.give_back(queue.submitter()));
+        }
         if options.zero_copy.is_some() {
             let arena = arena.as_ref().filter(|_| zero_copy.is_some());
             notes.push(note_on_arena(arena).to_owned());

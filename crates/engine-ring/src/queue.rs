@@ -1,6 +1,6 @@
 //! The submission and completion queue: the one place where entries are given to the kernel. An
 //! [`Entry`] either names no memory of ours, or was made where that memory is kept (`buffers.rs`,
-//! `sends.rs`), whose author answers for it. So pushing one is safe, and everything above this file
+//! `sends.rs`, `arena.rs`), whose author answers for it. So pushing one is safe, and everything above this file
 //! is ordinary code.
 #![expect(unsafe_code, reason = "the queues are memory that is shared with the kernel")]
 

@@ -51,6 +51,9 @@ const OPERATIONS: [(u8, &str); 10] = [
 /// still registered for after its start is its end.
 const REGISTRATIONS_AFTER_START: [u8; 2] = [21, 24];
 
+/// IORING_UNREGISTER_BUFFERS (linux/io_uring.h): an arena that the self-test rejects is given back.
+const UNREGISTER_BUFFERS: u8 = 1;
+
 /// Why the ring engine cannot start here.
 #[derive(Debug)]
 pub enum StartError {
@@ -158,7 +161,8 @@ impl std::error::Error for StartError {
 pub(crate) const SELF_TEST_PLACE: Slot = 0;
 
 /// Opens a ring whose table, if it has one, holds `files` behind the connections, and in front the
-/// `sender` of the self-test. `extra` are operations that a test uses beside the engine's own.
+/// `sender` of the self-test. `extra` are operations that a test uses beside the engine's own. The ring
+/// has all its memory when `before_arena` is called, where there is to be an arena.
 ///
 /// # Errors
 /// One sentence that names cause and cure.
@@ -168,12 +172,15 @@ pub(crate) fn open(
     files: &[RawFd],
     sender: Option<RawFd>,
     extra: &[u8],
+    before_arena: impl FnOnce(),
     notes: &mut Vec<String>,
 ) -> Result<(Option<Arena>, ReceiveBuffers, Queue), StartError> {
+    // In front of the queue, so that it is unmapped behind it where a step below fails.
+    let mut arena = None;
     let noted = notes.len();
-    let (opened, refusals) = with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
+    let ((buffers, queue), refusals) = with_patience(MEMORY_PATIENCE, MEMORY_PAUSE, || {
         notes.truncate(noted);
-        attempt(options, places, files, sender, extra, notes)
+        attempt(options, places, files, sender, notes)
     })?;
     if refusals > 0 {
         notes.push(format!(
@@ -181,7 +188,31 @@ pub(crate) fn open(
              that had just ended still held it, or RLIMIT_MEMLOCK is nearly used up"
         ));
     }
-    Ok(opened)
+    if let Some(zero_copy) = options.zero_copy {
+        before_arena();
+        match open_arena(zero_copy.arena_bytes, &queue) {
+            Ok(opened) => arena = Some(opened),
+            Err(error) => notes.push(why_no_arena(&error)),
+        }
+    }
+    let submitter = queue.submitter();
+    submitter
+        .register_restrictions(&mut restrictions(arena.is_some(), extra))
+        .map_err(|error| explain("restricting the ring", error))?;
+    submitter.register_enable_rings().map_err(|error| explain("enabling the ring", error))?;
+    Ok((arena, buffers, queue))
+}
+
+/// An arena of this ring. What may never be locked is not waited for.
+fn open_arena(bytes: u32, queue: &Queue) -> Result<Arena, StartError> {
+    let limit = getrlimit(Resource::Memlock).current;
+    let fits = limit.is_none_or(|limit| Arena::bytes_of_frames(bytes) as u64 <= limit);
+    let patience = if fits { MEMORY_PATIENCE } else { Duration::ZERO };
+    let attempt = || {
+        let arena = Arena::new(bytes, |arena| arena.register(queue.submitter()));
+        arena.map_err(|error| explain("registering the arena", error))
+    };
+    with_patience(patience, MEMORY_PAUSE, attempt).map(|(arena, _)| arena)
 }
 
 /// Tries again and again, as long as memory is what is missing and there is patience. Says how
@@ -204,14 +235,14 @@ fn with_patience<T>(
     }
 }
 
+/// A ring with all the memory that it cannot do without, not enabled yet.
 fn attempt(
     options: &RingOptions,
     places: Places,
     files: &[RawFd],
     sender: Option<RawFd>,
-    extra: &[u8],
     notes: &mut Vec<String>,
-) -> Result<(Option<Arena>, ReceiveBuffers, Queue), StartError> {
+) -> Result<(ReceiveBuffers, Queue), StartError> {
     let (ring, dropped) = set_up(options.submission_entries, options.completion_entries)?;
     notes.extend(dropped.iter().map(|flag| format!("the kernel does not take {flag}")));
     if !ring.params().is_feature_no_iowait() {
@@ -220,8 +251,6 @@ fn attempt(
     check_operations(&ring)?;
     let mut buffers = ReceiveBuffers::new(options.receive_buffers, options.receive_buffer_bytes)
         .map_err(|error| explain("allocating receive buffers", error))?;
-    // Mapped before the queue, so that it is gone after it where a step below fails.
-    let arena = options.zero_copy.map(|zero_copy| Arena::new(zero_copy.arena_bytes));
     let mut queue = Queue::new(ring);
     if let Err(error) = queue.register_with_thread() {
         notes.push(format!("the ring's descriptor is looked up at every enter ({error})"));
@@ -234,31 +263,27 @@ fn attempt(
     buffers
         .register(submitter)
         .map_err(|error| explain("registering the receive buffers", error))?;
-    let arena = arena.map(|arena| arena.and_then(|it| it.register(submitter).map(|()| it)));
-    let arena = arena.transpose().unwrap_or_else(|error| {
-        notes.push(why_no_arena(&error));
-        None
-    });
     // SHUTDOWN is the only operation that needs a thread of the kernel's.
     submitter
         .register_iowq_max_workers(&mut [1, 1])
         .map_err(|error| explain("limiting the kernel's worker threads", error))?;
-    submitter
-        .register_restrictions(&mut restrictions(arena.is_some(), extra))
-        .map_err(|error| explain("restricting the ring", error))?;
-    submitter.register_enable_rings().map_err(|error| explain("enabling the ring", error))?;
-    Ok((arena, buffers, queue))
+    Ok((buffers, queue))
 }
 
 /// Why there is no memory for sends without a copy.
-fn why_no_arena(error: &io::Error) -> String {
-    let limit = getrlimit(Resource::Memlock).current;
-    match (error.raw_os_error(), limit) {
-        (Some(libc::ENOMEM), Some(limit)) => format!(
+fn why_no_arena(error: &StartError) -> String {
+    match error {
+        StartError::MemoryLimit { limit: Some(limit) } => format!(
             "the arena of large frames is not locked within RLIMIT_MEMLOCK = {limit} bytes: raise \
              it (ulimit -l), or take a smaller zero_copy_arena_bytes or fewer workers"
         ),
-        _ => format!("the arena of large frames cannot be had: {error}"),
+        StartError::MemoryLimit { limit: None } => {
+            "the arena of large frames cannot be had: the kernel has no memory left".to_owned()
+        }
+        StartError::Failed { error, .. } => {
+            format!("the arena of large frames cannot be had: {error}")
+        }
+        other => format!("the arena of large frames cannot be had: {other}"),
     }
 }
 
@@ -404,6 +429,7 @@ fn restrictions(zero_copy: bool, extra: &[u8]) -> Vec<Restriction> {
         .chain(extra.iter().copied())
         .map(Restriction::sqe_op)
         .chain(REGISTRATIONS_AFTER_START.map(Restriction::register_op))
+        .chain(zero_copy.then_some(Restriction::register_op(UNREGISTER_BUFFERS)))
         .chain([Restriction::sqe_flags_allowed(flags.bits())])
         .collect()
 }

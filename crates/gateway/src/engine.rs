@@ -56,11 +56,16 @@ pub(crate) trait Start: Engine + Sized {
     /// True exactly when it can send large frames without a copy, and says whether it does.
     const HAS_ZERO_COPY: bool = false;
 
-    /// Starts it on the thread that is to use it; the listeners are its own from now on.
+    /// Starts it on the thread that is to use it; the listeners are its own from now on. It calls
+    /// `is_standing` before it takes memory that it can do without, or drops it.
     ///
     /// # Errors
     /// One sentence that names what is in the way and the cure.
-    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String>;
+    fn start(
+        sizes: &Sizes,
+        listeners: Vec<TcpListener>,
+        is_standing: impl FnOnce(),
+    ) -> Result<Self, String>;
 
     /// How others wake it.
     fn target(&self) -> Self::Target;
@@ -129,11 +134,15 @@ impl Kind {
     /// Why it cannot run here, if it cannot: found out by starting the smallest.
     fn refusal(self) -> Option<String> {
         match self {
-            Self::Ring => RingEngine::start(&Sizes::smallest(), Vec::new()).err(),
-            Self::TokioUring => TokioUringEngine::start(&Sizes::smallest(), Vec::new()).err(),
-            Self::Epoll => EpollEngine::start(&Sizes::smallest(), Vec::new()).err(),
+            Self::Ring => refusal_of::<RingEngine>(),
+            Self::TokioUring => refusal_of::<TokioUringEngine>(),
+            Self::Epoll => refusal_of::<EpollEngine>(),
         }
     }
+}
+
+fn refusal_of<E: Start>() -> Option<String> {
+    E::start(&Sizes::smallest(), Vec::new(), || ()).err()
 }
 
 impl Choice {
@@ -198,7 +207,11 @@ impl Start for RingEngine {
 
     const HAS_ZERO_COPY: bool = true;
 
-    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
+    fn start(
+        sizes: &Sizes,
+        listeners: Vec<TcpListener>,
+        is_standing: impl FnOnce(),
+    ) -> Result<Self, String> {
         let limits = &sizes.limits;
         let zero_copy = ZeroCopy {
             bytes_min: limits.zero_copy_bytes_min,
@@ -219,7 +232,7 @@ impl Start for RingEngine {
             multishot_messages_min: limits.multishot_messages_min,
             zero_copy: Some(zero_copy).filter(|it| it.bytes_min > 0),
         };
-        Self::new(&options, listeners).map_err(|error| error.to_string())
+        Self::new_beside(&options, listeners, is_standing).map_err(|error| error.to_string())
     }
 
     fn target(&self) -> WakeTarget {
@@ -242,7 +255,11 @@ impl Start for RingEngine {
 impl Start for TokioUringEngine {
     type Target = EventWaker;
 
-    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
+    fn start(
+        sizes: &Sizes,
+        listeners: Vec<TcpListener>,
+        _is_standing: impl FnOnce(),
+    ) -> Result<Self, String> {
         let limits = &sizes.limits;
         let options = TokioUringOptions {
             connections_max: sizes.connections_max,
@@ -272,7 +289,11 @@ impl Start for TokioUringEngine {
 impl Start for EpollEngine {
     type Target = EventWaker;
 
-    fn start(sizes: &Sizes, listeners: Vec<TcpListener>) -> Result<Self, String> {
+    fn start(
+        sizes: &Sizes,
+        listeners: Vec<TcpListener>,
+        _is_standing: impl FnOnce(),
+    ) -> Result<Self, String> {
         let limits = &sizes.limits;
         let options = EpollOptions {
             connections_max: sizes.connections_max,
@@ -322,7 +343,7 @@ mod tests {
 
     #[test]
     fn sockets_are_what_was_asked_for_where_there_is_a_choice() {
-        let kind = |engine: Kind, asked| engine.sockets(asked).map(|decision| decision.value);
+        let kind = |engine: Kind, asked| engine.sockets(asked).map(|it| it.value);
         assert_eq!(kind(Kind::Ring, cli::SocketDescriptors::Direct), Ok(Sockets::Direct));
         assert_eq!(kind(Kind::Ring, cli::SocketDescriptors::Ordinary), Ok(Sockets::Ordinary));
         for engine in [Kind::TokioUring, Kind::Epoll] {

@@ -4,10 +4,11 @@
 
 use std::{
     any::Any,
+    convert::Infallible,
     net::TcpListener,
     os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
 };
 
@@ -64,6 +65,26 @@ const NO_ZERO_COPY: &str =
 #[derive(Debug)]
 struct Turning;
 
+/// Lets an engine wait until all engines have the memory that they cannot do without: what one can do
+/// without would else be taken from another. Held by each that has not come so far.
+#[derive(Debug)]
+struct Gate {
+    /// Gone with the gate, whatever ends it.
+    own: mpsc::Sender<Infallible>,
+    /// Ends with the last gate.
+    all: Arc<Mutex<mpsc::Receiver<Infallible>>>,
+}
+
+impl Gate {
+    fn pass(self) {
+        drop(self.own);
+        if let Ok(all) = self.all.lock() {
+            // Nothing is ever sent.
+            let _ = all.recv();
+        }
+    }
+}
+
 /// What a thread says of itself once its engine stands.
 #[derive(Debug)]
 struct Introduction<T> {
@@ -101,12 +122,15 @@ fn start_on<E: Start>(
         .map_err(|error| format!("cannot block signals: {error}"))?;
     let mut spawned = Ok(());
     let turning = Arc::new(Turning);
+    let (own, all) = mpsc::channel();
+    let all = Arc::new(Mutex::new(all));
     for plan in plans {
+        let gate = Gate { own: own.clone(), all: Arc::clone(&all) };
         let (introduce, introduction) = mpsc::channel();
         let (go, targets) = mpsc::channel();
         let (ends, turning) = (ends.clone(), Arc::clone(&turning));
         let name = format!("ringway-{}", plan.worker);
-        let body = move || live::<E>(plan, &introduce, &targets, turning, &ends);
+        let body = move || live::<E>(plan, gate, &introduce, &targets, turning, &ends);
         match thread::Builder::new().name(name).spawn(body) {
             Ok(handle) => {
                 threads.push((handle, go));
@@ -118,6 +142,7 @@ fn start_on<E: Start>(
             }
         }
     }
+    drop(own);
     blocked.thread_set_mask().map_err(|error| format!("cannot unblock signals: {error}"))?;
     let met = spawned.and_then(|()| meet(&introductions));
     let (started, mut targets): (Vec<Started>, Vec<E::Target>) = match met {
@@ -152,6 +177,7 @@ fn meet<T>(
 /// The life of a worker thread.
 fn live<E: Start>(
     plan: Plan,
+    gate: Gate,
     introduce: &mpsc::Sender<Result<Introduction<E::Target>, String>>,
     targets: &mpsc::Receiver<Vec<E::Target>>,
     turning: Arc<Turning>,
@@ -159,7 +185,7 @@ fn live<E: Start>(
 ) {
     let worker = plan.worker;
     let outcome = survive(|| match prepare(&plan) {
-        Ok(()) => work::<E>(plan, introduce, targets, turning),
+        Ok(()) => work::<E>(plan, gate, introduce, targets, turning),
         Err(sentence) => {
             let _ = introduce.send(Err(sentence));
             None
@@ -191,11 +217,12 @@ fn prepare(plan: &Plan) -> Result<(), String> {
 /// Makes the engine, meets the others, and turns until all have drained. `None`: the start was given up.
 fn work<E: Start>(
     plan: Plan,
+    gate: Gate,
     introduce: &mpsc::Sender<Result<Introduction<E::Target>, String>>,
     targets: &mpsc::Receiver<Vec<E::Target>>,
     turning: Arc<Turning>,
 ) -> Option<Result<(), String>> {
-    let mut engine = match E::start(&plan.sizes, plan.listeners) {
+    let mut engine = match E::start(&plan.sizes, plan.listeners, || gate.pass()) {
         Ok(engine) => engine,
         Err(sentence) => {
             let _ = introduce.send(Err(sentence));

@@ -64,15 +64,28 @@ fn large_messages_arrive_as_they_were_and_a_route_that_copies_is_off() {
     assert_eq!(count(&stats, "completions_stale"), 0);
 }
 
+/// What a ring needs has been locked before any arena is: where one of these would leave too little for
+/// sixteen rings, all workers start, and say that they have none.
 #[test]
 fn memory_that_may_not_be_locked_is_named_and_the_gateway_starts() {
-    let flags = ["--engine", "ring", "--workers", "1", "--zero-copy-bytes-min", "4KiB"];
-    let gateway = Gateway::spawn(ringway_within(4096), "", &flags);
+    let one = ["--engine", "ring", "--workers", "1", "--zero-copy-bytes-min", "4KiB"];
+    without_arena(Gateway::spawn(ringway_within(4096), "", &one), "4194304");
+    let many = ["--engine", "ring", "--workers", "16", "--zero-copy-bytes-min", "4KiB"];
+    let small = "[limits]\n\
+        submission_entries = 8\n\
+        completion_entries = 16\n\
+        receive_buffers = 4\n\
+        receive_buffer_bytes = 64\n\
+        zero_copy_arena_bytes = \"2MiB\"\n";
+    without_arena(Gateway::spawn(ringway_within(2048 + 100), small, &many), "2199552");
+}
+
+fn without_arena(gateway: Gateway, limit: &str) {
     let said = |text: &str| {
         let notes = gateway.start_lines.iter().filter_map(|line| line["note"].as_str());
         notes.filter(|note| note.contains(text)).count()
     };
-    assert_eq!(said("RLIMIT_MEMLOCK = 4194304 bytes"), 1, "{:#?}", gateway.start_lines);
+    assert_eq!(said(&format!("RLIMIT_MEMLOCK = {limit} bytes")), 1, "{:#?}", gateway.start_lines);
     assert_eq!(said("large frames are copied as all others"), 1);
     let reader = gateway.connect();
     open(&reader, "/ws/room");

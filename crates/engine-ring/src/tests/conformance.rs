@@ -19,7 +19,7 @@ fn keeps_the_contract(options: &RingOptions, start: Start) {
                 linger_bytes_max: bed.linger_bytes_max,
                 ..options.clone()
             };
-            let start = |listeners| RingEngine::start(&options, listeners, start).unwrap();
+            let start = |listeners| RingEngine::start(&options, listeners, start, || ()).unwrap();
             TcpBed::new(bed, start, RingEngine::wake_target, |engine, member, target| {
                 engine.connect(Member(member), target)
             })

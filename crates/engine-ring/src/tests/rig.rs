@@ -25,7 +25,7 @@ impl Rigged for RingEngine {
 /// A rig whose ring is started in this way.
 pub(super) fn started(options: &RingOptions, listener: TcpListener, start: Start) -> Rig {
     let address = listener.local_addr().unwrap();
-    Rig::of(RingEngine::start(options, vec![listener], start).unwrap(), address)
+    Rig::of(RingEngine::start(options, vec![listener], start, || ()).unwrap(), address)
 }
 
 /// Both ways of sending: inline, and where the self-test has failed.
