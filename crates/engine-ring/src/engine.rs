@@ -71,7 +71,8 @@ pub struct RingOptions {
     pub multishot_share: u32,
     /// Receives within a second that promote a connection to multishot, at most 255; 0 never does.
     pub multishot_messages_min: u32,
-    /// Whether large frames are sent without a copy; the start says whether they are.
+    /// Whether large frames are sent without a copy; the start says whether they are. On direct
+    /// descriptors a killed process then leaves its sockets open (`zero_copy.rs`).
     pub zero_copy: Option<ZeroCopy>,
 }
 

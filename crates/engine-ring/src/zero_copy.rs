@@ -2,7 +2,11 @@
 //! the arena by SEND_ZC, which completes twice: what the socket took is told by the first completion,
 //! in the enter that consumed the entry, as of every send; that the kernel reads the bytes no more by
 //! the second, the notification, whenever that is. A connection may be closed in between and its slot
-//! be used again: a notification concerns the arena, and the kernel keeps no socket open for it.
+//! be used again: a notification concerns the arena, and no socket. But the kernel ends no ring before
+//! its last notification, and keeps the ring's table until then: a process that is killed would leave
+//! every socket of a worker open until the last peer has read, or its socket has timed out. So where
+//! frames leave from an arena, connections and listeners are to be ordinary descriptors (the gateway's
+//! choice; the contract of this engine holds on both).
 //!
 //! A route is a connection. A notification also says whether the kernel copied all the same: loopback,
 //! a tunnel and a packet capture make it, and a network card that does not gather. Such a connection is

@@ -135,7 +135,7 @@ pub(crate) struct ServeArgs {
 
     /// Sockets of connections: direct ones stand in a table of each worker's ring, ordinary ones
     /// count against the process's limit and are seen by ss -p and lsof; auto: direct where the
-    /// kernel lets go of them.
+    /// kernel lets go of them, unless there is --zero-copy-bytes-min.
     #[arg(long, value_name = "KIND", value_enum, default_value = "auto")]
     pub(crate) descriptors: SocketDescriptors,
 
@@ -186,7 +186,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE")]
     pub(crate) socket_send_buffer_bytes: Option<ByteCount>,
 
-    /// Frames of so many bytes or more are sent without a copy, on the ring engine; 0: none are.
+    /// Frames of so many bytes or more are sent without a copy, on the ring engine, whose sockets are
+    /// ordinary descriptors then; 0: none are.
     #[arg(long, value_name = "SIZE", default_value = "0")]
     pub(crate) zero_copy_bytes_min: ByteCount,
 

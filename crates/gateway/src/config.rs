@@ -21,7 +21,7 @@ use worker::{FRAME_HEADER_BYTES_MAX, Limits};
 use self::file::File;
 use crate::{
     capacity,
-    cli::{Cli, Command, DoctorArgs, ServeArgs},
+    cli::{Cli, Command, DoctorArgs, ServeArgs, SocketDescriptors},
     doctor,
     quantity::ByteCount,
 };
@@ -271,6 +271,14 @@ impl Configuration {
                 ByteCount(pool),
                 ByteCount(RECEIVE_BYTES_MAX)
             ));
+        }
+        if limits.zero_copy_bytes_min > 0 && self.serve.descriptors == SocketDescriptors::Direct {
+            return Err(
+                "--descriptors direct does not go with --zero-copy-bytes-min: killed, the \
+                        gateway would leave its sockets open until the slowest client has read; \
+                        take ordinary, or auto"
+                    .to_owned(),
+            );
         }
         limits.check().map_err(|error| format!("limits: {error}"))
     }

@@ -11,7 +11,7 @@ use mesh::Member;
 use sockets::EventWaker;
 use worker::{Engine, Limits};
 
-use crate::{cli, decide::Decision};
+use crate::{cli, config::Configuration, decide::Decision};
 
 /// What one connection can bring in a turn on an engine that receives into one buffer, at most.
 const RECEIVE_BYTES_MAX: u32 = 16 << 10;
@@ -107,9 +107,10 @@ impl Kind {
     ///
     /// # Errors
     /// One sentence: a ring cannot be had to find out.
-    pub(crate) fn sockets(
+    fn sockets(
         self,
         asked: cli::SocketDescriptors,
+        has_arena: bool,
     ) -> Result<Decision<Sockets>, String> {
         let decide = |value, reason| Ok(Decision { value, reason });
         match (self, asked) {
@@ -119,6 +120,9 @@ impl Kind {
             (Self::Ring, cli::SocketDescriptors::Direct) => decide(Sockets::Direct, "asked for"),
             (Self::Ring, cli::SocketDescriptors::Ordinary) => {
                 decide(Sockets::Ordinary, "asked for")
+            }
+            (Self::Ring, cli::SocketDescriptors::Auto) if has_arena => {
+                decide(Sockets::Ordinary, "direct ones could outlive a killed process: zero copies")
             }
             (Self::Ring, cli::SocketDescriptors::Auto) => {
                 match Sockets::probe().map_err(|error| error.to_string())? {
@@ -158,6 +162,18 @@ impl Choice {
             cli::Engine::TokioUring => asked_for(Kind::TokioUring),
             cli::Engine::Epoll => asked_for(Kind::Epoll),
         }
+    }
+
+    /// What the sockets of connections are, and why.
+    ///
+    /// # Errors
+    /// One sentence: a ring cannot be had to find out.
+    pub(crate) fn sockets(
+        &self,
+        configuration: &Configuration,
+    ) -> Result<Decision<Sockets>, String> {
+        let has_arena = configuration.limits.zero_copy_bytes_min > 0;
+        self.kind.sockets(configuration.serve.descriptors, has_arena)
     }
 
     /// The first that is not refused, and why those before it were.
@@ -343,12 +359,14 @@ mod tests {
 
     #[test]
     fn sockets_are_what_was_asked_for_where_there_is_a_choice() {
-        let kind = |engine: Kind, asked| engine.sockets(asked).map(|it| it.value);
+        let kind = |engine: Kind, asked| engine.sockets(asked, false).map(|it| it.value);
         assert_eq!(kind(Kind::Ring, cli::SocketDescriptors::Direct), Ok(Sockets::Direct));
         assert_eq!(kind(Kind::Ring, cli::SocketDescriptors::Ordinary), Ok(Sockets::Ordinary));
         for engine in [Kind::TokioUring, Kind::Epoll] {
             assert_eq!(kind(engine, cli::SocketDescriptors::Direct), Ok(Sockets::Ordinary));
         }
+        let with_arena = Kind::Ring.sockets(cli::SocketDescriptors::Auto, true);
+        assert_eq!(with_arena.map(|it| it.value), Ok(Sockets::Ordinary));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(crate) fn serve(
     let verifier = token_files.as_ref().map(TokenFiles::read).transpose();
     let verifier = verifier.map_err(Failure::Usage)?;
     let engine = Choice::new(serve.engine).map_err(Failure::Runtime)?;
-    let sockets = engine.kind.sockets(serve.descriptors).map_err(Failure::Runtime)?;
+    let sockets = engine.sockets(&configuration).map_err(Failure::Runtime)?;
     let machine = look(sockets)?;
     let decisions = Decisions::new(&configuration, &machine, &addresses)?;
     let sockets = Sockets::bind(&configuration, &decisions, &addresses, admin)?;

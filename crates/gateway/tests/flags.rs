@@ -104,6 +104,12 @@ fn a_control_plane_for_everyone_needs_tokens() {
 }
 
 #[test]
+fn direct_descriptors_are_refused_where_large_frames_are_sent_without_a_copy() {
+    let flags = ["--descriptors", "direct", "--zero-copy-bytes-min", "4KiB"];
+    refused(&flags, "--descriptors direct does not go with --zero-copy-bytes-min");
+}
+
+#[test]
 fn flags_go_over_the_environment_and_the_environment_over_the_file() {
     let file = temporary_file("write-timeout = \"3s\"\ndrain = \"3s\"\nping-interval = \"3s\"\n");
     let path = file.to_str().unwrap();

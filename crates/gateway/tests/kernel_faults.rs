@@ -7,14 +7,13 @@
 mod common;
 
 use std::{
-    io::{BufReader, Read, Write},
+    io::{BufReader, Write},
     net::TcpStream,
     process::Command,
-    time::Instant,
 };
 
 use common::{
-    Gateway, PATIENCE,
+    Gateway,
     http::Response,
     raw::{exchange, frame, open, read_frame, upgrade},
     ringway_within, sum,
@@ -49,21 +48,6 @@ fn engine(stats: &Value, counter: &str) -> u64 {
 fn with_little_memory(kib: u32) -> Command {
     assert!(geteuid().is_root(), "run this test as root: RLIMIT_MEMLOCK counts the user's memory");
     ringway_within(kib)
-}
-
-/// A WebSocket, unless a process that is gone has taken the connection.
-fn try_open(gateway: &Gateway) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(gateway.data).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(upgrade("/ws/room", "").as_bytes()).ok()?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.extend(byte);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{head:?}");
-    Some(stream)
 }
 
 /// The standing process finds the messages of all clients at once: more polls that have fired than
@@ -206,12 +190,7 @@ fn a_restart_right_after_a_kill_serves_again() {
         gateway = Gateway::spawn(with_little_memory(80), TINY, &flags);
         gateway.data = data;
         drop(before);
-        let until = Instant::now() + PATIENCE;
-        let mut served = Vec::new();
-        while served.len() < 20 {
-            assert!(Instant::now() < until, "{} served", served.len());
-            served.extend(try_open(&gateway));
-        }
+        let served = gateway.open_again(20);
         (&served[0]).write_all(&frame(0x81, b"back again")).unwrap();
         for client in &served {
             assert_eq!(read_frame(client), Some((0x81, b"back again".to_vec())));

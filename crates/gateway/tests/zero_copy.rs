@@ -5,13 +5,15 @@
 
 mod common;
 
-use std::net::TcpStream;
+use std::{io::Read, net::TcpStream};
 
 use common::{
     Gateway,
     raw::{open, read_frame},
     ringway_within, sum,
 };
+use rustix::process::Signal;
+use serde_json::Value;
 
 /// Subscribers that read everything at once.
 const READERS: u64 = 4;
@@ -62,6 +64,34 @@ fn large_messages_arrive_as_they_were_and_a_route_that_copies_is_off() {
     assert!(copied > READERS && copied <= sends, "{copied} of {sends}");
     assert_eq!(count(&stats, "zero_copy_exhausted"), 0);
     assert_eq!(count(&stats, "completions_stale"), 0);
+}
+
+/// The kernel ends no ring before the last of its notifications, and that of a stalled client comes when
+/// its socket has timed out: were sockets in the ring's table, they would all stay open until then, and a
+/// dead listener would take every second newcomer.
+#[test]
+fn a_kill_with_large_frames_underway_closes_every_socket() {
+    let flags = ["--engine", "ring", "--workers", "1", "--zero-copy-bytes-min", "4KiB"];
+    let flags = [&flags[..], &["--write-timeout", "10m"]].concat();
+    let mut gateway = Gateway::start(&flags);
+    let said = |line: &&Value| line["message"] == "descriptors";
+    assert_eq!(gateway.start_lines.iter().find(said).unwrap()["kind"], "ordinary");
+    let stalled = gateway.stalled();
+    let idle = gateway.connect();
+    open(&idle, "/ws/other");
+    gateway.http().post("/publish/room?as=binary", "", &vec![b'x'; 60_000]);
+    gateway.stats_until(|stats| {
+        sum(stats, &["engine", "zero_copy_sends"]) == 1 && sum(stats, &["send_queues"]) == 1
+    });
+    let data = gateway.data;
+    gateway.signal(Signal::KILL);
+    gateway.wait();
+    assert_eq!((&idle).read(&mut [0]).unwrap(), 0, "the end of the stream");
+    let address = data.to_string();
+    let mut again = Gateway::start(&[&flags[..], &["--listen", &address]].concat());
+    again.data = data;
+    again.open_again(20);
+    drop(stalled);
 }
 
 /// What a ring needs has been locked before any arena is: where one of these would leave too little for

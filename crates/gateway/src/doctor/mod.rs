@@ -47,7 +47,7 @@ pub(crate) fn diagnose(request: Request) -> Result<Report, Failure> {
         configuration.serve.engine = Engine::Ring;
     }
     let engine = Choice::new(configuration.serve.engine).map_err(Failure::Runtime)?;
-    let sockets = engine.kind.sockets(configuration.serve.descriptors);
+    let sockets = engine.sockets(&configuration);
     // Where no ring can be had, the start of the workers says why.
     let direct = Decision { value: Sockets::Direct, reason: "a ring would have them" };
     let machine = serve::look(sockets.unwrap_or(direct))?;

@@ -160,6 +160,18 @@ impl Gateway {
         stream
     }
 
+    /// So many subscribers of `room`, where a process that was killed has left this address: what it
+    /// still takes into the queues of its listeners is tried again.
+    pub(crate) fn open_again(&self, count: usize) -> Vec<TcpStream> {
+        let until = Instant::now() + PATIENCE;
+        let mut served = Vec::new();
+        while served.len() < count {
+            assert!(Instant::now() < until, "{} served", served.len());
+            served.extend(TcpStream::connect(self.data).ok().filter(raw::try_open));
+        }
+        served
+    }
+
     /// A WebSocket to `target`, a path with its query.
     pub(crate) fn open(&self, target: &str) -> WebSocket<TcpStream> {
         let url = format!("ws://{}{target}", self.data);

@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
 };
 
-use super::http::Response;
+use super::{PATIENCE, http::Response};
 
 /// A well-formed upgrade of `target`, with more header lines.
 pub(crate) fn upgrade(target: &str, headers: &str) -> String {
@@ -25,6 +25,24 @@ pub(crate) fn exchange(stream: &TcpStream, request: &[u8]) -> Response {
 pub(crate) fn open(stream: &TcpStream, target: &str) {
     let response = exchange(stream, upgrade(target, "").as_bytes());
     assert_eq!(response.status, 101, "{response:?}");
+}
+
+/// As [`open`] of `room`; false where the connection ends before an answer.
+pub(crate) fn try_open(mut stream: &TcpStream) -> bool {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    if stream.write_all(upgrade("/ws/room", "").as_bytes()).is_err() {
+        return false;
+    }
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read_exact(&mut byte).is_err() {
+            return false;
+        }
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{head:?}");
+    true
 }
 
 /// A masked frame whose first byte is as given: FIN, reserved bits and opcode. The mask is zero,
