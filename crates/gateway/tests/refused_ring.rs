@@ -101,7 +101,8 @@ fn output_without(call: libc::c_long, arguments: &[&str]) -> Output {
 #[test]
 fn doctor_says_of_a_filter_what_serve_says() {
     let call = libc::SYS_io_uring_setup;
-    let doctor = output_without(call, &["doctor", "--json", "--connections", "100"]);
+    let doctor =
+        output_without(call, &["doctor", "--engine", "auto", "--json", "--connections", "100"]);
     assert_eq!(doctor.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();

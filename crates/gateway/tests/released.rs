@@ -61,10 +61,8 @@ fn visit(gateway: &Gateway, politely: bool) {
 #[test]
 fn whoever_leaves_while_others_stay_takes_the_socket_along() {
     let visits = std::env::var("TEST_VISITS").map_or(VISITS, |visits| visits.parse().unwrap());
-    let descriptors = std::env::var("TEST_DESCRIPTORS").unwrap_or_else(|_| "auto".to_owned());
     // Nobody here answers a ping.
-    let flags = ["--workers", "2", "--ping-interval", "0", "--descriptors", &descriptors];
-    let gateway = Gateway::start(&flags);
+    let gateway = Gateway::start(&["--workers", "2", "--ping-interval", "0"]);
     let staying: Vec<TcpStream> = (0..STAYING)
         .map(|_| {
             let stream = gateway.connect();

@@ -34,9 +34,9 @@ pub(super) fn both(options: &RingOptions) -> [Rig; 2] {
         .map(|inline| started(options, listener(loopback()), Start { inline, ..Start::USUAL }))
 }
 
-/// Those that fit this kernel; `RINGWAY_DESCRIPTORS=ordinary` takes the others where both do.
+/// Those that fit this kernel; `TEST_DESCRIPTORS=ordinary` takes the others where both do.
 fn descriptors() -> Descriptors {
-    match std::env::var("RINGWAY_DESCRIPTORS").as_deref() {
+    match std::env::var("TEST_DESCRIPTORS").as_deref() {
         Ok("ordinary") => Descriptors::Ordinary,
         Ok("direct") => Descriptors::Direct,
         _ => Descriptors::probe().unwrap(),

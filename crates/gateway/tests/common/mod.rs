@@ -290,7 +290,8 @@ pub(crate) fn ringway_within(memlock_kib: u32) -> Command {
 }
 
 /// The engine that tests run on which ask for none: that of the environment of the tests, as
-/// `TEST_ENGINE=epoll`, else the binary's own choice.
+/// `TEST_ENGINE=epoll`, else the binary's own choice. So are their descriptors, as
+/// `TEST_DESCRIPTORS=ordinary`.
 pub(crate) fn engine_under_test() -> Option<String> {
     std::env::var("TEST_ENGINE").ok()
 }
@@ -308,9 +309,12 @@ fn without_variables(command: &mut Command) {
             command.env_remove(name);
         }
     }
+    // A flag of the test goes over them.
     if let Some(engine) = engine_under_test() {
-        // A flag of the test goes over it.
         command.env("RINGWAY_ENGINE", engine);
+    }
+    if let Ok(descriptors) = std::env::var("TEST_DESCRIPTORS") {
+        command.env("RINGWAY_DESCRIPTORS", descriptors);
     }
 }
 

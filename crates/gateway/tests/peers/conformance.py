@@ -28,10 +28,11 @@ INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 WAYS: dict[str, tuple[str, dict[str, int]]] = {
     "poll": ("ring", {"multishot_messages_min": 0}),
     "multishot": ("ring", {"multishot_messages_min": 1, "multishot_share": 1}),
+    "tokio-uring": ("tokio-uring", {}),
     "epoll": ("epoll", {}),
 }
 
-# The tests of the binary run on epoll too: the cases do so where somebody asks.
+# The tests of the binary run on the other engines too: the cases do so where somebody asks.
 WAYS_BY_DEFAULT = "poll,multishot"
 
 # Cases that run at once: most of their time is waiting.
