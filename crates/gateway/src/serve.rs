@@ -110,13 +110,7 @@ pub(crate) fn serve(
     let listeners = (sockets.data.addresses, &*announcing);
     let facts = facts(engine, &decisions, &started, listeners, started_at);
     tell(log, &facts, &decisions, &started);
-    tell_tokens(log, client_access.as_deref());
-    let short_tokens = access.short_tokens();
-    if short_tokens > 0 {
-        let fields =
-            [("short", short_tokens.into()), ("bytes_wanted", control::TOKEN_BYTES_WANTED.into())];
-        log.warn("tokens of --admin-token-file can be guessed", &fields);
-    }
+    tell_tokens(log, client_access.as_deref(), access.short_tokens());
     for (plane, listener) in [("admin", &sockets.admin), ("metrics", &sockets.metrics)] {
         if let Some(Ok(address)) = listener.as_ref().map(TcpListener::local_addr) {
             log.info("listening", &[("plane", plane.into()), ("address", text(address))]);
@@ -385,8 +379,9 @@ fn tell(log: &Log, facts: &Facts, decisions: &Decisions, started: &[Started]) {
     log.info("origins", &[("allowed", allowed.into()), ("reason", reason.into())]);
 }
 
-/// Who may connect.
-fn tell_tokens(log: &Log, access: Option<&Access>) {
+/// Who may connect, and whether those who may use the control plane are easily found.
+fn tell_tokens(log: &Log, access: Option<&Access>, short: usize) {
+    tell_short_tokens(log, short);
     let Some(access) = access else {
         return log.info("tokens", &[("state", "nobody needs one".into())]);
     };
@@ -399,6 +394,15 @@ fn tell_tokens(log: &Log, access: Option<&Access>) {
         ("keys_passed_over", keys.passed_over().into()),
     ];
     log.info("tokens", &fields);
+}
+
+/// Tokens of the control plane that are so short.
+fn tell_short_tokens(log: &Log, short: usize) {
+    if short > 0 {
+        let fields =
+            [("short", short.into()), ("bytes_wanted", control::TOKEN_BYTES_WANTED.into())];
+        log.warn("tokens of --admin-token-file can be guessed", &fields);
+    }
 }
 
 fn text(value: impl ToString) -> Value {
