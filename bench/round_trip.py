@@ -16,6 +16,7 @@ import collections
 import fcntl
 import heapq
 import os
+import random
 import select
 import signal
 import socket
@@ -38,16 +39,22 @@ def enter_namespace(own, other):
     """A namespace of this process's own, and its tun device."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         sys.exit("unshare: " + os.strerror(ctypes.get_errno()))
+    return make_tun(own, other)
+
+
+def make_tun(own, other):
+    """A tun device of the namespace that this process is in. Its queue takes a storm."""
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"t0", IFF_TUN_NO_PI))
-    for command in ("link set lo up", f"addr add {own} peer {other} dev t0", "link set t0 up"):
+    address = f"addr add {own} peer {other} dev t0"
+    for command in ("link set lo up", address, "link set t0 txqueuelen 20000 up"):
         subprocess.run(["ip", *command.split()], check=True)
     return tun
 
 
-def carry(one, other, delay):
-    """Carries packets between two devices, each after the delay."""
-    waiting, count = [], 0
+def carry(one, other, delay, loss_percent=0):
+    """Carries packets between two devices, each after the delay; some are lost, always the same."""
+    waiting, count, chance = [], 0, random.Random(1)
     while True:
         now = time.monotonic()
         while waiting and waiting[0][0] <= now:
@@ -56,6 +63,8 @@ def carry(one, other, delay):
         patience = max(0, waiting[0][0] - now) if waiting else 0.1
         for tun in select.select([one, other], [], [], patience)[0]:
             packet, count = os.read(tun, 65536), count + 1
+            if chance.random() < loss_percent / 100:
+                continue
             target = other if tun == one else one
             heapq.heappush(waiting, (time.monotonic() + delay, count, target, packet))
 

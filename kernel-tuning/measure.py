@@ -3,12 +3,14 @@
     python3 kernel-tuning/measure.py somaxconn --pairs 5 --bin target/bench-fast
 
 Each run is in network namespaces of its own, and nothing outside of them is set; `group` makes
-itself a control group and removes it. Of each figure the median, the least and the most are printed
+itself a control group and removes it. Clients that are far are in another namespace, behind the tun
+devices of bench/round_trip.py. Of each figure the median, the least and the most are printed
 for each side, and whether the sides overlap: where they do, no effect was seen. Needs root,
 iproute2, `ringway` and `ringway-bench`, built as bench/README.md says. Nothing else may run.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,7 +25,11 @@ import tempfile
 import time
 import urllib.request
 
-PORT, ADMIN = 9300, 9301
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../bench"))
+import round_trip  # noqa: E402, the path to it stands above
+
+PORT, ADMIN, NEAR = 9300, 9301, "127.0.0.1"
+ROUND_TRIP_MS = 100
 REQUEST = (
     "GET /ws/room HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -33,13 +39,13 @@ REQUEST = (
 class Server:
     """A gateway, until the end of a `with`."""
 
-    def __init__(self, arguments, flags, group=None):
+    def __init__(self, arguments, flags, group=None, host=NEAR):
         def enter():
             if group:
                 with open(f"{group}/cgroup.procs", "w", encoding="ascii") as procs:
                     procs.write(str(os.getpid()))
 
-        command = [f"{arguments.bin}/ringway", "serve", "--listen", f"127.0.0.1:{PORT}"]
+        command = [f"{arguments.bin}/ringway", "serve", "--listen", f"{host}:{PORT}"]
         command += ["--admin", f"127.0.0.1:{ADMIN}", *flags]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(command, stderr=self.log, preexec_fn=enter)
@@ -70,20 +76,25 @@ def publish(payload):
         return json.load(response)["receivers"]
 
 
-def connect_all(count, on_begun=lambda: None):
-    """So many clients at once; when each had its 101, in seconds from the end of `on_begun`."""
+def connect_all(count, on_begun=lambda: None, host=NEAR, seconds=None):
+    """So many clients at once; when each had its 101, in seconds from the end of `on_begun`.
+
+    All must, unless there are so many seconds for it."""
     poller = selectors.DefaultSelector()
     clients = []
     for _ in range(count):
         client = socket.socket()
         client.setblocking(False)
-        client.connect_ex(("127.0.0.1", PORT))
+        client.connect_ex((host, PORT))
         poller.register(client, selectors.EVENT_WRITE)
         clients.append(client)
     on_begun()
     begun, times = time.monotonic(), []
     while len(times) < count:
-        events = poller.select(timeout=30)
+        left = 30 if seconds is None else max(0, begun + seconds - time.monotonic())
+        events = poller.select(timeout=left)
+        if not events and seconds is not None:
+            break
         if not events:
             sys.exit(f"{count - len(times)} clients hear nothing")
         for key, event in events:
@@ -111,6 +122,102 @@ def storm(arguments, flags):
         _, times = connect_all(4000, go_on)
     late = sum(time > 0.9 for time in times)
     return {"last of 4,000 clients, s": max(times), "clients that waited over 0.9 s": late}
+
+
+def near_end():
+    """The server's end of the way to who is far."""
+    return round_trip.make_tun(round_trip.SERVER, round_trip.CLIENT)
+
+
+@contextlib.contextmanager
+def far(tun, work, loss_percent=0):
+    """Has `work` done a round trip away, by a process that stays until the end of the `with`.
+
+    Gives a function that waits for its next line: one when it says that it is ready, if it does,
+    and one with what it returned."""
+    (told, tell), (kept, keep) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(keep)
+        other = round_trip.enter_namespace(round_trip.CLIENT, round_trip.SERVER)
+        carrier = os.fork()
+        if carrier == 0:
+            round_trip.carry(tun, other, ROUND_TRIP_MS / 2000, loss_percent)
+        try:
+            os.write(tell, json.dumps(work(lambda: os.write(tell, b"\n"))).encode() + b"\n")
+            os.read(kept, 1)
+        except SystemExit as end:
+            print(end, file=sys.stderr)
+        finally:
+            os.kill(carrier, signal.SIGKILL)
+            os._exit(0)
+    os.close(tell)
+    with open(told, encoding="ascii") as lines:
+        try:
+            yield lines.readline
+        finally:
+            os.close(keep)
+            os.waitpid(child, 0)
+
+
+def far_storm(arguments, flags):
+    """Clients that come at once from a round trip away, during which each is half open."""
+    flags = ["--workers", "1", "--connections-max", "8000", *flags]
+    tun = near_end()
+    with Server(arguments, flags, host=round_trip.SERVER):
+
+        def come(_):
+            return connect_all(3000, host=round_trip.SERVER, seconds=10)[1]
+
+        with far(tun, come) as answer:
+            times = json.loads(answer())
+    soon = sum(time < 0.9 for time in times)
+    return {"of 3,000 clients in 0.9 s": soon, "of 3,000 clients in 10 s": len(times)}
+
+
+MESSAGES, MESSAGE_BYTES, READERS = 16, 65000, 4
+
+
+def far_readers(arguments, flags, loss_percent=0):
+    """1 MB for each of four who read at once, a round trip away."""
+    flags = ["--workers", "1", "--write-timeout", "120s", *flags]
+    flags += ["--send-queue-bytes-max", "4MiB"]
+    tun = near_end()
+    with Server(arguments, flags, host=round_trip.SERVER):
+
+        def read(ready):
+            clients, _ = connect_all(READERS, host=round_trip.SERVER)
+            poller = selectors.DefaultSelector()
+            left, times = {}, []
+            for client in clients:
+                left[client] = MESSAGES * MESSAGE_BYTES
+                poller.register(client, selectors.EVENT_READ)
+            ready()
+            begun = time.monotonic()
+            while left:
+                for key, _ in poller.select(timeout=60) or sys.exit("nothing comes"):
+                    left[key.fileobj] -= len(key.fileobj.recv(1 << 20)) or sys.exit("closed")
+                    if left[key.fileobj] <= 0:
+                        poller.unregister(key.fileobj)
+                        del left[key.fileobj]
+                        times.append(time.monotonic() - begun)
+            return times
+
+        with far(tun, read, loss_percent) as answer:
+            answer()
+            for _ in range(MESSAGES):
+                publish(b"x" * MESSAGE_BYTES)
+            held = []
+            for _ in range(5):
+                time.sleep(0.1)
+                held.append(sockets("sport")[0] / READERS)
+            times = json.loads(answer())
+    return {"last of 4 to have 1 MB, s": max(times), "kernel bytes each, at most": max(held)}
+
+
+def lossy_readers(arguments, flags):
+    """The same, with one packet in a hundred lost."""
+    return far_readers(arguments, flags, 1)
 
 
 def sockets(which):
@@ -229,6 +336,7 @@ def grouped(arguments, flags):
             os.rmdir(group)
 
 
+WMEM = "4096 16384 4194304"
 PORTS = {"net.ipv4.ip_local_port_range": "1024 65535"}
 
 
@@ -248,8 +356,19 @@ KNOBS = {
         [({**PORTS, "net.ipv4.tcp_child_ehash_entries": size}, []) for size in (32768, 262144)],
     ),
     "tcp-mem": (unread, [({}, [])]),
+    "syn-backlog": (
+        far_storm,
+        [
+            ({"net.ipv4.tcp_syncookies": 0, "net.ipv4.tcp_max_syn_backlog": size}, [])
+            for size in (128, 4096)
+        ],
+    ),
     "notsent-lowat": (stalled, both("net.ipv4.tcp_notsent_lowat", 4294967295, 16384)),
-    "wmem": (stalled, both("net.ipv4.tcp_wmem", "4096 16384 4194304", "4096 16384 65536")),
+    "wmem": (stalled, both("net.ipv4.tcp_wmem", WMEM, "4096 16384 65536")),
+    "wmem-far": (far_readers, both("net.ipv4.tcp_wmem", WMEM, "4096 16384 65536")),
+    "send-buffer-far": (far_readers, [({}, []), ({}, ["--socket-send-buffer-bytes", "32KiB"])]),
+    "congestion-far": (far_readers, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
+    "congestion-lossy": (lossy_readers, both("net.ipv4.tcp_congestion_control", "bbr", "reno")),
     "send-buffer": (stalled, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
     "send-buffer-cpu": (fan_out, [({}, []), ({}, ["--socket-send-buffer-bytes", "4KiB"])]),
     "pin": (wandering, [({}, ["--workers", "1", "--pin", pin]) for pin in ("off", "on")]),
