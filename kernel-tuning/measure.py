@@ -37,7 +37,7 @@ REQUEST = (
 
 
 class Server:
-    """A gateway, until the end of a `with`."""
+    """A gateway, until the end of a `with`. Flags of the form `key = value` are bounds."""
 
     def __init__(self, arguments, flags, group=None, host=NEAR):
         def enter():
@@ -46,7 +46,12 @@ class Server:
                     procs.write(str(os.getpid()))
 
         command = [f"{arguments.bin}/ringway", "serve", "--listen", f"{host}:{PORT}"]
-        command += ["--admin", f"127.0.0.1:{ADMIN}", *flags]
+        command += ["--admin", f"127.0.0.1:{ADMIN}"]
+        command += [flag for flag in flags if " = " not in flag]
+        self.bounds = tempfile.NamedTemporaryFile("w", suffix=".toml")
+        print("[limits]", *[flag for flag in flags if " = " in flag], sep="\n", file=self.bounds)
+        self.bounds.flush()
+        command += ["--config", self.bounds.name]
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(command, stderr=self.log, preexec_fn=enter)
         until = time.monotonic() + 10
@@ -228,11 +233,11 @@ def sockets(which):
     return sum(int(r) + int(t) + int(f) + int(w) for r, t, f, w in found), len(found)
 
 
-def stalled(arguments, flags):
+def stalled(arguments, flags, count=500):
     """Subscribers that never read, while more is published than any buffer takes."""
     flags = ["--workers", "1", "--write-timeout", "60s", "--slow-consumer", "drop-oldest", *flags]
     with Server(arguments, flags):
-        clients, _ = connect_all(500)
+        clients, _ = connect_all(count)
         for _ in range(600):
             publish(b"x" * 16384)
         held, count = sockets("sport")
@@ -242,6 +247,11 @@ def stalled(arguments, flags):
         "kernel bytes held for a stalled reader": held / count,
         "bytes in the reader's own socket": of_clients / count,
     }
+
+
+def few_stalled(arguments, flags):
+    """The same of fewer, who may hold megabytes."""
+    return stalled(arguments, flags, count=100)
 
 
 def unread(arguments, flags):
@@ -364,6 +374,10 @@ KNOBS = {
         ],
     ),
     "notsent-lowat": (stalled, both("net.ipv4.tcp_notsent_lowat", 4294967295, 16384)),
+    "unsent": (
+        few_stalled,
+        [({}, [f"unsent_bytes_max = {size}"]) for size in (4294967295, 16384)],
+    ),
     "wmem": (stalled, both("net.ipv4.tcp_wmem", WMEM, "4096 16384 65536")),
     "wmem-far": (far_readers, both("net.ipv4.tcp_wmem", WMEM, "4096 16384 65536")),
     "send-buffer-far": (far_readers, [({}, []), ({}, ["--socket-send-buffer-bytes", "32KiB"])]),

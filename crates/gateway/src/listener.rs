@@ -10,10 +10,6 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Bytes of a connection that the kernel takes before it has sent the earlier ones
-/// (TCP_NOTSENT_LOWAT): with it a stalled reader holds about 90 KB of kernel memory, not megabytes.
-const NOT_SENT_BYTES_MAX: u32 = 16 * 1024;
-
 /// What the acknowledgement of our bytes may take beyond write timeout and pong timeout, which are
 /// to end a connection first, with a reason.
 const USER_TIMEOUT_EXTRA: Duration = Duration::from_secs(10);
@@ -27,6 +23,8 @@ const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 pub(crate) struct ListenerOptions {
     /// Connections that wait to be accepted.
     pub(crate) backlog: u32,
+    /// TCP_NOTSENT_LOWAT, as `unsent_bytes_max` in `limits.rs`.
+    pub(crate) unsent_bytes_max: u32,
     /// SO_SNDBUF; `None` leaves it to the kernel.
     pub(crate) send_buffer_bytes: Option<u32>,
     /// The oldest queued byte may wait this long.
@@ -93,7 +91,7 @@ fn bind_shared(address: SocketAddr, options: &ListenerOptions) -> io::Result<Tcp
         socket.set_only_v6(false)?;
     }
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
+    socket.set_tcp_notsent_lowat(options.unsent_bytes_max)?;
     socket.set_tcp_user_timeout(Some(user_timeout(options)))?;
     if let Some(bytes) = options.send_buffer_bytes {
         socket.set_send_buffer_size(bytes as usize)?;
@@ -131,6 +129,7 @@ mod tests {
     fn options() -> ListenerOptions {
         ListenerOptions {
             backlog: 16,
+            unsent_bytes_max: 12_345,
             send_buffer_bytes: None,
             write_timeout: Duration::from_secs(10),
             pong_timeout: Duration::from_secs(5),
@@ -163,7 +162,7 @@ mod tests {
         let (connection, _) = plane.of_workers[0][0].accept().unwrap();
         let connection = SockRef::from(&connection);
         assert!(connection.tcp_nodelay().unwrap());
-        assert_eq!(connection.tcp_notsent_lowat().unwrap(), 16_384);
+        assert_eq!(connection.tcp_notsent_lowat().unwrap(), 12_345);
         assert_eq!(connection.tcp_user_timeout().unwrap(), Some(Duration::from_secs(25)));
     }
 

@@ -226,6 +226,7 @@ impl Sockets {
         let serve = &configuration.serve;
         let options = ListenerOptions {
             backlog: configuration.limits.listen_backlog,
+            unsent_bytes_max: configuration.limits.unsent_bytes_max,
             send_buffer_bytes: configuration.socket_send_buffer_bytes,
             write_timeout: serve.write_timeout.0,
             pong_timeout: serve.pong_timeout.0,

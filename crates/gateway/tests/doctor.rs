@@ -4,11 +4,15 @@
 
 mod common;
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
 
 use common::{Gateway, ringway, ringway_within};
-use rustix::process::geteuid;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, geteuid, pidfd_getfd, pidfd_open};
 use serde_json::Value;
+use socket2::Socket;
 
 /// What it says as JSON, and its exit code.
 fn doctor(mut command: Command, flags: &[&str]) -> (Value, Option<i32>) {
@@ -66,6 +70,35 @@ fn what_doctor_says_is_what_serve_does() {
         told += 1;
     }
     assert!(told > 0);
+}
+
+#[test]
+fn the_bound_of_what_is_not_sent_is_told_and_that_of_the_listeners() {
+    let file = std::env::temp_dir().join(format!("ringway-unsent-{}.toml", std::process::id()));
+    let bounds = "[limits]\nunsent_bytes_max = 20480\n";
+    fs::write(&file, bounds).unwrap();
+    let flags = ["--connections", "100", "--config", file.to_str().unwrap()];
+    let (report, _) = doctor(ringway(), &flags);
+    fs::remove_file(&file).unwrap();
+    let why = check(&report, "tcp_notsent_lowat")["why"].as_str().unwrap().to_owned();
+    assert!(why.starts_with("each listener sets 20KiB for its connections"), "{why}");
+    // This engine leaves its listeners where they can be looked at.
+    let gateway = Gateway::start_with(bounds, &["--engine", "epoll", "--workers", "1"]);
+    let id = gateway.id().cast_signed();
+    let process = pidfd_open(Pid::from_raw(id).unwrap(), PidfdFlags::empty()).unwrap();
+    let mut listeners = 0;
+    for entry in fs::read_dir(format!("/proc/{id}/fd")).unwrap() {
+        let number = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        let descriptor = pidfd_getfd(&process, number, PidfdGetfdFlags::empty());
+        let Ok(descriptor) = descriptor else { continue };
+        let socket = Socket::from(descriptor);
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+        if address == Some(gateway.data) {
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 20_480);
+            listeners += 1;
+        }
+    }
+    assert_eq!(listeners, 1);
 }
 
 #[test]

@@ -21,6 +21,10 @@ pub struct Limits {
     pub accepts_armed_max: u32,
     /// Connections that wait to be accepted on a listener.
     pub listen_backlog: u32,
+    /// Bytes of a connection that the kernel takes before it has sent the earlier ones
+    /// (TCP_NOTSENT_LOWAT, tcp(7)); at least 1, since 0 leaves it to the kernel's own setting. Those
+    /// that are on their way come on top.
+    pub unsent_bytes_max: u32,
     /// Slots beyond a worker's share of connections; they only answer 503.
     pub surplus_connections_max: u32,
     /// Bytes of a request head.
@@ -104,6 +108,8 @@ const DEFAULT: Limits = Limits {
     receive_buffer_bytes: KIB,
     accepts_armed_max: 32,
     listen_backlog: 4096,
+    // A stalled reader holds 45,056 B of the kernel's (`kernel-tuning/measure.py unsent`).
+    unsent_bytes_max: 16 * KIB,
     surplus_connections_max: 64,
     handshake_bytes_max: 16 * KIB,
     // What fits a segment of the smallest kind (section 2.2 of the PROXY protocol).
@@ -281,6 +287,7 @@ impl Limits {
         at_least("receive_buffer_bytes", self.receive_buffer_bytes.into(), 64)?;
         at_least("accepts_armed_max", self.accepts_armed_max.into(), 1)?;
         at_least("listen_backlog", self.listen_backlog.into(), 1)?;
+        at_least("unsent_bytes_max", self.unsent_bytes_max.into(), 1)?;
         at_least("handshake_bytes_max", self.handshake_bytes_max.into(), 128)?;
         at_least("proxy_header_bytes_max", self.proxy_header_bytes_max.into(), 28)?;
         at_least(

@@ -43,6 +43,8 @@ pub(crate) struct Subject {
     /// As in `limits.rs`.
     pub(crate) listen_backlog: u32,
     /// As in `limits.rs`.
+    pub(crate) unsent_bytes_max: u32,
+    /// As in `limits.rs`.
     pub(crate) send_queue_total_bytes_max: u64,
     /// By worker; empty where there can be none.
     pub(crate) limits: Vec<Limits>,

@@ -93,6 +93,7 @@ pub(crate) fn diagnose(request: Request) -> Result<Report, Failure> {
         descriptors: machine.descriptors,
         connections_allowed,
         listen_backlog: configuration.limits.listen_backlog,
+        unsent_bytes_max: configuration.limits.unsent_bytes_max,
         send_queue_total_bytes_max: configuration.limits.send_queue_total_bytes_max,
         limits,
         cpus: machine.cpus,

@@ -1,7 +1,7 @@
 //! The kernel's settings for TCP.
 
 use super::{Subject, UNTOLD};
-use crate::doctor::report::{Check, Severity};
+use crate::doctor::report::{Check, Severity, bytes};
 
 pub(super) fn checks(subject: &Subject) -> Vec<Check> {
     vec![
@@ -129,7 +129,10 @@ fn not_sent(subject: &Subject) -> Check {
         holds: None,
         value: value.map_or(UNTOLD.to_owned(), |value| value.to_string()),
         wanted: "anything".to_owned(),
-        why: "each listener sets 16 KiB for its connections, whatever this is".to_owned(),
+        why: format!(
+            "each listener sets {} for its connections, whatever this is (unsent_bytes_max)",
+            bytes(subject.unsent_bytes_max.into())
+        ),
         how: "nothing to change".to_owned(),
     }
 }

@@ -80,6 +80,7 @@ impl Tree {
             descriptors: Descriptors::OfWorker(100_064),
             connections_allowed: 100_000,
             listen_backlog: 4096,
+            unsent_bytes_max: 16_384,
             send_queue_total_bytes_max: 256 << 20,
             limits: vec![Limits::default()],
             cpus: Cpus::new(vec![0], &self.0),
