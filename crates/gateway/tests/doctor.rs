@@ -47,6 +47,8 @@ fn what_doctor_says_is_what_serve_does() {
     let (report, code) = doctor(ringway(), &["--connections", "1000", "--engine", "auto"]);
     assert_eq!((&report["holds"], code), (&true.into(), Some(0)), "{report:#}");
     assert_eq!(check(&report, "io_uring")["holds"], true);
+    let features = check(&report, "kernel features");
+    assert!(features["holds"].is_boolean(), "{features}");
     let gateway = Gateway::start(&["--connections-max", "1000", "--engine", "ring"]);
     let workers = line(&gateway, "workers");
     assert_eq!(report["workers"], workers["count"]);

@@ -21,10 +21,21 @@ const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 const STATUS: &str = "proc/self/status";
 
+/// What the ring engine uses where it can, and what its notes have where it cannot.
+pub(super) const FEATURES: [(&str, &str); 6] = [
+    ("plain submissions", "the kernel does not take IORING_SETUP_NO_SQARRAY"),
+    ("idling that is idle time", "the kernel counts an idle worker as one that waits for a disk"),
+    ("a registered ring", "the ring's descriptor is looked up at every enter"),
+    ("direct descriptors", "sockets are ordinary descriptors of the process"),
+    ("inline sends", "whole sends are completed one by one"),
+    ("sends without a copy", "large frames are copied as all others"),
+];
+
 pub(super) fn checks(subject: &Subject) -> Vec<Check> {
     let mut checks = vec![
         kernel(subject),
         io_uring(subject),
+        features(subject),
         descriptors(subject),
         workers(subject),
         locked_memory(subject),
@@ -96,6 +107,33 @@ fn io_uring(subject: &Subject) -> Check {
          {filter})"
     );
     start(subject, "io_uring", "rings", why)
+}
+
+/// What the engine's own notes say that it does without.
+fn features(subject: &Subject) -> Check {
+    let notes = subject.started.as_ref().ok().filter(|_| subject.engine == Kind::Ring);
+    let lacking = notes.map(|notes| {
+        let is_noted = |sentence: &str| notes.iter().any(|note| note.starts_with(sentence));
+        let lacking = FEATURES.iter().filter(|(_, sentence)| is_noted(sentence));
+        lacking.map(|(name, _)| *name).collect::<Vec<_>>()
+    });
+    let value = match lacking.as_deref() {
+        None if subject.engine == Kind::Ring => UNTOLD.to_owned(),
+        None => format!("{} has no optional ones", subject.engine.name()),
+        Some([]) => "all".to_owned(),
+        Some(lacking) => format!("without {}", lacking.join(", ")),
+    };
+    Check {
+        name: "kernel features",
+        severity: Severity::Advice,
+        holds: lacking.map(|lacking| lacking.is_empty()),
+        value,
+        wanted: "all".to_owned(),
+        why: "the ring engine works without each of these, at a price; its notes below say how"
+            .to_owned(),
+        how: "a newer kernel (6.18 has all), --descriptors auto, and loopback that is up"
+            .to_owned(),
+    }
 }
 
 /// Whether the workers start; where they do not, the engine says how to change it.

@@ -7,8 +7,12 @@ use crate::{
 };
 
 /// Kernel memory of an idle connection: socket, inode, dentry, file and the armed poll. A million
-/// took 8,828 B for both ends (`ringway-bench check million`).
+/// took 8,828 B for both ends (`ringway-bench check million`). Control groups of version 2, of which
+/// nothing was measured, are taken to count all of it.
 const KERNEL_BYTES: u64 = 4608;
+
+/// What of that a control group of version 1 counts: 1,527 B (`kernel-tuning/measure.py group`).
+const KERNEL_BYTES_OF_V1: u64 = 1536;
 
 /// User memory of an idle connection: a slope of 109 B (`ringway-bench load --scenario idle`).
 const USER_BYTES: u64 = 128;
@@ -24,22 +28,40 @@ pub(super) fn checks(subject: &Subject) -> Vec<Check> {
     vec![memory(subject), queued_memory(subject), tables(subject), files(subject)]
 }
 
-/// What the connections take when nothing is sent to them.
-fn idle_bytes(subject: &Subject) -> u64 {
-    u64::from(subject.connections) * (KERNEL_BYTES + USER_BYTES)
-        + u64::from(subject.workers) * WORKER_BYTES
+/// Something that bounds memory.
+struct Bound {
+    /// Bytes that are free or can be made so.
+    left: u64,
+    /// In words, behind a size.
+    whose: &'static str,
+    /// What it counts of an idle connection's kernel memory.
+    kernel_bytes: u64,
+}
+
+impl Bound {
+    /// Bytes that the connections take of it when nothing is sent to them.
+    fn idle_bytes(&self, subject: &Subject) -> u64 {
+        u64::from(subject.connections) * (self.kernel_bytes + USER_BYTES)
+            + u64::from(subject.workers) * WORKER_BYTES
+    }
+
+    /// What it has beyond such a need; below 0, what is missing.
+    fn spare(&self, wanted: u64) -> i128 {
+        i128::from(self.left) - i128::from(wanted)
+    }
 }
 
 /// How much of the machine is free or can be made so.
-fn available(subject: &Subject) -> Option<u64> {
+fn machine(subject: &Subject) -> Option<Bound> {
     let field = subject.root.field("proc/meminfo", "MemAvailable:")?;
     let kib: u64 = field.split_whitespace().next()?.parse().ok()?;
-    kib.checked_mul(1024)
+    let left = kib.checked_mul(1024)?;
+    Some(Bound { left, whose: "available", kernel_bytes: KERNEL_BYTES })
 }
 
-/// What the tightest control group leaves: its limit, less what is in use and cannot be given back.
-fn left_in_group(subject: &Subject) -> Option<u64> {
-    let membership = subject.root.text("proc/self/cgroup")?;
+/// What each control group that has a limit leaves: less what is in use and cannot be given back.
+fn of_groups(subject: &Subject) -> Vec<Bound> {
+    let membership = subject.root.text("proc/self/cgroup").unwrap_or_default();
     let groups = groups(&membership, &subject.root.path("sys/fs/cgroup"), "memory");
     let left = groups.into_iter().filter_map(|group| {
         let (limit, used, cache) = if group.is_v2 {
@@ -52,26 +74,26 @@ fn left_in_group(subject: &Subject) -> Option<u64> {
         let cache = subject.root.field(group.directory.join("memory.stat"), cache);
         let cache = cache.and_then(|cache| cache.parse().ok()).unwrap_or(0);
         let used = number(used).unwrap_or(0).saturating_sub(cache);
-        Some(limit.saturating_sub(used))
+        let left = limit.saturating_sub(used);
+        let kernel_bytes = if group.is_v2 { KERNEL_BYTES } else { KERNEL_BYTES_OF_V1 };
+        Some(Bound { left, whose: "left in the control group", kernel_bytes })
     });
-    left.min()
+    left.collect()
 }
 
-/// What there is for the connections, and who bounds it.
-fn left(subject: &Subject) -> Option<(u64, &'static str)> {
-    let of_machine = available(subject).map(|left| (left, "available"));
-    let of_group = left_in_group(subject).map(|left| (left, "left in the control group"));
-    of_machine.into_iter().chain(of_group).min()
-}
-
-fn memory_check(subject: &Subject, wanted: u64) -> Check {
-    let left = left(subject);
+/// Judged by what bounds most tightly, with so many bytes beside those of idle connections.
+fn memory_check(subject: &Subject, beside: u64) -> Check {
+    let wanted = |bound: &Bound| bound.idle_bytes(subject).saturating_add(beside);
+    let bounds = machine(subject).into_iter().chain(of_groups(subject));
+    let tightest = bounds.min_by_key(|bound| bound.spare(wanted(bound)));
+    let in_words = |bound: &Bound| format!("{} {}", bytes(bound.left), bound.whose);
     Check {
         name: "memory",
         severity: Severity::Required,
-        holds: left.map(|(left, _)| left >= wanted),
-        value: left.map_or(UNTOLD.to_owned(), |(left, whose)| format!("{} {whose}", bytes(left))),
-        wanted: format!("at least {}", bytes(wanted)),
+        holds: tightest.as_ref().map(|bound| bound.left >= wanted(bound)),
+        value: tightest.as_ref().map_or(UNTOLD.to_owned(), in_words),
+        wanted: tightest
+            .map_or(UNTOLD.to_owned(), |bound| format!("at least {}", bytes(wanted(&bound)))),
         why: String::new(),
         how: "more memory, a larger memory limit of the control group (MemoryMax=), or fewer \
               connections"
@@ -82,11 +104,12 @@ fn memory_check(subject: &Subject, wanted: u64) -> Check {
 fn memory(subject: &Subject) -> Check {
     Check {
         why: format!(
-            "an idle connection takes {KERNEL_BYTES} B of the kernel's memory, which counts in a \
-             control group too, and {USER_BYTES} B of ours; a worker {}",
+            "an idle connection takes {KERNEL_BYTES} B of the kernel's memory, of which a control \
+             group of version 1 counts {KERNEL_BYTES_OF_V1}, and {USER_BYTES} B of ours; a \
+             worker {}",
             bytes(WORKER_BYTES)
         ),
-        ..memory_check(subject, idle_bytes(subject))
+        ..memory_check(subject, 0)
     }
 }
 
@@ -102,7 +125,7 @@ fn queued_memory(subject: &Subject) -> Check {
             bytes(queues),
             bytes(sockets)
         ),
-        ..memory_check(subject, idle_bytes(subject) + queues + sockets)
+        ..memory_check(subject, queues.saturating_add(sockets))
     }
 }
 

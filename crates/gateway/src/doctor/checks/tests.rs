@@ -111,7 +111,7 @@ fn a_machine_that_has_everything_is_told_so() {
     let tree = Tree::healthy();
     let report = report(&tree.subject());
     assert!(report.holds());
-    assert_eq!(report.checks.len(), 22);
+    assert_eq!(report.checks.len(), 23);
     for check in &report.checks {
         assert_ne!(check.holds, Some(false), "{check:?}");
         assert!(!check.why.is_empty() && !check.how.is_empty(), "{check:?}");
@@ -355,6 +355,81 @@ fn the_tightest_control_group_bounds_memory_and_its_cache_does_not_count() {
     assert_eq!(tree.check("memory").value, "50MiB left in the control group");
 }
 
+/// 100,000 × 4,736 B and 2 MiB are 475,697,152 B; of a group of version 1 × 1,664 B, 168,497,152 B.
+#[test]
+fn a_control_group_of_version_1_is_judged_by_what_it_counts() {
+    let tree = Tree::healthy();
+    tree.write("proc/self/cgroup", b"4:memory:/a\n");
+    tree.write("sys/fs/cgroup/memory/a/memory.usage_in_bytes", b"0\n");
+    let limit = |bytes: u64| {
+        let bytes = bytes.to_string();
+        tree.write("sys/fs/cgroup/memory/a/memory.limit_in_bytes", bytes.as_bytes());
+        let memory = tree.check("memory");
+        (memory.holds, memory.value, memory.wanted)
+    };
+    let told =
+        |holds, value: &str, wanted: &str| (Some(holds), value.to_owned(), wanted.to_owned());
+    let wanted = "at least 160.6MiB";
+    assert_eq!(limit(168_497_152), told(true, "160.6MiB left in the control group", wanted));
+    assert_eq!(limit(168_497_151), told(false, "160.6MiB left in the control group", wanted));
+    // The machine lacks some of what it counts, while the group, which has less, has enough.
+    tree.write("proc/meminfo", b"MemAvailable: 400000 kB\n");
+    let of_machine = told(false, "390.6MiB available", "at least 453.6MiB");
+    assert_eq!(limit(209_715_200), of_machine);
+    // Version 2 is taken to count all.
+    let tree = Tree::healthy();
+    tree.write("sys/fs/cgroup/unit/memory.max", b"475697151\n");
+    assert_eq!(tree.check("memory").holds, Some(false));
+    tree.write("sys/fs/cgroup/unit/memory.max", b"475697152\n");
+    assert_eq!(tree.check("memory").holds, Some(true));
+}
+
+#[test]
+fn features_are_what_the_engines_notes_do_not_miss() {
+    let tree = Tree::healthy();
+    let with_notes = |notes: &[&str]| {
+        let started = Ok(notes.iter().map(|note| (*note).to_owned()).collect());
+        check(&Subject { started, ..tree.subject() }, "kernel features")
+    };
+    let has = ["sockets are direct descriptors, in a table of the ring's own"];
+    assert_eq!(with_notes(&has).holds, Some(true));
+    let lacks = with_notes(&[
+        "sockets are ordinary descriptors of the process",
+        "the kernel does not take IORING_SETUP_NO_SQARRAY",
+        "the ring's descriptor is looked up at every enter (Invalid argument (os error 22))",
+    ]);
+    assert_eq!((lacks.holds, lacks.severity), (Some(false), Severity::Advice));
+    let value = "without plain submissions, a registered ring, direct descriptors";
+    assert_eq!(lacks.value, value);
+    for engine in [Kind::Epoll, Kind::TokioUring] {
+        let row = check(&Subject { engine, ..tree.subject() }, "kernel features");
+        assert_eq!(row.holds, None, "{row:?}");
+    }
+    let failed = Subject { started: Err("no".to_owned()), ..tree.subject() };
+    let row = check(&failed, "kernel features");
+    assert_eq!((row.holds, row.value.as_str()), (None, "not told here"));
+}
+
+#[test]
+fn the_notes_that_tell_of_a_missing_feature_are_the_engines_own() {
+    let sources = [
+        include_str!("../../../../engine-ring/src/engine.rs"),
+        include_str!("../../../../engine-ring/src/setup.rs"),
+        include_str!("../../../../engine-ring/src/zero_copy.rs"),
+    ]
+    .concat();
+    for (name, sentence) in engine::FEATURES {
+        // The flag's name is put behind the rest of its sentence.
+        let parts = match sentence.split_once(" IORING_") {
+            Some((before, _)) => vec![before, &sentence[before.len() + 1..]],
+            None => vec![sentence],
+        };
+        for part in parts {
+            assert!(sources.contains(&format!("\"{part}")), "{name}: {part}");
+        }
+    }
+}
+
 #[test]
 fn queues_are_enough_where_each_core_has_one_or_all_are_steered() {
     let tree = Tree::healthy();
@@ -411,13 +486,13 @@ fn whatever_a_file_holds_there_is_a_report() {
         for content in odd {
             tree.write(path, content);
             let report = report(&tree.subject());
-            assert_eq!(report.checks.len(), 22, "{path}");
+            assert_eq!(report.checks.len(), 23, "{path}");
             serde_json::from_str::<Value>(&report.json()).unwrap();
             assert!(report.to_string().lines().all(|line| line.len() < 1000), "{path}");
         }
         fs::remove_file(tree.0.join(path)).unwrap();
         fs::create_dir(tree.0.join(path)).unwrap();
-        assert_eq!(report(&tree.subject()).checks.len(), 22, "{path}");
+        assert_eq!(report(&tree.subject()).checks.len(), 23, "{path}");
     }
 }
 
