@@ -34,7 +34,7 @@ const CASES: [Case; 6] = [
     Case { name: "rooms", item: "delivery to rooms of 8", bound: 575.0, run: rooms },
     Case { name: "echo", item: "message and its echo", bound: 1_700.0, run: echo },
     Case { name: "handshake", item: "handshake", bound: 32_000.0, run: handshakes },
-    Case { name: "ping", item: "ping and its pong", bound: 1_030.0, run: pings },
+    Case { name: "ping", item: "ping and its pong", bound: 980.0, run: pings },
     Case { name: "idle", item: "visit of the ping cursor", bound: 22.0, run: visits },
 ];
 

@@ -119,6 +119,10 @@ impl<H: Handler> Worker<H> {
                     return true;
                 }
             }
+            // Most reads bring one frame, and it lay whole in them: nothing is left to be asked for.
+            if input.rest().is_empty() && decoder.buffered_bytes() == 0 {
+                return false;
+            }
         }
     }
 
