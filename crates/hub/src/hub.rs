@@ -1,6 +1,7 @@
 //! The handler of one worker: requests become subscriptions, messages become publications, letters
-//! are obeyed. A client's publication goes to every worker or to none: the room of all is looked
-//! at first, and where some has none the publication is held and its publisher is not read from.
+//! are obeyed. A client's publication goes to every worker with subscribers of its topic or to none:
+//! their room is looked at first, and where some has none the publication is held and its publisher
+//! is not read from.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
-//! What one address may take of the whole process: connections, and handshakes a second. The only
-//! state that workers share; it is touched when a connection is accepted and when it is gone. The
-//! table has a fixed size and addresses are found by a keyed hash, so addresses that fall on one
-//! place share its allowance, and nobody can choose whom to share with.
+//! What one address may take of the whole process: connections, and handshakes a second. All workers
+//! share it; it is touched when a connection is accepted and when it is gone. The table has a fixed
+//! size and addresses are found by a keyed hash, so addresses that fall on one place share its
+//! allowance, and nobody can choose whom to share with.
 
 use std::{
     hash::BuildHasher,
