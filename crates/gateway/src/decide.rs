@@ -15,7 +15,7 @@ use worker::{AddressLimits, Addresses, Limits, Proxies};
 
 use crate::{
     capacity::{Capacity, Descriptors, Layout, limits_of_worker},
-    cli::{ServeArgs, SlowConsumer, Switch, Toggle},
+    cli::{ServeArgs, SlowConsumer, Switch, Toggle, WORKERS_MAX},
     config::Configuration,
     cores::Cpus,
     engine::Sizes,
@@ -82,8 +82,9 @@ impl Decisions {
     ) -> Result<Self, Failure> {
         let serve = &configuration.serve;
         let mut cores = machine.cpus.choose(serve.cores.as_ref()).map_err(Failure::Usage)?;
+        // One a core, but no more than there may be: the rest of the cores have none.
         let workers = serve.workers.map_or(cores.len(), usize::from);
-        let workers = u16::try_from(workers).unwrap_or(u16::MAX - 1);
+        let workers = u16::try_from(workers).unwrap_or(WORKERS_MAX).min(WORKERS_MAX);
         cores.truncate(workers.into());
         let layout = Layout { cores, workers };
         let listeners = u16::try_from(addresses.len()).unwrap_or(u16::MAX);
