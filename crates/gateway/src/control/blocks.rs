@@ -36,6 +36,8 @@ pub(super) struct Blocks {
 struct Entry {
     /// When it ends, in seconds since 1970, as far as it is known.
     end: Option<u64>,
+    /// It lasts until then at least, for a token that was refused before anything else was known.
+    end_min: u64,
     /// Removals that have begun and not ended.
     removals: u32,
 }
@@ -99,7 +101,8 @@ impl Blocks {
         let entry = self.entries.entry(Arc::clone(subject)).or_default();
         // A token opens connections for a little longer than it says.
         let known = tokens_end.map(|end| end.saturating_add(SKEW_SECONDS)).max(entry.end);
-        let end = known.unwrap_or(now.saturating_add(UNKNOWN_SECONDS)).max(end_min.unwrap_or(0));
+        let known = known.unwrap_or(now.saturating_add(UNKNOWN_SECONDS));
+        let end = known.max(end_min.unwrap_or(0)).max(entry.end_min);
         entry.end = Some(end);
         entry.removals = entry.removals.saturating_sub(1);
         if entry.removals == 0 {
@@ -113,14 +116,15 @@ impl Blocks {
     pub(super) fn extend(&mut self, subject: &Arc<str>, token_end: u64) {
         let Some(entry) = self.entries.get_mut(subject) else { return };
         let end = token_end.saturating_add(SKEW_SECONDS);
-        let before = entry.end;
-        if before >= Some(end) {
+        let Some(before) = entry.end else {
+            entry.end_min = entry.end_min.max(end);
+            return;
+        };
+        if before >= end {
             return;
         }
         entry.end = Some(end);
-        if let Some(before) = before
-            && self.by_end.remove(&(before, Arc::clone(subject)))
-        {
+        if self.by_end.remove(&(before, Arc::clone(subject))) {
             self.by_end.insert((end, Arc::clone(subject)));
         }
     }
@@ -203,6 +207,18 @@ mod tests {
         assert_eq!(told(&mut blocks), [(0, both.clone()), (1, both)]);
         assert!(told(&mut blocks).is_empty(), "once");
         assert_eq!(blocks.len(), 2);
+    }
+
+    #[test]
+    fn a_token_that_is_refused_during_a_removal_makes_no_block_shorter() {
+        let mut blocks = Blocks::new(10, 2);
+        // Refused while the removal goes on, and about to end: others may be about.
+        blocks.begin(&subject("tried"), 1_000).unwrap();
+        blocks.extend(&subject("tried"), 1_010);
+        assert_eq!(blocks.end(&subject("tried"), None, None, 1_000), 4_600);
+        blocks.begin(&subject("longer"), 1_000).unwrap();
+        blocks.extend(&subject("longer"), 9_000);
+        assert_eq!(blocks.end(&subject("longer"), Some(2_000), None, 1_000), 9_030);
     }
 
     #[test]

@@ -103,13 +103,27 @@ pub(super) async fn remove(
     if block_seconds.is_some() && subject.is_none() {
         return Err(Refusal::bad_request("only a sub can be blocked"));
     }
+    // By itself: it is done, and told to the log, also where its asker does not wait for it.
+    let removing = tokio::spawn(remove_and_tell(control, selection, block_seconds));
+    match removing.await {
+        Ok(closed) => closed.map(Json),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Has connections closed and says so in the log. It ends within the time that answers may take.
+async fn remove_and_tell(
+    control: Arc<Control>,
+    selection: Selection,
+    block_seconds: Option<u64>,
+) -> Result<Closed, Refusal> {
     let mut fields = vec![named_field(&selection)];
     let request = |reply| Request::Remove { selection, block_seconds, reply };
     let closed = answer(&control, request).await.map(|removed| {
         let Removed { closed, blocked_until } = removed;
         Closed { closed, blocked_until: blocked_until.map(end) }
     });
-    // Also where nobody could be told how it ended: some of it may have been done.
+    // Also where it is not known how it ended: some of it may have been done.
     match &closed {
         Ok(Closed { closed, blocked_until }) => {
             fields.push(("closed", closed.to_string()));
@@ -118,7 +132,7 @@ pub(super) async fn remove(
         Err(refusal) => fields.push(("error", refusal.error.clone())),
     }
     control.journal.line(Level::Info, "connections removed", fields);
-    closed.map(Json)
+    closed
 }
 
 /// What a removal goes by, for the log.

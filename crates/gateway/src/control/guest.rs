@@ -168,7 +168,8 @@ impl Guest {
         let wake_fd = AsyncFd::with_interest(wake_fd, Interest::READABLE)?;
         // An empty queue shows its capacity; those from the workers are made equal to it.
         let rooms: Vec<usize> = members(wakers.len()).map(|member| endpoint.room(member)).collect();
-        let answers_max = rooms.iter().min().copied().unwrap_or(0).saturating_sub(1).max(1);
+        // A worker's report may bring what it has refused beside it.
+        let answers_max = rooms.iter().min().copied().unwrap_or(0).saturating_sub(2).max(1);
         let workers = rooms
             .into_iter()
             .map(|room| WorkerState {

@@ -1,5 +1,6 @@
 //! `POST /publish/{topic}`, `POST /publish` and `POST /broadcast`: a body becomes publications.
-//! They go to every worker or to none; the answer comes when every worker has taken them.
+//! They go to every worker with subscribers of their topics or to none; the answer comes when all of
+//! those have taken them.
 
 use std::{sync::Arc, time::Duration};
 
