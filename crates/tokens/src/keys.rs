@@ -199,14 +199,12 @@ const PRIVATE_KEY: &str = "this is a private key, which only the issuer may have
 
 /// How files begin that are no secrets of bytes, what they are, and what to do instead. Most hold a
 /// public key: as a secret it would let anybody sign (RFC 8725 section 2.1).
-const NO_SECRETS: [(&[u8], &str); 15] = [
+const NO_SECRETS: [(&[u8], &str); 13] = [
     (b"\xEF\xBB\xBF", "text with a byte order mark: write it without one, in UTF-8"),
     (b"\xFE\xFF", "UTF-16: write it as UTF-8, without a byte order mark"),
     (b"\xFF\xFE", "UTF-16: write it as UTF-8, without a byte order mark"),
     (b"-\0-\0", "UTF-16: write it as UTF-8, without a byte order mark"),
     (b"\0-\0-", "UTF-16: write it as UTF-8, without a byte order mark"),
-    (b"{", "JSON: a JWK set belongs into --token-jwks-file"),
-    (b"[", "JSON: a JWK set belongs into --token-jwks-file"),
     (b"ssh-", OF_SSH),
     (b"sk-ssh-", OF_SSH),
     (b"ecdsa-", OF_SSH),
@@ -229,6 +227,10 @@ fn no_secret(content: &[u8]) -> Option<&'static str> {
     // names an algorithm (RFC 5280 section 4.1.2.7). Text has neither.
     if let [0x30, 0x81..=0x84, ..] | [0x30, _, 0x30, _, 0x06, ..] = content {
         return Some(OF_DER);
+    }
+    // A secret may begin with a brace, and is no document then.
+    if content.contains(&b'{') && serde_json::from_slice::<serde_json::Value>(content).is_ok() {
+        return Some("JSON: a JWK set belongs into --token-jwks-file");
     }
     let begin = content.trim_ascii_start();
     NO_SECRETS.iter().find(|(mark, _)| begin.starts_with(mark)).map(|(_, what)| *what)

@@ -318,6 +318,8 @@ fn a_public_key_in_another_form_is_no_secret() {
         b"00000000000000000000000000000000000000000000000000",
         b"a secret with { and [ and ssh- in its midst",
         b"-- a secret that begins with two hyphens",
+        b"{ a secret that begins with a brace, and ends",
+        b"[1, 2 a secret that begins with a bracket",
     ] {
         assert_eq!(Keys::from_key_file(secret).unwrap().algorithms(), ["HS256"]);
     }
