@@ -58,7 +58,7 @@ fn send(gateway: &Gateway, method: &str, target: &str, headers: &str) -> Respons
     Response::read(&mut BufReader::new(&stream))
 }
 
-/// What makes a name as long as a token must be.
+/// What makes a name as long as a token should be.
 const LONG: &str = "-0123456789abcdef";
 
 fn with_token(http: &mut Http, method: &str, target: &str, token: &str) -> u16 {

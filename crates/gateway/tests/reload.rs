@@ -20,12 +20,12 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 /// Writes the file, has it read, and returns the line that says what came of it. From then on
-/// every worker goes by it: what is published is taken behind what they are told.
+/// every worker goes by it: a question is taken behind what they are told.
 fn reload(gateway: &mut Gateway, file: &str, message: &str) -> Value {
     gateway.configure(file);
     gateway.signal(Signal::HUP);
     let line = gateway.line(|line| line["message"] == message);
-    assert_eq!(gateway.http().post("/publish/nobody", "", b"x").status, 200);
+    assert_eq!(gateway.http().get("/topics/nobody").status, 200);
     line
 }
 

@@ -8,7 +8,7 @@ mod common;
 use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -212,7 +212,9 @@ fn who_takes_a_byte_now_and_then_is_reset_as_stalled() {
     );
     let mut room = Room::new(&gateway);
     let trickling = gateway.stalled();
+    let until = Instant::now() + PATIENCE;
     while !is_reset(&trickling, Duration::ZERO) {
+        assert!(Instant::now() < until, "it is never reset");
         room.publish_block();
         // It may be reset meanwhile.
         let _ = (&trickling).read(&mut [0]);
@@ -233,7 +235,9 @@ fn who_takes_a_byte_now_and_then_and_owes_too_much_is_a_slow_consumer() {
     );
     let mut room = Room::new(&gateway);
     let trickling = gateway.stalled();
+    let until = Instant::now() + PATIENCE;
     while !is_reset(&trickling, Duration::ZERO) {
+        assert!(Instant::now() < until, "it is never reset");
         room.publish_block();
         // It may be reset meanwhile.
         let _ = (&trickling).read(&mut [0]);
