@@ -21,12 +21,14 @@ const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 const STATUS: &str = "proc/self/status";
 
+const DIRECT: &str = "direct descriptors";
+
 /// What the ring engine uses where it can, and what its notes have where it cannot.
 pub(super) const FEATURES: [(&str, &str); 6] = [
     ("plain submissions", "the kernel does not take IORING_SETUP_NO_SQARRAY"),
     ("idling that is idle time", "the kernel counts an idle worker as one that waits for a disk"),
     ("a registered ring", "the ring's descriptor is looked up at every enter"),
-    ("direct descriptors", "sockets are ordinary descriptors of the process"),
+    (DIRECT, "sockets are ordinary descriptors of the process"),
     ("inline sends", "whole sends are completed one by one"),
     ("sends without a copy", "large frames are copied as all others"),
 ];
@@ -114,8 +116,11 @@ fn features(subject: &Subject) -> Check {
     let notes = subject.started.as_ref().ok().filter(|_| subject.engine == Kind::Ring);
     let lacking = notes.map(|notes| {
         let is_noted = |sentence: &str| notes.iter().any(|note| note.starts_with(sentence));
+        // Where frames leave from an arena sockets are ordinary descriptors on any kernel.
+        let has_arena = subject.limits.iter().any(|limits| limits.zero_copy_bytes_min > 0);
+        let is_chosen = |name: &str| has_arena && name == DIRECT;
         let lacking = FEATURES.iter().filter(|(_, sentence)| is_noted(sentence));
-        lacking.map(|(name, _)| *name).collect::<Vec<_>>()
+        lacking.map(|(name, _)| *name).filter(|name| !is_chosen(name)).collect::<Vec<_>>()
     });
     let value = match lacking.as_deref() {
         None if subject.engine == Kind::Ring => UNTOLD.to_owned(),
