@@ -199,6 +199,21 @@ fn who_takes_nothing_for_the_write_timeout_is_reset_as_stalled() {
     room.end();
 }
 
+/// Who takes a byte of each block that is published is reset in the end, for this reason.
+fn assert_trickling_is_reset(gateway: &Gateway, reason: &str) {
+    let mut room = Room::new(gateway);
+    let trickling = gateway.stalled();
+    let until = Instant::now() + PATIENCE;
+    while !is_reset(&trickling, Duration::ZERO) {
+        assert!(Instant::now() < until, "it is never reset");
+        room.publish_block();
+        // It may be reset meanwhile.
+        let _ = (&trickling).read(&mut [0]);
+    }
+    room.stats_with_closed(reason, 1);
+    room.end();
+}
+
 /// What it takes is too little for its socket to take more: it is timed as if it took nothing.
 #[test]
 fn who_takes_a_byte_now_and_then_is_reset_as_stalled() {
@@ -210,17 +225,7 @@ fn who_takes_a_byte_now_and_then_is_reset_as_stalled() {
         ]
         .concat(),
     );
-    let mut room = Room::new(&gateway);
-    let trickling = gateway.stalled();
-    let until = Instant::now() + PATIENCE;
-    while !is_reset(&trickling, Duration::ZERO) {
-        assert!(Instant::now() < until, "it is never reset");
-        room.publish_block();
-        // It may be reset meanwhile.
-        let _ = (&trickling).read(&mut [0]);
-    }
-    room.stats_with_closed("stalled", 1);
-    room.end();
+    assert_trickling_is_reset(&gateway, "stalled");
 }
 
 #[test]
@@ -233,17 +238,7 @@ fn who_takes_a_byte_now_and_then_and_owes_too_much_is_a_slow_consumer() {
         ]
         .concat(),
     );
-    let mut room = Room::new(&gateway);
-    let trickling = gateway.stalled();
-    let until = Instant::now() + PATIENCE;
-    while !is_reset(&trickling, Duration::ZERO) {
-        assert!(Instant::now() < until, "it is never reset");
-        room.publish_block();
-        // It may be reset meanwhile.
-        let _ = (&trickling).read(&mut [0]);
-    }
-    room.stats_with_closed("slow_consumer", 1);
-    room.end();
+    assert_trickling_is_reset(&gateway, "slow_consumer");
 }
 
 #[test]
