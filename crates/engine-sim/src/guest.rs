@@ -1,6 +1,7 @@
 //! The control thread of a history: a guest of the mesh that publishes batches, asks for reports,
 //! and at the end drains the workers.
 
+mod tokens;
 mod wishes;
 
 use std::{
@@ -287,6 +288,7 @@ impl Guest {
                 self.spare.push(report);
                 outcome
             }
+            Letter::Refused(refused) => tokens::check_refused(from, &refused, world),
             Letter::Tell(reply) => self.handle_reply(from, *reply, world),
             letter => Err(format!("{from:?} sends the guest {letter:?}")),
         }

@@ -16,6 +16,7 @@ use worker::{Addresses, Time};
 use crate::{
     chance::Chance,
     deeds::Deed,
+    guard::Guard,
     guest::Guest,
     history::{crowd::Crowd, place::Place, verdict::Verdict},
     ledger::Ledger,
@@ -140,6 +141,7 @@ impl History {
         let handovers = Chance::new(scenario.seed ^ 0x9FB2_1C65_1E98_DF25);
         let wishes = Chance::new(scenario.seed ^ 0x517C_C1B7_2722_0A95);
         let vanishing = Chance::new(scenario.seed ^ 0xD6E8_FEB8_6659_FD93);
+        let guard = scenario.guarded.then(|| Guard::new(scenario.seed ^ 0x6A09_E667_F3BC_C908));
         let letters_max = scenario.limits.mesh_letters_max as usize;
         let mut endpoints = mesh::join(scenario.workers + 1, |_, _| letters_max);
         let guest = endpoints.pop().expect("the guest is the last member");
@@ -160,6 +162,7 @@ impl History {
             handovers,
             wishes,
             vanishing,
+            guard,
             removals: Vec::new(),
             handed_over: Time(0),
             ledger,

@@ -15,6 +15,7 @@ mod deeds;
 mod deflate;
 mod engine;
 mod frames;
+mod guard;
 mod guest;
 mod history;
 mod hosts;

@@ -66,6 +66,18 @@ pub(crate) const REMOVED_ADDRESS: &str = "asked: remove by address";
 pub(crate) const REMOVED_ID: &str = "asked: remove by id";
 pub(crate) const SETTINGS: &str = "other settings";
 
+/// The same where tokens are needed: by whom they mean, who is blocked from then on; those that are
+/// not any more; and what tokens are verified with.
+pub(crate) const REMOVED_SUBJECT: &str = "asked: remove by subject";
+pub(crate) const UNBLOCKED: &str = "unblocked";
+pub(crate) const OTHER_ACCESS: &str = "other access";
+
+/// A visitor was let in with a token that had ended a moment before, or after it had been blocked;
+/// and a page was told by a Close frame why it is not let in.
+pub(crate) const IN_GRACE: &str = "token: in its grace";
+pub(crate) const LET_IN_AGAIN: &str = "token: good again";
+pub(crate) const PAGE_DISMISSED: &str = "token: page dismissed";
+
 /// A thousand connections were open at once: once a history.
 pub(crate) const MANY_OPEN: &str = "1,000 open at once";
 
@@ -95,7 +107,7 @@ pub(crate) const BAD_CONTROL: &str = "bad: RSV1 on a ping";
 pub(crate) const BAD_AGREEMENT: &str = "bad: RSV1 unagreed";
 
 /// The rows that no report counts.
-const ROWS: [&str; 46] = [
+const ROWS: [&str; 52] = [
     MOVED_WORKER,
     MOVED_WITHIN_COMPRESSED,
     HANDED_OVER,
@@ -127,6 +139,12 @@ const ROWS: [&str; 46] = [
     REMOVED_ADDRESS,
     REMOVED_ID,
     SETTINGS,
+    REMOVED_SUBJECT,
+    UNBLOCKED,
+    OTHER_ACCESS,
+    IN_GRACE,
+    LET_IN_AGAIN,
+    PAGE_DISMISSED,
     MANY_OPEN,
     QUEUE_HALF_FULL,
     DEFLATED_QUEUE_HALF_FULL,
@@ -160,28 +178,11 @@ const SHARE_DEFERRAL: &str = "deferred by share";
 const COMPRESSED_SENT: &str = "compressed: sent";
 
 /// Reasons that nothing closes for: no violation that a decoder finds is of data that is not
-/// supported, and a worker that fails ends with its process. For the others one needs a token, and
-/// nobody here does.
-const UNREACHED: [CloseReason; 4] = [
-    CloseReason::UnsupportedData,
-    CloseReason::InternalError,
-    CloseReason::NotAllowed,
-    CloseReason::TokenExpired,
-];
+/// supported, and a worker that fails ends with its process.
+const UNREACHED: [CloseReason; 2] = [CloseReason::UnsupportedData, CloseReason::InternalError];
 
-/// Reasons that nothing here refuses for: nobody comes through a proxy, and nobody needs a token.
-const UNASKED: [RefusalReason; 10] = [
-    RefusalReason::ProxyHeader,
-    RefusalReason::TokenMissing,
-    RefusalReason::TokenMalformed,
-    RefusalReason::TokenSignature,
-    RefusalReason::TokenExpired,
-    RefusalReason::TokenNotYetValid,
-    RefusalReason::TokenIssuer,
-    RefusalReason::TokenAudience,
-    RefusalReason::NotAllowed,
-    RefusalReason::TokenBlocked,
-];
+/// The reason that nothing here refuses for: nobody comes through a proxy.
+const UNASKED: [RefusalReason; 1] = [RefusalReason::ProxyHeader];
 
 /// How often each row was reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -301,6 +302,6 @@ mod tests {
         }
         assert!(missing.contains(&"short send".to_owned()));
         assert!(missing.contains(&"closed: removed".to_owned()));
-        assert!(!missing.contains(&"closed: token_expired".to_owned()), "nobody has a token");
+        assert!(!missing.contains(&"refused: proxy_header".to_owned()), "nobody has a proxy");
     }
 }

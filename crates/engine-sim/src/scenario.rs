@@ -8,7 +8,7 @@ use worker::{AddressLimits, Addresses, Limits, SlowConsumer, Time};
 
 use crate::{
     chance::Chance,
-    inflated,
+    guard, inflated,
     options::{Clock, EngineOptions, Faults, NetworkOptions, Promises},
 };
 
@@ -77,7 +77,13 @@ pub(crate) struct Scenario {
     pub(crate) vanishes: bool,
     /// True exactly when the guest asks who is there, removes some, and has settings changed.
     pub(crate) wishes: bool,
+    /// True exactly when everybody needs a token. Then the guest has such wishes too, and blocks
+    /// some.
+    pub(crate) guarded: bool,
 }
+
+/// With this, none of the histories that have found something before is one with tokens.
+const GUARDED: u64 = 0x510E_527F_ADE6_82D1;
 
 /// Places of a table that is too small.
 const SMALL_TABLE: u32 = 3;
@@ -113,6 +119,7 @@ impl Scenario {
         let mut limits = limits(is_calm, is_wide, chance);
         let (offers, compresses) = compression(seed, &mut limits);
         let hands_over = hands_over(seed, &mut limits);
+        let guarded = Chance::new(seed ^ GUARDED).of(0.15);
         let lasts = milliseconds(chance, 300_000..=360_000);
         let seconds = lasts.as_secs();
         let moment = |chance: &mut Chance| Duration::from_secs(chance.long(1..=seconds));
@@ -168,7 +175,8 @@ impl Scenario {
             publish_rate_max: limit(true, chance, &[1, 5, 50]),
             reuses_slots: false,
             vanishes: Chance::new(seed ^ 0x2127_599B_F432_5C37).of(0.5),
-            wishes: Chance::new(seed ^ 0x8803_55F2_1E6D_1965).of(0.3),
+            wishes: guarded || Chance::new(seed ^ 0x8803_55F2_1E6D_1965).of(0.3),
+            guarded,
         }
         .with_small_table()
     }
@@ -261,7 +269,7 @@ impl Scenario {
             echo: true,
             compression: self.compresses,
             origins: if self.same_origin { OriginRule::SameHost } else { OriginRule::Any },
-            access: None,
+            access: self.guarded.then(guard::access),
             topics_per_connection_max: self.limits.topics_per_connection_max,
             topic_bytes_max: self.limits.topic_bytes_max,
             held_bytes_max: self.held_bytes_max,
@@ -399,5 +407,16 @@ fn limits(is_calm: bool, is_wide: bool, chance: &mut Chance) -> Limits {
         linger_bytes_max: if is_calm { 256 << 10 } else { *chance.one(&[2_000, 256 << 10]) },
         closes_logged_max: u32::MAX,
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_needs_a_token_where_something_was_found_before_there_were_any() {
+        let seeds = [1, 37, 170, 272, 1443, 2356, 3524, 734_217];
+        assert!(seeds.iter().all(|seed| !Scenario::new(*seed).guarded));
     }
 }

@@ -2,6 +2,7 @@
 //! all, answer pings or do not, leave politely, rudely or never, and come back. What they receive
 //! they check.
 
+mod entry;
 mod hearing;
 mod offer;
 mod plan;
@@ -18,6 +19,7 @@ use crate::{
     link::LinkId,
     reached::BAD_EXTENSIONS,
     visitor::{
+        entry::Entry,
         offer::Offer,
         plan::{Asking, Leave, Mistake, Plan, Reading, Violation},
     },
@@ -50,6 +52,8 @@ pub(crate) struct Visitor {
     /// True exactly when it has read and answered as it should all along.
     is_good: bool,
     offer: Offer,
+    /// Its token, where one is needed, since it has asked.
+    entry: Option<Entry>,
     /// Where the server compresses for it: the bits of the window.
     window_bits: Option<u8>,
     phase: Phase,
@@ -108,6 +112,7 @@ impl Visitor {
             is_good: plan.is_good(),
             plan,
             offer: Offer::new(scenario, compression),
+            entry: None,
             window_bits: None,
             phase: Phase::Absent,
             since: begin,
@@ -239,12 +244,18 @@ impl Visitor {
         let names: Vec<String> =
             self.subscription.topics.iter().map(|topic| format!("topic=t{topic}")).collect();
         let own = if self.subscription.own { "" } else { "&own=off" };
-        let target = if self.subscription.echo {
+        let mut target = if self.subscription.echo {
             "/echo".to_owned()
         } else {
             format!("/ws?{}{own}", names.join("&"))
         };
-        let mut request = frames::request_with("GET", &target, "13", &self.offer.lines());
+        let origin = self.show_token(&mut target, world);
+        if !origin.is_empty() {
+            // Whoever is dismissed gets no answer to it.
+            self.offer = Offer::NONE;
+        }
+        let lines = format!("{origin}{}", self.offer.lines());
+        let mut request = frames::request_with("GET", &target, "13", &lines);
         match self.plan.asking {
             Asking::Well => {}
             Asking::Haltingly(span) => {
@@ -266,7 +277,11 @@ impl Visitor {
             }
         }
         self.unsent.extend(request);
-        self.socket = Some(world.network.connect_any(0));
+        let socket = world.network.connect_any(0);
+        if let (Some(guard), Some(entry)) = (&mut world.guard, &self.entry) {
+            guard.passes.insert(socket.address(), entry.token.pass());
+        }
+        self.socket = Some(socket);
         self.enter(Phase::Knocking, world);
     }
 
@@ -352,6 +367,10 @@ impl Visitor {
             has_left: self.has_left,
             answer: self.answer,
             was_good: self.is_good,
+            is_dismissed: self
+                .entry
+                .as_ref()
+                .is_some_and(|it| it.is_unsure || it.dismissal.is_some()),
         });
     }
 
@@ -375,9 +394,17 @@ impl Visitor {
                 ));
             }
             Phase::Open => {
+                if let Some(why) = self.overstays(world.network.now()) {
+                    let entry = &self.entry;
+                    return Err(format!("visitor {number} is still there: {why}; {entry:?}"));
+                }
                 if let Some(ip) = self.socket.as_ref().map(|socket| socket.address().ip()) {
+                    let entry = self.entry.as_ref();
+                    let subject = entry.and_then(|it| it.token.subject.as_deref());
                     let mut removals = world.removals.iter();
-                    if let Some(it) = removals.find(|it| it.must_include(&self.subscription, ip)) {
+                    if let Some(it) =
+                        removals.find(|it| it.must_include(&self.subscription, ip, subject))
+                    {
                         return Err(format!("visitor {number} is still there, despite {it:?}"));
                     }
                 }

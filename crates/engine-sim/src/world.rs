@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use worker::Time;
 
 use crate::{
-    chance::Chance, guest::Removal, ledger::Ledger, network::Network, queues::Queues,
+    chance::Chance, guard::Guard, guest::Removal, ledger::Ledger, network::Network, queues::Queues,
     scenario::Scenario,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct World {
     /// reason.
     pub(crate) wishes: Chance,
     pub(crate) vanishing: Chance,
+    /// Tokens, where they are needed.
+    pub(crate) guard: Option<Guard>,
     /// Whom the guest wanted removed.
     pub(crate) removals: Vec<Removal>,
     /// When connections last went over to another engine.
@@ -65,6 +67,9 @@ pub(crate) struct Visit {
     pub(crate) answer: Option<u16>,
     /// True exactly when it has read, answered and sent as it should all along.
     pub(crate) was_good: bool,
+    /// True exactly when it was not let in for its token, or may not have been: then its 101 had a
+    /// Close frame behind it, and no worker says more about it.
+    pub(crate) is_dismissed: bool,
 }
 
 /// How a visit ended, as the visitor was told.

@@ -22,6 +22,7 @@ const ENTRIES_MAX: usize = 20;
 #[derive(Debug)]
 pub(super) struct Asked {
     id: u64,
+    since: Time,
     members: Vec<Member>,
     /// Who was found, where that was the question.
     found: Vec<(Member, ConnectionId)>,
@@ -52,8 +53,14 @@ pub(crate) struct Removal {
 
 impl Removal {
     /// Whether it can be the cause of a close.
-    pub(crate) fn covers(&self, worker: usize, closed: &ClosedConnection) -> bool {
-        let Selection { id, topic, address, .. } = &self.selection;
+    /// `by`: whom the token of that connection means.
+    pub(crate) fn covers(
+        &self,
+        worker: usize,
+        closed: &ClosedConnection,
+        by: Option<&str>,
+    ) -> bool {
+        let Selection { id, topic, address, subject } = &self.selection;
         let mut topics = closed.purpose.split(", ");
         let is_it = |(member, connection): (Member, ConnectionId)| {
             (usize::from(member.0), connection) == (worker, closed.connection)
@@ -61,18 +68,25 @@ impl Removal {
         id.is_none_or(is_it)
             && topic.as_deref().is_none_or(|topic| topics.any(|other| other == topic))
             && address.is_none_or(|(ip, _)| closed.peer.ip() == ip)
+            && subject.as_deref().is_none_or(|subject| by == Some(subject))
     }
 
     /// Whether a visitor that is open must have been removed: it was open when that was asked for.
     /// An id may have gone over to somebody else when a worker was moved.
-    pub(crate) fn must_include(&self, visitor: &Subscription, ip: std::net::IpAddr) -> bool {
-        let Selection { id, topic, address, .. } = &self.selection;
+    pub(crate) fn must_include(
+        &self,
+        visitor: &Subscription,
+        ip: std::net::IpAddr,
+        by: Option<&str>,
+    ) -> bool {
+        let Selection { id, topic, address, subject } = &self.selection;
         let subscribes = |topic: &str| visitor.topics.iter().any(|it| format!("t{it}") == topic);
         self.done.is_some()
             && visitor.since < self.asked
             && id.is_none()
             && topic.as_deref().is_none_or(subscribes)
             && address.is_none_or(|(of, _)| of == ip)
+            && subject.as_deref().is_none_or(|subject| by == Some(subject))
     }
 }
 
@@ -92,6 +106,9 @@ impl Guest {
         }
         self.wishes.next = now + Duration::from_millis(world.wishes.long(1_000..=60_000));
         if !self.has_room() {
+            return;
+        }
+        if self.wish_of_tokens(world, now) {
             return;
         }
         match world.wishes.number(0..=3) {
@@ -120,7 +137,7 @@ impl Guest {
         }
     }
 
-    fn remove(&mut self, selection: Selection, row: &'static str, world: &mut World) {
+    pub(super) fn remove(&mut self, selection: Selection, row: &'static str, world: &mut World) {
         self.reached.count(row);
         let asked = self.network.now();
         world.removals.push(Removal { selection: selection.clone(), asked, done: None });
@@ -132,7 +149,8 @@ impl Guest {
         let id = self.wishes.questions;
         self.wishes.questions += 1;
         let members = self.members().collect();
-        self.wishes.asked = Some(Asked { id, members, found: Vec::new(), removal });
+        let since = self.network.now();
+        self.wishes.asked = Some(Asked { id, since, members, found: Vec::new(), removal });
         let question = Arc::new(Question { id, inquiry });
         for member in self.members() {
             self.post(member, Letter::Ask(Arc::clone(&question)));
@@ -186,6 +204,7 @@ impl Guest {
     fn conclude(&mut self, world: &mut World) {
         let Some(asked) = self.wishes.asked.take() else { return };
         let now = self.network.now();
+        world.guard.iter_mut().for_each(|guard| guard.handle_answered(asked.since, now));
         if let Some(removal) = asked.removal {
             let removal = &mut world.removals[removal];
             // Who changes places while it is looked for may be missed.
@@ -247,12 +266,14 @@ mod tests {
             purpose: "t1, t12".to_owned(),
             reason: CloseReason::Removed,
         };
-        let covers = |selection| removal(selection).covers(3, &closed);
+        let covers = |selection| removal(selection).covers(3, &closed, Some("s1"));
         let topic = |name: &str| Selection { topic: Some(name.into()), ..Selection::default() };
         assert_eq!([topic("t12"), topic("t2")].map(covers), [true, false]);
         let address = |ip| Selection { address: Some((ip, None)), ..Selection::default() };
         let other = IpAddr::V4(Ipv4Addr::BROADCAST);
         assert_eq!([address(IP), address(other)].map(covers), [true, false]);
+        let subject = |name: &str| Selection { subject: Some(name.into()), ..Selection::default() };
+        assert_eq!([subject("s1"), subject("s2")].map(covers), [true, false]);
         let id = |member, generation| {
             let connection = ConnectionId { slot: 1, generation };
             Selection { id: Some((Member(member), connection)), ..Selection::default() }
@@ -266,7 +287,7 @@ mod tests {
         let must = |topics: &[usize], since| {
             let mut visitor = Subscription::new(0, topics.to_vec(), false, true);
             visitor.since = Time(since);
-            removal(topic.clone()).must_include(&visitor, IP)
+            removal(topic.clone()).must_include(&visitor, IP, Some("s1"))
         };
         assert_eq!([must(&[3, 4], 9), must(&[3, 4], 10), must(&[3], 9)], [true, false, false]);
     }

@@ -32,12 +32,21 @@ impl Verdict {
         let Some(watch) = watch else { return Err(format!("{name}, and was never there")) };
         let scenario = &world.scenario;
         let age = watch.age(world.network.now());
+        let pass = world.guard.as_ref().and_then(|guard| guard.passes.get(peer));
+        if pass.is_some_and(|it| it.is_bad) {
+            return Err(format!("{name}, and was never to come in: {pass:?}"));
+        }
         let is_justified = match reason {
             CloseReason::Moving => {
                 scenario.connection_age_max.is_some_and(|age_max| age >= age_max.mul_f64(0.9))
             }
             CloseReason::Restarting => self.is_draining,
-            CloseReason::Removed => world.removals.iter().any(|it| it.covers(worker, closed)),
+            CloseReason::Removed => {
+                let subject = pass.and_then(|it| it.subject.as_deref());
+                world.removals.iter().any(|it| it.covers(worker, closed, subject))
+            }
+            CloseReason::TokenExpired => pass.is_some_and(|it| it.ends <= world.network.now()),
+            CloseReason::NotAllowed => pass.is_some_and(|it| !it.may_publish),
             CloseReason::PublishingIsOff => !scenario.client_publish,
             CloseReason::SlowConsumer | CloseReason::OverBudget | CloseReason::Overloaded
                 if scenario.is_calm =>
@@ -76,6 +85,8 @@ impl Verdict {
             // Its request was not complete in time, on a bad way.
             End::Refused(408) if !scenario.is_calm => Ok(()),
             End::Refused(_) => Err("refused for nothing that it did".to_owned()),
+            // It is known for what, and no worker says more about it.
+            End::Closed(Some(1008)) | End::Cut if visit.is_dismissed && reason.is_none() => Ok(()),
             End::Closed(Some(1000)) if visit.answer == Some(1000) => Ok(()),
             End::Closed(code) => {
                 let is_stated = reason.is_some_and(|reason| code == Some(code_of(reason)));
@@ -108,7 +119,13 @@ fn judge_good(
 ) -> Result<(), String> {
     let behaves = visit.was_good && visit.was_open && !visit.has_left;
     match reason.filter(|_| scenario.is_calm && behaves) {
-        None | Some(CloseReason::Restarting | CloseReason::Moving | CloseReason::Removed) => Ok(()),
+        None
+        | Some(
+            CloseReason::Restarting
+            | CloseReason::Moving
+            | CloseReason::Removed
+            | CloseReason::TokenExpired,
+        ) => Ok(()),
         Some(reason) => Err(format!("ended as {}, though it behaved", reason.label())),
     }
 }
@@ -120,6 +137,7 @@ fn is_violation(reason: CloseReason) -> bool {
             | CloseReason::InvalidPayload
             | CloseReason::MessageTooBig
             | CloseReason::PublishingIsOff
+            | CloseReason::NotAllowed
     )
 }
 
@@ -128,7 +146,10 @@ fn code_of(reason: CloseReason) -> u16 {
     match reason {
         CloseReason::ProtocolError => 1002,
         CloseReason::InvalidPayload => 1007,
-        CloseReason::PublishingIsOff | CloseReason::Removed => 1008,
+        CloseReason::PublishingIsOff
+        | CloseReason::NotAllowed
+        | CloseReason::Removed
+        | CloseReason::TokenExpired => 1008,
         CloseReason::MessageTooBig => 1009,
         CloseReason::Restarting | CloseReason::Moving => 1012,
         CloseReason::SlowConsumer | CloseReason::Overloaded => 1013,
@@ -158,6 +179,7 @@ mod tests {
                 has_left: true,
                 answer: Some(1009),
                 was_good: true,
+                is_dismissed: false,
             };
             verdict.judge(&visit, &scenario).is_ok()
         };

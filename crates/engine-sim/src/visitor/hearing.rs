@@ -48,11 +48,16 @@ impl Visitor {
                 Some(frames::Response { status: 101, extensions }) => {
                     self.window_bits = self.offer.window_bits(extensions.as_deref())?;
                     self.phase = Phase::Open;
-                    self.was_open = true;
-                    world.count_open();
+                    if self.come_in(world)? {
+                        self.was_open = true;
+                        world.count_open();
+                    }
                     self.subscription.since = world.network.now();
                 }
-                Some(response) => self.handle_status(response.status, &world.network),
+                Some(response) => {
+                    self.be_refused(response.status, world);
+                    self.handle_status(response.status, &world.network);
+                }
             }
         }
         if matches!(self.end, Some(End::Refused(_))) {
@@ -97,6 +102,7 @@ impl Visitor {
         if self.end.is_some() {
             return Err(format!("visitor {}: a frame behind Close: {frame:?}", self.number));
         }
+        self.hear((frame.opcode == CLOSE).then_some(frame.payload), world)?;
         match frame.opcode {
             TEXT | BINARY => self.receive(frame, frame_bytes, world)?,
             PING if self.plan.answers_pings && self.phase == Phase::Open => {
@@ -150,7 +156,9 @@ impl Visitor {
         } else {
             ledger.receive(by, frame.opcode, frame.payload, network.now())?
         };
+        let sent = heard.sent;
         heard.row.into_iter().for_each(|row| network.reach(row));
+        self.check_right(sent)?;
         let Some(socket) = &self.socket else { return Ok(()) };
         let place = (self.heard_bytes - frame_bytes as u64, self.heard_bytes);
         let shown = queues.receive(socket.link(), place, &heard);

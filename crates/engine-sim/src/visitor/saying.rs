@@ -7,6 +7,7 @@ use super::Visitor;
 use crate::{
     deflate,
     frames::{self, BINARY, COMPRESSED, PING, PONG, TEXT},
+    guard::Kind,
     reached::{DEFLATED_FRAGMENTS, FRAGMENTS},
     world::World,
 };
@@ -34,7 +35,8 @@ impl Visitor {
     fn publish(&mut self, world: &mut World) {
         let World { scenario, network, chance, compression, fragments, ledger, .. } = world;
         let mut opcode = *chance.one(&[TEXT, BINARY]);
-        if !scenario.client_publish && !self.subscription.echo {
+        let is_reader = self.entry.as_ref().is_some_and(|it| it.token.kind == Kind::Reader);
+        if (!scenario.client_publish || is_reader) && !self.subscription.echo {
             self.has_left = true;
             self.answer = Some(1008);
             return self.send(opcode, true, b"may not be said", world);
