@@ -23,7 +23,7 @@ pub struct Canary {
 }
 
 /// All of them.
-pub const CANARIES: [Canary; 20] = [
+pub const CANARIES: [Canary; 21] = [
     Canary {
         name: "rest-dropped",
         says: "a partial send's rest is dropped",
@@ -119,6 +119,11 @@ pub const CANARIES: [Canary; 20] = [
         name: "removed-kept",
         says: "who is removed stays",
         broken: Some(Break::Kept(CloseReason::Removed)),
+    },
+    Canary {
+        name: "expired-kept",
+        says: "whose token has ended stays",
+        broken: Some(Break::Kept(CloseReason::TokenExpired)),
     },
 ];
 
