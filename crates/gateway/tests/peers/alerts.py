@@ -252,9 +252,9 @@ async def refused(gateway: Gateway, stack: AsyncExitStack) -> None:
 
 
 async def post(gateway: Gateway) -> int:
-    """One publication, and its status."""
+    """One publication that needs room at every worker, and its status."""
     try:
-        await gateway.http("POST", "/publish/a", b"x")
+        await gateway.http("POST", "/broadcast", b"x")
     except urllib.error.HTTPError as error:
         return error.code
     return 200
