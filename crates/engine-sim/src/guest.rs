@@ -236,11 +236,11 @@ impl Guest {
         });
         let publications: Vec<_> = publications.collect();
         self.published.extend(publications.iter().map(Arc::downgrade));
-        let batch = Arc::new(Batch { id: self.batches, publications });
         let mut workers = Interested::NOBODY;
-        for publication in &batch.publications {
+        for publication in &publications {
             workers |= self.interest.of(publication.topic());
         }
+        let batch = Arc::new(Batch { id: self.batches, as_of: workers.as_of(), publications });
         let workers: Vec<Member> = workers.members().collect();
         for member in &workers {
             self.post(*member, Letter::Batch(Arc::clone(&batch)));

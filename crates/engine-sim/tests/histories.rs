@@ -32,6 +32,10 @@ fn histories_that_were_broken_are_not_any_more() {
         (734_217, "who was closed as its stream ended was received from once more"),
         (2356, "who was sent more behind its 101 than may be queued was taken for quick"),
         (1443, "who was over budget with what came behind its 101 was taken for one without"),
+        (
+            13_857,
+            "who came first to a topic heard what was posted before for nothing, and not the next",
+        ),
         (272, "what was decoded of what is kept took more room than there was"),
     ] {
         if let Err(broken) = run(seed, 0) {

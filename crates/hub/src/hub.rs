@@ -17,7 +17,7 @@ use crate::{
     blocked::Blocked,
     connections::{Connections, Purpose},
     held::{HeldLetters, HeldPublication, HeldPublications},
-    interest::Interested,
+    interest::{Epoch, Interested},
     letter::{Batch, Inquiry, Letter, Question, Receipt, Selection},
     options::Options,
     passes::Passes,
@@ -196,7 +196,9 @@ impl Handler for Hub {
 
     fn on_letter(&mut self, actions: &mut Actions<'_, Letter>, from: Member, letter: Letter) {
         match letter {
-            Letter::Publication(publication) => _ = self.publish_here(actions, &publication),
+            Letter::Publication { as_of, publication } => {
+                self.publish_here(actions, &publication, as_of);
+            }
             Letter::Batch(batch) => self.publish_batch(actions, from, &batch),
             Letter::Ask(question) => self.answer(actions, from, question),
             Letter::Report(empty) => {
@@ -223,6 +225,7 @@ impl Handler for Hub {
     }
 
     fn poll_held(&mut self, actions: &mut Actions<'_, Letter>) -> bool {
+        self.topics.end_cleared();
         self.retry_publications(actions);
         self.retry_letters(actions);
         if !self.searches.is_empty() {
@@ -306,23 +309,29 @@ impl Hub {
     ) {
         let here = actions.member();
         for worker in workers.members().filter(|worker| *worker != here) {
+            let publication = Arc::clone(publication);
             actions
-                .post(worker, Letter::Publication(Arc::clone(publication)))
+                .post(worker, Letter::Publication { as_of: workers.as_of(), publication })
                 .expect("only this endpoint makes room less, and the room was looked at");
         }
     }
 
-    /// Publishes to the subscribers of this worker, and says how many there are.
+    /// Publishes what was posted then to the subscribers of this worker, and says how many there
+    /// are. What is older than its topic here came for nothing, and what was posted behind it may
+    /// not have come: nobody gets the one without the other.
     fn publish_here(
         &self,
         actions: &mut Actions<'_, Letter>,
         publication: &Arc<Publication>,
+        as_of: Epoch,
     ) -> usize {
         let (audience, receivers) = match publication.topic() {
             None => (EVERYONE, self.connections.open().len()),
             Some(name) => match self.topics.find(name) {
-                None => return 0,
-                Some(topic) => (self.topics.audience(topic), self.topics.subscribers_len(topic)),
+                Some(topic) if self.topics.begun(topic) <= as_of => {
+                    (self.topics.audience(topic), self.topics.subscribers_len(topic))
+                }
+                _ => return 0,
             },
         };
         actions.publish(audience, Arc::clone(publication));
@@ -331,7 +340,8 @@ impl Hub {
 
     fn publish_batch(&mut self, actions: &mut Actions<'_, Letter>, from: Member, batch: &Batch) {
         let receivers = batch.publications.iter().map(|publication| {
-            u32::try_from(self.publish_here(actions, publication)).unwrap_or(u32::MAX)
+            let receivers = self.publish_here(actions, publication, batch.as_of);
+            u32::try_from(receivers).unwrap_or(u32::MAX)
         });
         let receipt = Receipt { id: batch.id, receivers: receivers.collect() };
         self.post_or_hold(actions, from, Letter::Receipt(Box::new(receipt)));
@@ -372,7 +382,7 @@ impl Hub {
             }
             let Some(held) = self.held_publications.pop(actions.member()) else { return };
             self.post(actions, &held.publication, workers);
-            self.publish_here(actions, &held.publication);
+            self.publish_here(actions, &held.publication, workers.as_of());
             held.publisher.into_iter().for_each(|publisher| actions.resume(publisher));
         }
     }

@@ -3,13 +3,20 @@
 //! whose bit is set and to nobody else. **Invariant:** a worker's bit in a topic's row is set from
 //! before the first subscriber there is answered until after the last one has gone. Topics that
 //! share a row share its bits, so that a worker may hear of a topic for nothing, and never misses one.
+//!
+//! A worker may come to what was posted to it for nothing only when it has a subscriber, who did not
+//! get what came after. So topics have an order in which they begin, every publication says as of when
+//! it was posted, and a worker leaves out what is older than its topic. **Invariant:** a subscriber
+//! gets all that one sender publishes to its topic from some publication on.
 
 use std::{
-    array, iter,
+    array,
+    cmp::Ordering,
+    iter,
     ops::BitOrAssign,
     sync::atomic::{
         AtomicU64,
-        Ordering::{Acquire, SeqCst},
+        Ordering::{AcqRel, Acquire, SeqCst},
     },
 };
 
@@ -36,12 +43,31 @@ pub struct Interest {
     row_mask: u32,
     /// Rows behind one another; none where there is one worker, who would ask only itself.
     words: Box<[AtomicU64]>,
+    /// Topics that have begun on any worker.
+    begun: AtomicU64,
     hasher: SipHasher13,
+}
+
+/// A moment between the beginnings of topics: how many there were before it, up to 2^56. In few
+/// bytes without alignment: every topic and every letter has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch([u8; 7]);
+
+/// What a worker knows of a topic that it has announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// What is published as of an earlier epoch is not for this topic.
+    pub begun: Epoch,
+    /// False where the worker heard of its row already.
+    pub is_first: bool,
 }
 
 /// Some of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interested([u64; WORKERS_MAX as usize / WORD_BITS]);
+pub struct Interested {
+    as_of: Epoch,
+    words: [u64; WORKERS_MAX as usize / WORD_BITS],
+}
 
 impl Interest {
     /// Nobody's. `rows`: as many as there may be topics is plenty; it is rounded up to a power of two.
@@ -62,6 +88,7 @@ impl Interest {
             columns,
             row_mask: rows - 1,
             words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            begun: AtomicU64::new(0),
             hasher: SipHasher13::new_with_keys(random.random(), random.random()),
         }
     }
@@ -80,12 +107,12 @@ impl Interest {
         self.hasher.hash(topic) as u32
     }
 
-    /// The workers to post a publication to; `None`: one to everyone.
+    /// The workers to post a publication to, as of now; `None`: one to everyone.
     #[must_use]
     pub fn of(&self, topic: Option<&[u8]>) -> Interested {
         match topic {
             Some(topic) if self.workers > 1 => self.of_hash(self.hash(topic)),
-            _ => Interested::first(self.workers),
+            _ => self.all(),
         }
     }
 
@@ -93,18 +120,19 @@ impl Interest {
     #[inline]
     pub(crate) fn of_hash(&self, hash: u32) -> Interested {
         if self.words.is_empty() {
-            return Interested::first(self.workers);
+            return self.all();
         }
         let first = self.first_bit(hash);
         let at = first / WORD_BITS;
-        let mut interested = Interested::NOBODY;
+        // Before the row: whoever has begun until then stands there.
+        let mut interested = Interested { as_of: self.epoch(), ..Interested::NOBODY };
         if self.columns < WORD_BITS {
             let row = self.words[at].load(Acquire) >> (first % WORD_BITS);
-            interested.0[0] = row & ((1 << self.columns) - 1);
+            interested.words[0] = row & ((1 << self.columns) - 1);
         } else {
             let row = &self.words[at..at + self.columns / WORD_BITS];
             interested
-                .0
+                .words
                 .iter_mut()
                 .zip(row)
                 .for_each(|(word, shared)| *word = shared.load(Acquire));
@@ -112,11 +140,14 @@ impl Interest {
         interested
     }
 
-    /// From now on this worker hears of topics with this hash. False where it did already. To be
-    /// called before a subscriber is answered: whoever publishes because of that answer finds it.
-    pub fn announce(&self, hash: u32, worker: Member) -> bool {
-        let Some((word, bit)) = self.place(hash, worker) else { return true };
-        word.fetch_or(bit, SeqCst) & bit == 0
+    /// A topic with this hash begins on this worker, which from now on hears of it. To be called
+    /// before a subscriber is answered: whoever publishes because of that answer finds it.
+    pub fn announce(&self, hash: u32, worker: Member) -> Announced {
+        let place = self.place(hash, worker);
+        let is_first = place.is_none_or(|(word, bit)| word.fetch_or(bit, SeqCst) & bit == 0);
+        // Behind the bit: who knows of this beginning finds it.
+        let begun = Epoch::new(self.begun.fetch_add(1, AcqRel) + 1);
+        Announced { begun, is_first }
     }
 
     /// From now on it does not.
@@ -131,6 +162,14 @@ impl Interest {
         hash & self.row_mask
     }
 
+    fn epoch(&self) -> Epoch {
+        Epoch::new(self.begun.load(Acquire))
+    }
+
+    fn all(&self) -> Interested {
+        Interested { as_of: self.epoch(), ..Interested::first(self.workers) }
+    }
+
     fn place(&self, hash: u32, worker: Member) -> Option<(&AtomicU64, u64)> {
         let bit = self.first_bit(hash) + usize::from(worker.0);
         self.words.get(bit / WORD_BITS).map(|word| (word, 1 << (bit % WORD_BITS)))
@@ -141,32 +180,73 @@ impl Interest {
     }
 }
 
+impl Epoch {
+    /// After all others.
+    pub const LAST: Self = Self([u8::MAX; 7]);
+
+    fn new(begun: u64) -> Self {
+        let [bytes @ .., _] = begun.to_le_bytes();
+        Self(bytes)
+    }
+
+    fn begun(self) -> u64 {
+        let Self([a, b, c, d, e, f, g]) = self;
+        u64::from_le_bytes([a, b, c, d, e, f, g, 0])
+    }
+
+    /// Tells the last 2^32 beginnings apart.
+    #[expect(clippy::cast_possible_truncation, reason = "the rest is left out")]
+    pub(crate) fn low_bits(self) -> u32 {
+        self.begun() as u32
+    }
+}
+
+impl PartialOrd for Epoch {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Epoch {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.begun().cmp(&other.begun())
+    }
+}
+
 impl Interested {
     /// No worker.
-    pub const NOBODY: Self = Self([0; WORKERS_MAX as usize / WORD_BITS]);
+    pub const NOBODY: Self =
+        Self { as_of: Epoch::LAST, words: [0; WORKERS_MAX as usize / WORD_BITS] };
 
-    /// The first so many workers.
+    /// The first so many workers, whatever they want to hear of.
     #[must_use]
     pub fn first(workers: u16) -> Self {
         let workers = usize::from(workers);
-        Self(array::from_fn(|index| match workers.saturating_sub(index * WORD_BITS) {
+        let words = array::from_fn(|index| match workers.saturating_sub(index * WORD_BITS) {
             0 => 0,
             more if more >= WORD_BITS => u64::MAX,
             some => (1 << some) - 1,
-        }))
+        });
+        Self { words, ..Self::NOBODY }
+    }
+
+    /// What is posted to them says that it was as of then.
+    #[must_use]
+    pub fn as_of(&self) -> Epoch {
+        self.as_of
     }
 
     /// Whether this one is among them.
     #[must_use]
     pub fn contains(&self, worker: Member) -> bool {
         let bit = usize::from(worker.0);
-        self.0.get(bit / WORD_BITS).is_some_and(|word| word >> (bit % WORD_BITS) & 1 == 1)
+        self.words.get(bit / WORD_BITS).is_some_and(|word| word >> (bit % WORD_BITS) & 1 == 1)
     }
 
     /// Each of them, in order.
     #[inline]
     pub fn members(self) -> impl Iterator<Item = Member> {
-        (0..).step_by(WORD_BITS).zip(self.0).flat_map(|(first, mut word)| {
+        (0..).step_by(WORD_BITS).zip(self.words).flat_map(|(first, mut word)| {
             iter::from_fn(move || {
                 let bit = u16::try_from(word.trailing_zeros()).expect("a word has 64 bits");
                 // Takes the lowest bit away.
@@ -179,7 +259,8 @@ impl Interested {
 
 impl BitOrAssign for Interested {
     fn bitor_assign(&mut self, other: Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(word, more)| *word |= more);
+        self.as_of = self.as_of.min(other.as_of);
+        self.words.iter_mut().zip(other.words).for_each(|(word, more)| *word |= more);
     }
 }
 
@@ -198,10 +279,10 @@ mod tests {
             let last = workers - 1;
             for row in 0..16 {
                 assert_eq!(numbers(interest.of_hash(row)), [0; 0], "{workers} workers");
-                assert!(interest.announce(row, Member(last)));
-                assert!(!interest.announce(row, Member(last)), "it is announced already");
+                assert!(interest.announce(row, Member(last)).is_first);
+                assert!(!interest.announce(row, Member(last)).is_first, "it is announced already");
             }
-            assert!(interest.announce(7, Member(0)));
+            assert!(interest.announce(7, Member(0)).is_first);
             assert_eq!(numbers(interest.of_hash(7)), [0, last], "{workers} workers");
             assert_eq!(numbers(interest.of_hash(6)), [last]);
             assert_eq!(interest.of_hash(6 + 16), interest.of_hash(6), "the row is the same");
@@ -217,7 +298,7 @@ mod tests {
         assert_eq!(numbers(Interest::new(3, 16, 1).of(Some(b"a"))), [0; 0]);
         let alone = Interest::new(1, 16, 1);
         assert_eq!(numbers(alone.of(Some(b"a"))), [0]);
-        assert!(alone.announce(1, Member(0)) && alone.announce(1, Member(0)));
+        assert!((0..2).all(|_| alone.announce(1, Member(0)).is_first));
         alone.withdraw(1, Member(0));
         assert_eq!((numbers(alone.of_hash(1)), alone.bytes()), (vec![0], 0));
     }
@@ -233,12 +314,37 @@ mod tests {
     #[test]
     fn sets_of_workers_are_joined_and_asked() {
         let mut both = Interested::first(3);
-        both |= Interested([0, 1 << 5, 0, 1 << 63]);
+        both |= Interested { words: [0, 1 << 5, 0, 1 << 63], ..Interested::NOBODY };
         assert_eq!(numbers(both), [0, 1, 2, 69, 255]);
         assert!(both.contains(Member(69)) && !both.contains(Member(68)));
         assert!(!both.contains(Member(256)), "there is no such worker");
         assert_eq!(numbers(Interested::first(256)).len(), 256);
         assert_eq!(numbers(Interested::first(64)), (0..64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_posted_is_as_of_the_beginnings_that_it_has_seen() {
+        for workers in [1, 2, 100] {
+            let interest = Interest::new(workers, 16, 1);
+            let (before, everyone) = (interest.of_hash(1), interest.of(None));
+            let begun = interest.announce(1, Member(0)).begun;
+            let again = interest.announce(1, Member(workers - 1)).begun;
+            assert!(before.as_of() < begun && everyone.as_of() < begun && begun < again);
+            let after = interest.of_hash(1);
+            assert_eq!(after.as_of(), again);
+            let mut both = Interested::NOBODY;
+            both |= after;
+            assert_eq!(both, after);
+            both |= before;
+            assert_eq!(both.as_of(), before.as_of(), "the earlier one");
+        }
+    }
+
+    #[test]
+    fn epochs_are_in_order_as_long_as_56_bits_last() {
+        let epochs = [0, 1, 255, 256, u64::from(u32::MAX), 1 << 32, (1 << 56) - 2].map(Epoch::new);
+        assert!(epochs.is_sorted_by(|one, next| one < next) && epochs[6] < Epoch::LAST);
+        assert_eq!(epochs.map(Epoch::low_bits), [0, 1, 255, 256, u32::MAX, 0, u32::MAX - 1]);
     }
 
     #[test]

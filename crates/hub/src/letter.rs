@@ -6,13 +6,18 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use mesh::Member;
 use worker::{ConnectionId, Publication, Report, Sight, Slot};
 
-use crate::{access::Access, options::Settings};
+use crate::{access::Access, interest::Epoch, options::Settings};
 
 /// One letter.
 #[derive(Debug)]
 pub enum Letter {
     /// A publication of another worker's client.
-    Publication(Arc<Publication>),
+    Publication {
+        /// When it was posted.
+        as_of: Epoch,
+        /// The publication itself.
+        publication: Arc<Publication>,
+    },
     /// Publications of the control thread, to be published in this order and acknowledged.
     Batch(Arc<Batch>),
     /// The acknowledgement of a batch.
@@ -42,6 +47,8 @@ const _: () = assert!(size_of::<Letter>() <= 16, "a place in a queue is a letter
 pub struct Batch {
     /// Names the batch in its receipts.
     pub id: u64,
+    /// When it was posted.
+    pub as_of: Epoch,
     /// In order.
     pub publications: Vec<Arc<Publication>>,
 }

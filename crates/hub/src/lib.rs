@@ -29,7 +29,7 @@ mod walk;
 pub use crate::{
     access::Access,
     hub::Hub,
-    interest::{Interest, Interested, WORKERS_MAX},
+    interest::{Announced, Epoch, Interest, Interested, WORKERS_MAX},
     letter::{
         Batch, Entry, Findings, Inquiry, Letter, Question, Receipt, Refused, Removal, Reply, Roll,
         Selection,

@@ -1,15 +1,15 @@
 //! The topics that have subscribers here, by name and by index. A topic begins with its first
-//! subscriber and ends with its last; its index is used again, under a new generation, so that
-//! what was begun for the old topic finds nobody.
+//! subscriber and ends with its last; its index is used again, by a topic that has begun later, so
+//! that what is meant for the old topic finds nobody.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use hashbrown::HashTable;
 use mesh::Member;
 use worker::{Audience, Slot};
 
 use crate::{
-    interest::{Interest, Interested},
+    interest::{Announced, Epoch, Interest, Interested},
     runs::{self, Runs},
     subscribers::{MemberTable, Members, Subscribers},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Topics {
     here: Member,
     /// How many topics of this worker share a row of `interest` with an earlier one of it, by row.
     sharing: BTreeMap<u32, u32>,
+    /// Those that were cleared and have not come back yet, and since when they are announced.
+    cleared: BTreeMap<Box<[u8]>, Epoch>,
     subscriptions: u64,
 }
 
@@ -40,19 +42,14 @@ pub(crate) struct Topics {
 struct Topic {
     /// Of the name: the table grows without visiting the names themselves.
     hash: u32,
-    generation: u32,
-    name: Name,
+    name_place: u32,
+    name_len: u8,
+    /// As of then the worker hears of it.
+    begun: Epoch,
     members: Members,
 }
 
 const _: () = assert!(size_of::<Topic>() <= 24, "there may be a million");
-
-/// Where a name stands.
-#[derive(Debug, Clone, Copy)]
-struct Name {
-    place: u32,
-    len: u32,
-}
 
 /// One part in so many of the table by name is free at least when it has grown.
 const FREE_SHARE: usize = 4;
@@ -69,16 +66,28 @@ impl Topics {
             interest,
             here,
             sharing: BTreeMap::new(),
+            cleared: BTreeMap::new(),
             subscriptions: 0,
         }
     }
 
-    /// Ends all topics.
+    /// Takes all subscribers out. Their topics stay announced, and are the same ones if subscribers
+    /// come back before [`Topics::end_cleared`].
     pub(crate) fn clear(&mut self) {
+        let mut cleared = mem::take(&mut self.cleared);
         for topic in self.topics.iter().filter(|topic| topic.members.len > 0) {
-            self.interest.withdraw(topic.hash, self.here);
+            cleared.insert(self.bytes_of(topic).into(), topic.begun);
         }
-        *self = Self::new(Arc::clone(&self.interest), self.here);
+        let sharing = mem::take(&mut self.sharing);
+        let interest = Arc::clone(&self.interest);
+        *self = Self { sharing, cleared, ..Self::new(interest, self.here) };
+    }
+
+    /// Ends the topics that were cleared and have not come back.
+    pub(crate) fn end_cleared(&mut self) {
+        while let Some((name, _)) = self.cleared.pop_first() {
+            self.withdraw(self.interest.hash(&name));
+        }
     }
 
     /// Topics with a subscriber.
@@ -115,9 +124,14 @@ impl Topics {
         self.topics[index.0 as usize].members.len as usize
     }
 
+    /// As of when this worker hears of it.
+    pub(crate) fn begun(&self, index: TopicIndex) -> Epoch {
+        self.topics[index.0 as usize].begun
+    }
+
     /// The subscribers of a topic as long as it exists, and of nothing once it has ended.
     pub(crate) fn audience(&self, index: TopicIndex) -> Audience {
-        let generation = self.topics[index.0 as usize].generation;
+        let generation = self.topics[index.0 as usize].begun.low_bits();
         Audience(u64::from(generation) << 32 | u64::from(index.0))
     }
 
@@ -126,7 +140,8 @@ impl Topics {
     pub(crate) fn subscribers(&self, audience: Audience) -> Option<Subscribers<'_>> {
         let [index, generation] = [audience.0 & u64::from(u32::MAX), audience.0 >> 32];
         let topic = self.topics.get(usize::try_from(index).ok()?)?;
-        (u64::from(topic.generation) == generation).then(|| self.members.get(&topic.members))
+        let is_it = topic.members.len > 0 && u64::from(topic.begun.low_bits()) == generation;
+        is_it.then(|| self.members.get(&topic.members))
     }
 
     /// How many places the table has, those without a topic included.
@@ -167,14 +182,14 @@ impl Topics {
 
     #[inline]
     fn bytes_of(&self, topic: &Topic) -> &[u8] {
-        self.names.get(topic.name.place, topic.name.len as usize)
+        self.names.get(topic.name_place, topic.name_len.into())
     }
 
     fn find_hashed(&self, name: &[u8], hash: u32) -> Option<TopicIndex> {
         let is_it = |index: &u32| {
             let topic = &self.topics[*index as usize];
             topic.hash == hash
-                && topic.name.len as usize == name.len()
+                && usize::from(topic.name_len) == name.len()
                 && self.bytes_of(topic) == name
         };
         self.by_name.find(spread(hash), is_it).map(|index| TopicIndex(*index))
@@ -182,15 +197,16 @@ impl Topics {
 
     /// A topic that does not exist, and has no member yet.
     fn begin(&mut self, name: &[u8], hash: u32) -> TopicIndex {
-        if !self.interest.announce(hash, self.here) {
-            *self.sharing.entry(self.interest.row(hash)).or_default() += 1;
-        }
-        let len = u32::try_from(name.len()).expect("a name stood in a request head");
-        let name = Name { place: self.names.insert(name), len };
+        let topic = Topic {
+            hash,
+            name_place: self.names.insert(name),
+            name_len: u8::try_from(name.len()).expect("a longer name is no topic"),
+            begun: self.cleared.remove(name).unwrap_or_else(|| self.announce(hash)),
+            members: Members::default(),
+        };
         let index = match self.vacant.pop() {
             Some(index) => {
-                let topic = &mut self.topics[index as usize];
-                (topic.hash, topic.name) = (hash, name);
+                self.topics[index as usize] = topic;
                 index
             }
             None => {
@@ -199,7 +215,7 @@ impl Topics {
                     .filter(|index| *index < u32::MAX)
                     .expect("subscriptions are bounded far below 2^32");
                 runs::reserve(&mut self.topics, 1);
-                self.topics.push(Topic { hash, generation: 0, name, members: Members::default() });
+                self.topics.push(topic);
                 index
             }
         };
@@ -226,9 +242,8 @@ impl Topics {
     }
 
     fn end(&mut self, index: TopicIndex) {
-        let topic = &mut self.topics[index.0 as usize];
-        topic.generation = topic.generation.wrapping_add(1);
-        self.names.remove(topic.name.place, topic.name.len as usize);
+        let topic = &self.topics[index.0 as usize];
+        self.names.remove(topic.name_place, topic.name_len.into());
         self.by_name
             .find_entry(spread(topic.hash), |entry| *entry == index.0)
             .expect("every topic stands in the table")
@@ -236,6 +251,15 @@ impl Topics {
         self.vacant.push(index.0);
         let hash = topic.hash;
         self.withdraw(hash);
+    }
+
+    /// A topic with this hash begins.
+    fn announce(&mut self, hash: u32) -> Epoch {
+        let Announced { begun, is_first } = self.interest.announce(hash, self.here);
+        if !is_first {
+            *self.sharing.entry(self.interest.row(hash)).or_default() += 1;
+        }
+        begun
     }
 
     /// A topic with this hash has ended: unless another one shares its row, nothing of that row
@@ -347,19 +371,29 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_are_cleared_are_of_interest_no_longer_and_may_come_back() {
-        let interest = Arc::new(Interest::new(2, 1 << 10, 1));
-        let mut topics = Topics::new(Arc::clone(&interest), Member(1));
-        let names = ["a", "b", "c"];
-        let heard = || names.map(|name| interest.of(Some(name.as_bytes())).contains(Member(1)));
-        names.iter().for_each(|name| _ = topics.subscribe(name, 7));
-        assert_eq!(heard(), [true; 3]);
-        topics.clear();
-        assert_eq!((heard(), topics.len(), topics.find(b"a")), ([false; 3], 0, None));
-        let index = topics.subscribe("b", 7);
-        assert_eq!(heard(), [false, true, false]);
-        topics.unsubscribe(index, 7);
-        assert_eq!(heard(), [false; 3]);
+    fn topics_that_are_cleared_stay_announced_until_they_have_come_back_or_end() {
+        // With rows of their own and with one that all share.
+        for rows in [1 << 10, 1] {
+            let interest = Arc::new(Interest::new(2, rows, 1));
+            let mut topics = Topics::new(Arc::clone(&interest), Member(1));
+            let names = ["a", "b", "c"];
+            let heard = || names.map(|name| interest.of(Some(name.as_bytes())).contains(Member(1)));
+            let [_, b, _] = names.map(|name| topics.subscribe(name, 7));
+            let begun = topics.begun(b);
+            topics.clear();
+            assert_eq!((heard(), topics.len(), topics.find(b"a")), ([true; 3], 0, None));
+            let index = topics.subscribe("b", 7);
+            assert_eq!(topics.begun(index), begun, "it never ended");
+            topics.clear();
+            let index = topics.subscribe("b", 8);
+            assert_eq!(topics.begun(index), begun, "twice");
+            topics.end_cleared();
+            assert_eq!(heard(), if rows == 1 { [true; 3] } else { [false, true, false] });
+            topics.unsubscribe(index, 8);
+            assert_eq!(heard(), [false; 3]);
+            let index = topics.subscribe("b", 7);
+            assert!(topics.begun(index) > begun, "it did end");
+        }
     }
 
     #[test]

@@ -110,7 +110,9 @@ impl Visitor {
             let is_blocked = entry.token.kind == Kind::OtherTopic
                 && says(BLOCKED)
                 && entry.may_be_blocked(guard, now);
-            if !says(dismissal) && !is_blocked {
+            // A token that has ended meanwhile is nobody's.
+            let has_ended = says(EXPIRED) && entry.is_late(now);
+            if !says(dismissal) && !is_blocked && !has_ended {
                 return Err(format!("visitor {} hears {close:?}, with {entry:?}", self.number));
             }
             world.network.reach(PAGE_DISMISSED);

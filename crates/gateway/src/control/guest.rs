@@ -312,7 +312,8 @@ impl Guest {
     ) -> oneshot::Receiver<Vec<u64>> {
         let (reply, answered) = oneshot::channel();
         let receivers = vec![0; publications.len()];
-        let batch = Arc::new(Batch { id: self.outstanding.next_id(), publications });
+        let (id, as_of) = (self.outstanding.next_id(), workers.as_of());
+        let batch = Arc::new(Batch { id, as_of, publications });
         let awaited = self.post_to(workers, || Letter::Batch(Arc::clone(&batch)));
         self.record_encoded(&batch);
         let answer = Answer::Receivers { receivers, reply, permit: Some(permit) };
@@ -386,7 +387,7 @@ impl Guest {
                 Letter::Report(report) => self.handle_report(worker, report),
                 Letter::Refused(refused) => self.extend_blocks(&refused),
                 // For workers only: a guest has no subscribers and is asked nothing.
-                Letter::Publication(_)
+                Letter::Publication { .. }
                 | Letter::Batch(_)
                 | Letter::Ask(_)
                 | Letter::Drain(_)

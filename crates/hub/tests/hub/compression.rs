@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ringway_hub::{Batch, Letter};
+use ringway_hub::{Batch, Epoch, Letter};
 use wire::DataOpcode;
 use worker::{Publication, Time};
 
@@ -47,7 +47,7 @@ fn publish(rig: &mut Rig, messages: &[(Option<&str>, &str)]) {
         let topic = topic.map(|topic| topic.as_bytes().into());
         Arc::new(Publication::new(topic, DataOpcode::Text, text.as_bytes(), None, Time(0)))
     });
-    let batch = Arc::new(Batch { id: 1, publications: publications.collect() });
+    let batch = Arc::new(Batch { id: 1, as_of: Epoch::LAST, publications: publications.collect() });
     (0..2).for_each(|worker| rig.tell(worker, Letter::Batch(Arc::clone(&batch))));
     rig.settle();
     rig.told();

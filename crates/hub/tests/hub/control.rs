@@ -10,12 +10,17 @@ use worker::{Limits, Publication, Time};
 
 use crate::rig::{Rig, Setting};
 
-fn batch(id: u64, messages: &[(Option<&str>, &str)]) -> Arc<Batch> {
+/// One that is posted as of now.
+fn batch(rig: &Rig, id: u64, messages: &[(Option<&str>, &str)]) -> Arc<Batch> {
     let publications = messages.iter().map(|(topic, text)| {
         let topic = topic.map(|topic| topic.as_bytes().into());
         Arc::new(Publication::new(topic, DataOpcode::Text, text.as_bytes(), None, Time(0)))
     });
-    Arc::new(Batch { id, publications: publications.collect() })
+    Arc::new(Batch {
+        id,
+        as_of: rig.interest.of(None).as_of(),
+        publications: publications.collect(),
+    })
 }
 
 pub(crate) fn ask(id: u64, inquiry: Inquiry) -> Letter {
@@ -44,7 +49,8 @@ fn a_batch_is_published_in_order_and_acknowledged_with_its_receivers() {
     let first = rig.connect(0, 0, "/ws/a");
     let second = rig.connect(0, 1, "/ws/a?topic=b");
     let third = rig.connect(1, 0, "/ws/b");
-    let batch = batch(7, &[(Some("a"), "1"), (Some("b"), "2"), (Some("c"), "3"), (Some("a"), "4")]);
+    let batch =
+        batch(&rig, 7, &[(Some("a"), "1"), (Some("b"), "2"), (Some("c"), "3"), (Some("a"), "4")]);
     (0..2).for_each(|worker| rig.tell(worker, Letter::Batch(Arc::clone(&batch))));
     rig.settle();
     assert_eq!(rig.received(first), ["1", "4"]);
@@ -56,6 +62,24 @@ fn a_batch_is_published_in_order_and_acknowledged_with_its_receivers() {
     receipts.sort_by_key(|(from, _)| *from);
     let expected = |receivers: [u32; 4]| Receipt { id: 7, receivers: receivers.to_vec() };
     assert_eq!(receipts, [(0, expected([2, 1, 0, 2])), (1, expected([0, 1, 0, 0]))]);
+}
+
+/// The worker hears of the first for what else is in the batch. Of what follows it might not have.
+#[test]
+fn what_was_posted_before_a_topic_began_is_for_none_of_its_subscribers() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    let early = rig.connect(0, 0, "/ws/a");
+    let before = batch(&rig, 1, &[(Some("a"), "1"), (Some("b"), "2"), (None, "3")]);
+    let late = rig.connect(0, 1, "/ws/b");
+    let after = batch(&rig, 2, &[(Some("a"), "4"), (Some("b"), "5")]);
+    for batch in [before, after] {
+        rig.tell(0, Letter::Batch(batch));
+    }
+    rig.settle();
+    assert_eq!(rig.received(early), ["1", "3", "4"]);
+    assert_eq!(rig.received(late), ["3", "5"]);
+    let told: Vec<_> = receipts(rig.told()).into_iter().map(|(_, it)| it.receivers).collect();
+    assert_eq!(told, [vec![1, 0, 2], vec![1, 1]]);
 }
 
 #[test]
@@ -70,7 +94,8 @@ fn a_broadcast_reaches_every_open_connection_whatever_it_is_there_for() {
     rig.leave(gone);
     rig.settle();
     rig.received(gone);
-    rig.tell(0, Letter::Batch(batch(1, &[(None, "all")])));
+    let batch = batch(&rig, 1, &[(None, "all")]);
+    rig.tell(0, Letter::Batch(batch));
     rig.settle();
     for client in clients {
         assert_eq!(rig.received(client), ["all"]);
@@ -84,7 +109,8 @@ fn answers_wait_for_room_and_keep_their_order() {
     let mut rig = Rig::new(Setting { guest_letters_max: 1, ..Setting::PLAIN });
     let mut answers = Vec::new();
     for id in 0..4 {
-        rig.tell(0, Letter::Batch(batch(id, &[(Some("a"), "x")])));
+        let batch = batch(&rig, id, &[(Some("a"), "x")]);
+        rig.tell(0, Letter::Batch(batch));
         rig.turn(0);
     }
     for _ in 0..4 {

@@ -27,6 +27,7 @@ pub(crate) struct Client {
 pub(crate) struct Rig {
     workers: Vec<Place>,
     pub(crate) guest: Endpoint<Letter>,
+    pub(crate) interest: Arc<Interest>,
 }
 
 struct Place {
@@ -100,7 +101,7 @@ impl Rig {
             engine: ListEngine::default(),
             endpoint,
         });
-        Self { workers: workers.collect(), guest }
+        Self { workers: workers.collect(), guest, interest }
     }
 
     /// Another engine takes over the worker of two clients, each of whom stands in the other's place
