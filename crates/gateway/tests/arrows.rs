@@ -42,7 +42,7 @@ fn may_know(package: &str, other: &str) -> bool {
         WORKER => [WIRE, MESH].contains(&other),
         HUB => [WIRE, MESH, WORKER, TOKENS].contains(&other),
         SOCKETS => other == WORKER,
-        SIM => [WIRE, MESH, WORKER, HUB].contains(&other),
+        SIM => [WIRE, MESH, WORKER, HUB, TOKENS].contains(&other),
         GATEWAY => [WIRE, MESH, WORKER, TOKENS, HUB, SOCKETS].contains(&other) || is_engine(other),
         _ if is_engine(package) => [WIRE, MESH, WORKER, SOCKETS].contains(&other),
         // What measures is a client, and looks into no crate but that of the protocol.
