@@ -112,7 +112,7 @@ impl Interest {
     pub fn of(&self, topic: Option<&[u8]>) -> Interested {
         match topic {
             Some(topic) if self.workers > 1 => self.of_hash(self.hash(topic)),
-            _ => self.all(),
+            _ => Interested::first(self.workers),
         }
     }
 
@@ -120,12 +120,13 @@ impl Interest {
     #[inline]
     pub(crate) fn of_hash(&self, hash: u32) -> Interested {
         if self.words.is_empty() {
-            return self.all();
+            return Interested::first(self.workers);
         }
         let first = self.first_bit(hash);
         let at = first / WORD_BITS;
         // Before the row: whoever has begun until then stands there.
-        let mut interested = Interested { as_of: self.epoch(), ..Interested::NOBODY };
+        let as_of = Epoch::new(self.begun.load(Acquire));
+        let mut interested = Interested { as_of, ..Interested::NOBODY };
         if self.columns < WORD_BITS {
             let row = self.words[at].load(Acquire) >> (first % WORD_BITS);
             interested.words[0] = row & ((1 << self.columns) - 1);
@@ -160,14 +161,6 @@ impl Interest {
     /// The row of topics with this hash.
     pub(crate) fn row(&self, hash: u32) -> u32 {
         hash & self.row_mask
-    }
-
-    fn epoch(&self) -> Epoch {
-        Epoch::new(self.begun.load(Acquire))
-    }
-
-    fn all(&self) -> Interested {
-        Interested { as_of: self.epoch(), ..Interested::first(self.workers) }
     }
 
     fn place(&self, hash: u32, worker: Member) -> Option<(&AtomicU64, u64)> {
@@ -230,7 +223,8 @@ impl Interested {
         Self { words, ..Self::NOBODY }
     }
 
-    /// What is posted to them says that it was as of then.
+    /// What is posted to them says that it was as of then. Who is always among them misses nothing,
+    /// and is told the last.
     #[must_use]
     pub fn as_of(&self) -> Epoch {
         self.as_of
@@ -294,13 +288,15 @@ mod tests {
 
     #[test]
     fn what_is_for_everyone_is_for_all_workers_and_so_is_all_where_there_is_one() {
-        assert_eq!(numbers(Interest::new(3, 16, 1).of(None)), [0, 1, 2]);
+        let everyone = Interest::new(3, 16, 1).of(None);
+        assert_eq!((numbers(everyone), everyone.as_of()), (vec![0, 1, 2], Epoch::LAST));
         assert_eq!(numbers(Interest::new(3, 16, 1).of(Some(b"a"))), [0; 0]);
         let alone = Interest::new(1, 16, 1);
         assert_eq!(numbers(alone.of(Some(b"a"))), [0]);
         assert!((0..2).all(|_| alone.announce(1, Member(0)).is_first));
         alone.withdraw(1, Member(0));
         assert_eq!((numbers(alone.of_hash(1)), alone.bytes()), (vec![0], 0));
+        assert_eq!(alone.of_hash(1).as_of(), Epoch::LAST);
     }
 
     #[test]
@@ -324,12 +320,12 @@ mod tests {
 
     #[test]
     fn what_is_posted_is_as_of_the_beginnings_that_it_has_seen() {
-        for workers in [1, 2, 100] {
+        for workers in [2, 100] {
             let interest = Interest::new(workers, 16, 1);
-            let (before, everyone) = (interest.of_hash(1), interest.of(None));
+            let before = interest.of_hash(1);
             let begun = interest.announce(1, Member(0)).begun;
             let again = interest.announce(1, Member(workers - 1)).begun;
-            assert!(before.as_of() < begun && everyone.as_of() < begun && begun < again);
+            assert!(before.as_of() < begun && begun < again);
             let after = interest.of_hash(1);
             assert_eq!(after.as_of(), again);
             let mut both = Interested::NOBODY;

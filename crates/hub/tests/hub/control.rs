@@ -18,7 +18,7 @@ fn batch(rig: &Rig, id: u64, messages: &[(Option<&str>, &str)]) -> Arc<Batch> {
     });
     Arc::new(Batch {
         id,
-        as_of: rig.interest.of(None).as_of(),
+        as_of: rig.interest.of(Some(b"any")).as_of(),
         publications: publications.collect(),
     })
 }
