@@ -36,7 +36,7 @@ const WORD_BITS: usize = 64;
 /// a topic begins or ends on a worker, and read once a publication.
 #[derive(Debug)]
 pub struct Interest {
-    workers: u16,
+    everyone: Interested,
     /// Bits of a row: one for each worker, up to a power of two.
     columns: usize,
     /// One less than the rows, of which there are a power of two.
@@ -84,7 +84,7 @@ impl Interest {
         let words = if workers == 1 { 0 } else { words };
         let mut random = StdRng::seed_from_u64(seed);
         Self {
-            workers,
+            everyone: Interested::first(workers),
             columns,
             row_mask: rows - 1,
             words: (0..words).map(|_| AtomicU64::new(0)).collect(),
@@ -111,8 +111,8 @@ impl Interest {
     #[must_use]
     pub fn of(&self, topic: Option<&[u8]>) -> Interested {
         match topic {
-            Some(topic) if self.workers > 1 => self.of_hash(self.hash(topic)),
-            _ => Interested::first(self.workers),
+            Some(topic) if !self.words.is_empty() => self.of_hash(self.hash(topic)),
+            _ => self.everyone,
         }
     }
 
@@ -120,7 +120,7 @@ impl Interest {
     #[inline]
     pub(crate) fn of_hash(&self, hash: u32) -> Interested {
         if self.words.is_empty() {
-            return Interested::first(self.workers);
+            return self.everyone;
         }
         let first = self.first_bit(hash);
         let at = first / WORD_BITS;
