@@ -19,7 +19,7 @@ use crate::units;
 
 /// How long the closed loop runs that finds the peak.
 const PEAK_DURATION: Duration = Duration::from_secs(5);
-/// How long everything runs before the bad ones come.
+/// How long everything runs before the bad ones come, and again before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Quantiles of the table.
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
@@ -178,6 +178,10 @@ fn run_one(
     crowd.finish()?;
     let bad = is_disturbed.then(|| start_bad(options, &gateway, situation, claims));
     let bad = bad.transpose()?.unwrap_or_default();
+    // Nothing was published while they came. Behind a pause the load sleeps between two messages and
+    // each has to wake it, so that the first second is slower, whoever is there.
+    crowd.begin(WARM_UP)?;
+    crowd.finish()?;
     crowd.measure(options.duration)?;
     let (counts, why) = crowd.finish()?;
     let done = bad.into_iter().map(Bad::end).collect::<Outcome<Vec<u64>>>()?;
