@@ -32,7 +32,8 @@ pub(crate) struct Topics {
     here: Member,
     /// How many topics of this worker share a row of `interest` with an earlier one of it, by row.
     sharing: BTreeMap<u32, u32>,
-    /// Those that were cleared and have not come back yet, and since when they are announced.
+    /// Those that were cleared, come back or not, and since when they are announced. They stay it
+    /// though their subscribers go again, until all that come back have come.
     cleared: BTreeMap<Box<[u8]>, Epoch>,
     subscriptions: u64,
 }
@@ -86,7 +87,10 @@ impl Topics {
     /// Ends the topics that were cleared and have not come back.
     pub(crate) fn end_cleared(&mut self) {
         while let Some((name, _)) = self.cleared.pop_first() {
-            self.withdraw(self.interest.hash(&name));
+            let hash = self.interest.hash(&name);
+            if self.find_hashed(&name, hash).is_none() {
+                self.withdraw(hash);
+            }
         }
     }
 
@@ -201,7 +205,7 @@ impl Topics {
             hash,
             name_place: self.names.insert(name),
             name_len: u8::try_from(name.len()).expect("a longer name is no topic"),
-            begun: self.cleared.remove(name).unwrap_or_else(|| self.announce(hash)),
+            begun: self.cleared.get(name).copied().unwrap_or_else(|| self.announce(hash)),
             members: Members::default(),
         };
         let index = match self.vacant.pop() {
@@ -243,6 +247,8 @@ impl Topics {
 
     fn end(&mut self, index: TopicIndex) {
         let topic = &self.topics[index.0 as usize];
+        let stays_announced =
+            !self.cleared.is_empty() && self.cleared.contains_key(self.bytes_of(topic));
         self.names.remove(topic.name_place, topic.name_len.into());
         self.by_name
             .find_entry(spread(topic.hash), |entry| *entry == index.0)
@@ -250,7 +256,9 @@ impl Topics {
             .remove();
         self.vacant.push(index.0);
         let hash = topic.hash;
-        self.withdraw(hash);
+        if !stays_announced {
+            self.withdraw(hash);
+        }
     }
 
     /// A topic with this hash begins.
@@ -387,6 +395,10 @@ mod tests {
             topics.clear();
             let index = topics.subscribe("b", 8);
             assert_eq!(topics.begun(index), begun, "twice");
+            topics.unsubscribe(index, 8);
+            assert_eq!(heard(), [true; 3], "others may still come back");
+            let index = topics.subscribe("b", 8);
+            assert_eq!(topics.begun(index), begun, "they do");
             topics.end_cleared();
             assert_eq!(heard(), if rows == 1 { [true; 3] } else { [false, true, false] });
             topics.unsubscribe(index, 8);
