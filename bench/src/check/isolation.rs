@@ -181,9 +181,11 @@ fn run_one(
     // Nothing was published while they came. Behind a pause the load sleeps between two messages and
     // each has to wake it, so that the first second is slower, whoever is there.
     crowd.begin(WARM_UP)?;
-    crowd.finish()?;
+    let (mut counts, why_before) = crowd.finish()?;
     crowd.measure(options.duration)?;
-    let (counts, why) = crowd.finish()?;
+    let (measured, why) = crowd.finish()?;
+    counts.add(&measured);
+    let why = why_before.or(why);
     let done = bad.into_iter().map(Bad::end).collect::<Outcome<Vec<u64>>>()?;
     let closed = gateway::by_reason(&gateway.stats()?, "closed");
     let company = if is_disturbed { format!("they did {done:?}") } else { "alone".to_owned() };

@@ -10,9 +10,7 @@
 //! gets all that one sender publishes to its topic from some publication on.
 
 use std::{
-    array,
-    cmp::Ordering,
-    iter,
+    array, iter,
     ops::BitOrAssign,
     sync::atomic::{
         AtomicU64,
@@ -49,8 +47,8 @@ pub struct Interest {
 }
 
 /// A moment between the beginnings of topics: how many there were before it, up to 2^56. In few
-/// bytes without alignment: every topic and every letter has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// bytes without alignment, the highest first: every topic and every letter has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch([u8; 7]);
 
 /// What a worker knows of a topic that it has announced.
@@ -178,31 +176,14 @@ impl Epoch {
     pub const LAST: Self = Self([u8::MAX; 7]);
 
     fn new(begun: u64) -> Self {
-        let [bytes @ .., _] = begun.to_le_bytes();
+        let [_, bytes @ ..] = begun.to_be_bytes();
         Self(bytes)
     }
 
-    fn begun(self) -> u64 {
-        let Self([a, b, c, d, e, f, g]) = self;
-        u64::from_le_bytes([a, b, c, d, e, f, g, 0])
-    }
-
-    /// Tells the last 2^32 beginnings apart.
-    #[expect(clippy::cast_possible_truncation, reason = "the rest is left out")]
+    /// Tells the last 2^32 beginnings apart, and is no number of them.
     pub(crate) fn low_bits(self) -> u32 {
-        self.begun() as u32
-    }
-}
-
-impl PartialOrd for Epoch {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Epoch {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.begun().cmp(&other.begun())
+        let Self([.., a, b, c, d]) = self;
+        u32::from_ne_bytes([a, b, c, d])
     }
 }
 
@@ -340,7 +321,8 @@ mod tests {
     fn epochs_are_in_order_as_long_as_56_bits_last() {
         let epochs = [0, 1, 255, 256, u64::from(u32::MAX), 1 << 32, (1 << 56) - 2].map(Epoch::new);
         assert!(epochs.is_sorted_by(|one, next| one < next) && epochs[6] < Epoch::LAST);
-        assert_eq!(epochs.map(Epoch::low_bits), [0, 1, 255, 256, u32::MAX, 0, u32::MAX - 1]);
+        let low_bits = [0, 1, 255, 256, u32::MAX, 0, u32::MAX - 1];
+        assert_eq!(epochs.map(Epoch::low_bits), low_bits.map(u32::to_be));
     }
 
     #[test]

@@ -247,8 +247,7 @@ impl Topics {
 
     fn end(&mut self, index: TopicIndex) {
         let topic = &self.topics[index.0 as usize];
-        let stays_announced =
-            !self.cleared.is_empty() && self.cleared.contains_key(self.bytes_of(topic));
+        let stays_announced = self.cleared.contains_key(self.bytes_of(topic));
         self.names.remove(topic.name_place, topic.name_len.into());
         self.by_name
             .find_entry(spread(topic.hash), |entry| *entry == index.0)

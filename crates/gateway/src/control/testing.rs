@@ -12,8 +12,8 @@ use std::{
 
 use axum::{Router, body::Body, http::Request as HttpRequest};
 use hub::{
-    Access as ClientAccess, Findings, Inquiry, Interest, Letter, Receipt, Refused, Removal, Reply,
-    Roll,
+    Access as ClientAccess, Epoch, Findings, Inquiry, Interest, Letter, Receipt, Refused, Removal,
+    Reply, Roll,
 };
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -112,6 +112,8 @@ pub(super) struct FakeWorker {
     pub(super) topics: BTreeMap<&'static str, u32>,
     /// In order.
     pub(super) taken: Arc<Mutex<Vec<Taken>>>,
+    /// As of when its batches were posted, in order.
+    pub(super) as_of: Arc<Mutex<Vec<Epoch>>>,
     /// What it was told to verify tokens with, in order.
     pub(super) accesses: Arc<Mutex<Vec<Arc<ClientAccess>>>>,
     /// Who it was told is blocked no longer, in order.
@@ -164,6 +166,7 @@ impl Plane {
                 endpoint,
                 topics: BTreeMap::new(),
                 taken: Arc::default(),
+                as_of: Arc::default(),
                 accesses: Arc::default(),
                 unblocked: Arc::default(),
                 removal: Removal::default(),
@@ -302,6 +305,7 @@ impl FakeWorker {
                     None
                 }
                 Letter::Batch(batch) => {
+                    self.as_of.lock().unwrap().push(batch.as_of);
                     let receivers =
                         batch.publications.iter().map(|publication| self.publish(publication));
                     let receivers = receivers.collect();

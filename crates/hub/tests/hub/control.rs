@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use mesh::Member;
 use ringway_hub::{
     Batch, Findings, Inquiry, Letter, OriginRule, Question, Receipt, Reply, Settings,
 };
@@ -80,6 +81,19 @@ fn what_was_posted_before_a_topic_began_is_for_none_of_its_subscribers() {
     assert_eq!(rig.received(late), ["3", "5"]);
     let told: Vec<_> = receipts(rig.told()).into_iter().map(|(_, it)| it.receivers).collect();
     assert_eq!(told, [vec![1, 0, 2], vec![1, 1]]);
+}
+
+#[test]
+fn a_topic_whose_subscribers_do_not_come_back_from_a_move_is_of_interest_for_a_turn_only() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    rig.connect(1, 0, "/ws/a");
+    rig.settle();
+    let is_heard = |rig: &Rig| rig.interest.of(Some(b"a")).contains(Member(1));
+    assert!(is_heard(&rig));
+    rig.lose(1);
+    assert!(is_heard(&rig), "they may still come");
+    rig.turn(1);
+    assert!(!is_heard(&rig));
 }
 
 #[test]

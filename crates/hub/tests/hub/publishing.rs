@@ -1,5 +1,6 @@
 //! Messages of clients.
 
+use mesh::Member;
 use ringway_hub::{Admission, Asked};
 use worker::{CloseReason, Handler};
 
@@ -18,6 +19,27 @@ fn every_subscriber_of_every_worker_gets_a_message_its_publisher_too() {
         assert_eq!(rig.received(client), ["hello"]);
     }
     assert!(rig.received(elsewhere).is_empty());
+}
+
+/// It is posted to a worker that has a topic which shares its row.
+#[test]
+fn what_came_for_nothing_is_not_heard_by_who_subscribes_behind_it() {
+    let mut rig = Rig::new(Setting::PLAIN);
+    rig.connect(1, 0, "/ws/other");
+    let hears =
+        |rig: &Rig, topic: &str| rig.interest.of(Some(topic.as_bytes())).contains(Member(1));
+    let mut names = (0..).map(|number| format!("a{number}"));
+    let shares_row = names.find(|name| hears(&rig, name)).unwrap();
+    let target = format!("/ws/{shares_row}");
+    let publisher = rig.connect(0, 0, &target);
+    rig.send(publisher, "1");
+    rig.turn(0);
+    assert_eq!(rig.letters(1), 1);
+    let late = rig.connect(1, 1, &target);
+    rig.send(publisher, "2");
+    rig.settle();
+    assert_eq!(rig.received(publisher), ["1", "2"]);
+    assert_eq!(rig.received(late), ["2"]);
 }
 
 #[test]

@@ -104,6 +104,13 @@ impl Rig {
         Self { workers: workers.collect(), guest, interest }
     }
 
+    /// A worker forgets its connections, and none of them comes back.
+    pub(crate) fn lose(&mut self, worker: usize) {
+        let Place { worker, engine, endpoint } = &mut self.workers[worker];
+        worker.settle(engine, endpoint).unwrap();
+        worker.forget(|hub| hub.forget(endpoint.member()));
+    }
+
     /// Another engine takes over the worker of two clients, each of whom stands in the other's place
     /// there.
     pub(crate) fn exchange(&mut self, [first, second]: [Client; 2]) -> [Client; 2] {

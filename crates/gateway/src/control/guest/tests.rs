@@ -86,6 +86,20 @@ async fn when_one_worker_has_no_room_nobody_gets_it_and_the_client_may_repeat() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_says_which_topics_had_begun_when_it_was_posted() {
+    let mut plane = plane(2);
+    plane.subscribe(1, "a", 1);
+    let as_of = Arc::clone(&plane.workers[1].as_of);
+    let interest = Arc::clone(&plane.control.facts.interest);
+    plane.start();
+    assert_eq!(plane.send("POST", "/publish/a", "1").await.status, 200);
+    let begun = interest.announce(interest.hash(b"b"), Member(1)).begun;
+    assert_eq!(plane.send("POST", "/publish/a", "2").await.status, 200);
+    let as_of = as_of.lock().unwrap();
+    assert!(as_of[0] < begun && as_of[1..] == [begun], "{as_of:?}, {begun:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_publication_goes_to_workers_with_subscribers_and_needs_room_there_alone() {
     let mut plane = plane(2);
     plane.subscribe(0, "here", 1);
