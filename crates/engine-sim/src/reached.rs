@@ -174,6 +174,9 @@ const RATE_PAUSE: &str = "paused by rate";
 /// A client had sent more than a worker decodes of it in one turn.
 const SHARE_DEFERRAL: &str = "deferred by share";
 
+/// A token had to wait for a later turn to be verified.
+const VERIFICATION_DEFERRAL: &str = "token: deferred";
+
 /// A worker has inflated what a visitor has sent.
 const COMPRESSED_SENT: &str = "compressed: sent";
 
@@ -222,6 +225,7 @@ impl Reached {
         self.add(COMPRESSED_SENT, report.inflated.messages);
         self.add(RATE_PAUSE, report.rate_pauses);
         self.add(SHARE_DEFERRAL, report.share_deferrals);
+        self.add(VERIFICATION_DEFERRAL, report.verification_deferrals);
         self.add(HANDSHAKE_TIMER, report.refused[RefusalReason::Timeout as usize]);
         self.add(PONG_TIMER, report.closed[CloseReason::NoPong as usize]);
         self.add(WRITE_TIMER, report.closed[CloseReason::Stalled as usize]);
@@ -249,6 +253,7 @@ fn rows() -> impl Iterator<Item = String> {
         AGE_TIMER,
         RATE_PAUSE,
         SHARE_DEFERRAL,
+        VERIFICATION_DEFERRAL,
         COMPRESSED_SENT,
     ];
     let closes = CloseReason::ALL.into_iter().filter(|reason| !UNREACHED.contains(reason));

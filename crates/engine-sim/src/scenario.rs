@@ -119,7 +119,7 @@ impl Scenario {
         let mut limits = limits(is_calm, is_wide, chance);
         let (offers, compresses) = compression(seed, &mut limits);
         let hands_over = hands_over(seed, &mut limits);
-        let guarded = Chance::new(seed ^ GUARDED).of(0.15);
+        let guarded = guarded(seed, &mut limits);
         let lasts = milliseconds(chance, 300_000..=360_000);
         let seconds = lasts.as_secs();
         let moment = |chance: &mut Chance| Duration::from_secs(chance.long(1..=seconds));
@@ -321,6 +321,17 @@ fn hands_over(seed: u64, limits: &mut Limits) -> bool {
         limits.receive_frames_max = *chance.one(&[1, 3, limits.receive_frames_max]);
     }
     hands_over
+}
+
+/// Whether everybody needs a token. Then a turn may verify so few of them that others wait. From
+/// dice of its own, for the same reason.
+fn guarded(seed: u64, limits: &mut Limits) -> bool {
+    let chance = &mut Chance::new(seed ^ GUARDED);
+    let guarded = chance.of(0.15);
+    if guarded {
+        limits.verifications_max = *chance.one(&[1, 2, limits.verifications_max]);
+    }
+    guarded
 }
 
 /// A limit that is there half of the time, if it may be.
