@@ -106,6 +106,8 @@ pub struct SimEngine {
     watch_next: Slot,
     grown: Time,
     excused: Time,
+    /// True exactly when what its worker submits next is not in the order in which it was decided.
+    is_reordered: bool,
     storm_until: Time,
     waker: Arc<SimWaker>,
     waits_until: Time,
@@ -157,6 +159,7 @@ impl SimEngine {
             watch_next: 0,
             grown: Time(0),
             excused: Time(0),
+            is_reordered: false,
             storm_until: Time(0),
             waker: Arc::new(SimWaker(woken)),
             waits_until: Time(0),
@@ -279,6 +282,12 @@ impl SimEngine {
         self.excused = self.network.now();
     }
 
+    /// Its worker was put together again, connection by connection: in that order goes what it had
+    /// still to submit.
+    pub(crate) fn reorder(&mut self) {
+        self.is_reordered = true;
+    }
+
     fn has_news(&self) -> bool {
         !self.decided.is_empty() || self.offered > 0
     }
@@ -303,6 +312,7 @@ impl SimEngine {
                 state.now + Duration::from_micros(state.chance.long(1..=STORM_US_MAX));
         }
         let mut all_submitted = std::mem::take(&mut self.submitted);
+        let has_submitted = !all_submitted.is_empty();
         for submitted in all_submitted.drain(..) {
             match submitted {
                 Submitted::Accept(listener) => self.accept(listener),
@@ -316,6 +326,7 @@ impl SimEngine {
             }
         }
         self.submitted = all_submitted;
+        self.is_reordered &= !has_submitted;
     }
 
     fn accept(&mut self, listener: ListenerId) {

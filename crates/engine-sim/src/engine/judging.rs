@@ -29,7 +29,9 @@ impl SimEngine {
                 let (open, head_bytes) = self.occupied();
                 let is_full =
                     open >= promises.connections_max || head_bytes > promises.head_bytes_max;
-                return (!is_full && !self.is_draining()).then(|| {
+                // Those that were let in before may be answered behind it.
+                let is_unknown = self.is_draining() || self.is_reordered;
+                return (!is_full && !is_unknown).then(|| {
                     format!("is refused where {open} are open, and {head_bytes} bytes are of heads")
                 });
             }

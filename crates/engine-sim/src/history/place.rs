@@ -262,6 +262,7 @@ impl Place {
             }
             worker.import(endpoint, record);
         }
+        engine.reorder();
         Ok(())
     }
 
