@@ -176,11 +176,26 @@ impl Load {
         self.progress.set_message("connecting");
         self.progress.set_length(self.plans.iter().map(|plan| u64::from(clients(plan))).sum());
         let watch = self.watch()?;
+        // Where all have one topic how their connections lie among each other, and with that how often
+        // a process is woken, is to be the same on each server.
+        let takes_turns = self.plans.iter().any(|plan| plan.shared);
+        let mut failed_in_all = 0;
         for number in 0..self.plans.len() {
             let clients = clients(&self.plans[number]);
             self.processes.tell(number, Order::Open { clients })?;
+            if takes_turns {
+                failed_in_all += self.await_open(1)?;
+            }
         }
-        let mut waiting = self.plans.len();
+        if !takes_turns {
+            failed_in_all += self.await_open(self.plans.len())?;
+        }
+        let stretch = watch.end(self)?;
+        Ok((self.open.iter().sum(), failed_in_all, stretch))
+    }
+
+    /// Waits until so many processes have opened theirs; says how many could not be.
+    fn await_open(&mut self, mut waiting: usize) -> Outcome<u32> {
         let mut failed_in_all = 0;
         while waiting > 0 {
             let (number, note) = self.processes.next()?;
@@ -194,8 +209,7 @@ impl Load {
             }
             self.progress.set_position(self.open.iter().copied().map(u64::from).sum());
         }
-        let stretch = watch.end(self)?;
-        Ok((self.open.iter().sum(), failed_in_all, stretch))
+        Ok(failed_in_all)
     }
 
     /// Warms up, then measures.

@@ -58,6 +58,10 @@ pub(super) struct Crowd {
     pub(super) failed: u32,
     pub(super) why: Option<String>,
     grace: Duration,
+    /// True exactly when a fan-out is over several processes, which open one after another:
+    /// otherwise how their connections lie among each other, and with that how often a process is
+    /// woken, would be another on each server.
+    is_shared: bool,
     /// True exactly when a fan-out over several processes waits until all of them have the last.
     is_shared_loop: bool,
     incomplete: Incomplete,
@@ -142,6 +146,7 @@ impl Crowd {
             failed: 0,
             why: None,
             grace: purpose.grace,
+            is_shared: plans.iter().any(|plan| plan.shared),
             is_shared_loop: plans.iter().any(|plan| plan.shared && plan.rate == 0.0),
             incomplete: Incomplete::default(),
             latencies: histogram(),
@@ -173,16 +178,19 @@ impl Crowd {
 
     /// Opens connections until each process has tried all of its own.
     fn open_planned(&mut self) -> Outcome<()> {
-        for number in 0..self.processes.count() {
+        let count = self.processes.count();
+        for number in 0..count {
             let clients = self.clients[number];
             self.processes.tell(number, Order::Open { clients })?;
+            if self.is_shared {
+                self.await_open(1)?;
+            }
         }
-        self.await_open()
+        self.await_open(if self.is_shared { 0 } else { count })
     }
 
-    /// Waits until every process has said that its connections are open or have failed.
-    fn await_open(&mut self) -> Outcome<()> {
-        let mut waiting = self.processes.count();
+    /// Waits until so many processes have said that their connections are open or have failed.
+    fn await_open(&mut self, mut waiting: usize) -> Outcome<()> {
         while waiting > 0 {
             if let (_, Note::Opened { open, failed, why }) = self.processes.next()? {
                 self.open += open;
@@ -197,7 +205,7 @@ impl Crowd {
     /// Waits until those that were lost are open again.
     pub(super) fn await_return(&mut self) -> Outcome<()> {
         self.open = 0;
-        self.await_open()
+        self.await_open(self.processes.count())
     }
 
     /// Lets it do what it is there for. Answered by [`Crowd::finish`].

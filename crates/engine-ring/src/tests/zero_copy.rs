@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -56,7 +57,7 @@ fn until_outstanding(rig: &mut Rig, count: u64) {
     while rig.engine.arena.as_ref().unwrap().outstanding() > count {
         assert!(rig.engine.now() < deadline, "never notified");
         // Notifications are not told: each ends a wait in the kernel, and the engine waits on.
-        let soon = rig.engine.now() + std::time::Duration::from_millis(1);
+        let soon = rig.engine.now() + Duration::from_millis(1);
         rig.wait(soon);
     }
 }
@@ -190,8 +191,13 @@ fn stall(rig: &mut Rig, slot: Slot) -> usize {
 fn what_was_refused_whole_says_nothing_about_the_route() {
     let Some(mut rig) = rig(&small_arena(), Start::USUAL) else { return };
     let (connection, _client) = rig.slow_client();
-    // By frames that leave as without an arena, of which nothing is notified.
-    fill(&mut rig, connection.slot, &bytes_of(b'a', 1023));
+    // By frames that leave as without an arena, of which nothing is notified; what was under way is
+    // acknowledged a moment later, and makes room again.
+    let small = bytes_of(b'a', 1023);
+    while fill(&mut rig, connection.slot, &small) > 0 {
+        let soon = rig.engine.now() + Duration::from_millis(20);
+        rig.wait(soon);
+    }
     rig.offer(&bytes_of(b'b', MIB), &[connection.slot]);
     assert_eq!(rig.refused(connection).unwrap().taken, 0);
     until_outstanding(&mut rig, 0);
