@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::failure::{Failure, Outcome};
 use crate::log::Log;
 use crate::memory;
-use crate::order::{Counts, Encoded, Note, Order, Plan};
+use crate::order::{self, Counts, Encoded, Note, Order, Plan};
 use crate::payload::now_ns;
 use crate::plan::{Options, plans};
 use crate::proc::{self, Tree};
@@ -176,19 +176,11 @@ impl Load {
         self.progress.set_message("connecting");
         self.progress.set_length(self.plans.iter().map(|plan| u64::from(clients(plan))).sum());
         let watch = self.watch()?;
-        // Where all have one topic how their connections lie among each other, and with that how often
-        // a process is woken, is to be the same on each server.
-        let takes_turns = self.plans.iter().any(|plan| plan.shared);
         let mut failed_in_all = 0;
         for number in 0..self.plans.len() {
             let clients = clients(&self.plans[number]);
             self.processes.tell(number, Order::Open { clients })?;
-            if takes_turns {
-                failed_in_all += self.await_open(1)?;
-            }
-        }
-        if !takes_turns {
-            failed_in_all += self.await_open(self.plans.len())?;
+            failed_in_all += self.await_open(order::awaited(&self.plans, number))?;
         }
         let stretch = watch.end(self)?;
         Ok((self.open.iter().sum(), failed_in_all, stretch))

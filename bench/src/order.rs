@@ -48,6 +48,17 @@ impl Plan {
     }
 }
 
+/// How many processes are waited for when this one has been told to open its connections. Those that
+/// share a topic open one after another: otherwise how their connections lie among each other, and
+/// with that how often a process is woken, would be another on each server.
+pub(crate) fn awaited(plans: &[Plan], number: usize) -> usize {
+    match plans[number].shared {
+        true => 1,
+        false if number + 1 == plans.len() => plans.len(),
+        false => 0,
+    }
+}
+
 /// What a process is told.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) enum Order {

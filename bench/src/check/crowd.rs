@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use crate::dialect::Dialect;
 use crate::failure::{Failure, Outcome};
 use crate::memory::{self, HalfWeights};
-use crate::order::{Counts, Encoded, Note, Order, Plan};
+use crate::order::{self, Counts, Encoded, Note, Order, Plan};
 use crate::payload::Kind;
 use crate::plan::CONNECTIONS_PER_PROCESS;
 use crate::processes::{Incomplete, Processes};
@@ -50,18 +50,14 @@ pub(super) struct Purpose {
 /// Opened connections; dropping resets them.
 pub(super) struct Crowd {
     processes: Processes,
-    /// Connections of each process.
-    clients: Vec<u32>,
+    /// What each process has.
+    plans: Vec<Plan>,
     /// Connections that are open.
     pub(super) open: u32,
     /// Connections that could not be opened, and why the first of them could not.
     pub(super) failed: u32,
     pub(super) why: Option<String>,
     grace: Duration,
-    /// True exactly when a fan-out is over several processes, which open one after another:
-    /// otherwise how their connections lie among each other, and with that how often a process is
-    /// woken, would be another on each server.
-    is_shared: bool,
     /// True exactly when a fan-out over several processes waits until all of them have the last.
     is_shared_loop: bool,
     incomplete: Incomplete,
@@ -141,16 +137,15 @@ impl Crowd {
         let processes = Processes::start(&plans)?;
         Ok(Crowd {
             processes,
-            clients: plans.iter().map(Plan::clients).collect(),
             open: 0,
             failed: 0,
             why: None,
             grace: purpose.grace,
-            is_shared: plans.iter().any(|plan| plan.shared),
             is_shared_loop: plans.iter().any(|plan| plan.shared && plan.rate == 0.0),
             incomplete: Incomplete::default(),
             latencies: histogram(),
             last: histogram(),
+            plans,
         })
     }
 
@@ -178,15 +173,12 @@ impl Crowd {
 
     /// Opens connections until each process has tried all of its own.
     fn open_planned(&mut self) -> Outcome<()> {
-        let count = self.processes.count();
-        for number in 0..count {
-            let clients = self.clients[number];
+        for number in 0..self.processes.count() {
+            let clients = self.plans[number].clients();
             self.processes.tell(number, Order::Open { clients })?;
-            if self.is_shared {
-                self.await_open(1)?;
-            }
+            self.await_open(order::awaited(&self.plans, number))?;
         }
-        self.await_open(if self.is_shared { 0 } else { count })
+        Ok(())
     }
 
     /// Waits until so many processes have said that their connections are open or have failed.

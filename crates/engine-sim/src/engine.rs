@@ -108,6 +108,8 @@ pub struct SimEngine {
     excused: Time,
     /// True exactly when what its worker submits next is not in the order in which it was decided.
     is_reordered: bool,
+    /// While that is done: what may have been occupied when it was decided.
+    occupied_max: Option<(u32, u64)>,
     storm_until: Time,
     waker: Arc<SimWaker>,
     waits_until: Time,
@@ -160,6 +162,7 @@ impl SimEngine {
             grown: Time(0),
             excused: Time(0),
             is_reordered: false,
+            occupied_max: None,
             storm_until: Time(0),
             waker: Arc::new(SimWaker(woken)),
             waits_until: Time(0),
@@ -312,7 +315,10 @@ impl SimEngine {
                 state.now + Duration::from_micros(state.chance.long(1..=STORM_US_MAX));
         }
         let mut all_submitted = std::mem::take(&mut self.submitted);
-        let has_submitted = !all_submitted.is_empty();
+        if !all_submitted.is_empty() {
+            let is_reordered = std::mem::take(&mut self.is_reordered);
+            self.occupied_max = is_reordered.then(|| self.occupied_within(&all_submitted));
+        }
         for submitted in all_submitted.drain(..) {
             match submitted {
                 Submitted::Accept(listener) => self.accept(listener),
@@ -326,7 +332,6 @@ impl SimEngine {
             }
         }
         self.submitted = all_submitted;
-        self.is_reordered &= !has_submitted;
     }
 
     fn accept(&mut self, listener: ListenerId) {

@@ -158,6 +158,11 @@ impl Guest {
         self.has_wishes = false;
     }
 
+    /// No more reports.
+    pub(crate) fn fall_silent(&mut self) {
+        self.next_report = Time::NEVER;
+    }
+
     pub(crate) fn act(&mut self, world: &mut World) -> Result<(), String> {
         let now = self.network.now();
         self.woken.store(false, Ordering::Release);

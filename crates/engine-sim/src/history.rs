@@ -238,6 +238,9 @@ impl History {
         self.all_drained = true;
         self.places.iter_mut().for_each(Place::revive);
         self.go_on(self.now() + self.world.scenario.report_period * 2 + Duration::from_secs(3))?;
+        // No report is on its way when all is looked at.
+        self.guest.fall_silent();
+        self.go_on(self.now() + Duration::from_secs(1))?;
         self.crowd.check_gone()?;
         self.guest.check_gauges(&self.world)
     }

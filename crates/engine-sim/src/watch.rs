@@ -100,10 +100,9 @@ impl Watch {
         self.is_closing |= is_frame && bytes.first() == Some(&CLOSE);
         let is_first = self.answered.is_none();
         self.answered.get_or_insert(now);
+        // What a socket has refused may come again with messages behind it.
         if is_first && bytes.starts_with(SWITCHING) {
-            // Behind the head of who is dismissed there is its Close frame. What a socket has
-            // refused may come again with messages behind it.
-            self.is_open = bytes.ends_with(b"\r\n\r\n");
+            self.is_open = lets_in(bytes);
             self.is_closing = !self.is_open;
         }
     }
@@ -207,6 +206,12 @@ impl Watch {
     pub(crate) fn age(&self, now: Time) -> Duration {
         self.ended.map_or(now, |(ended, _)| ended).since(self.accepted)
     }
+}
+
+/// True exactly when a first answer lets its visitor in: behind the head of who is dismissed there is
+/// its Close frame.
+pub(crate) fn lets_in(answer: &[u8]) -> bool {
+    answer.starts_with(SWITCHING) && answer.ends_with(b"\r\n\r\n")
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ fn histories_that_were_broken_are_not_any_more() {
         ),
         (1_021_499, "a topic whose first to change engines left at once began anew with the next"),
         (2_004_602, "who was refused stood before those whom it had found no place beside"),
+        (2_229_684, "a history ended while a report was asked for"),
         (272, "what was decoded of what is kept took more room than there was"),
     ] {
         if let Err(broken) = run(seed, 0) {

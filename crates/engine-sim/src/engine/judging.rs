@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use worker::{Closing, ConnectionId, Time};
 
-use super::{Accepting, SimEngine};
+use super::{Accepting, SimEngine, Submitted};
 use crate::{
     options::Promises,
     table::{Connection, Phase},
+    watch,
 };
 
 /// By how much deadlines are rounded.
@@ -26,12 +27,10 @@ impl SimEngine {
         let promises = &self.options.promises;
         let is_right = match answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)? {
             b"503" => {
-                let (open, head_bytes) = self.occupied();
+                let (open, head_bytes) = self.occupied_max.unwrap_or_else(|| self.occupied());
                 let is_full =
                     open >= promises.connections_max || head_bytes > promises.head_bytes_max;
-                // Those that were let in before may be answered behind it.
-                let is_unknown = self.is_draining() || self.is_reordered;
-                return (!is_full && !is_unknown).then(|| {
+                return (!is_full && !self.is_draining()).then(|| {
                     format!("is refused where {open} are open, and {head_bytes} bytes are of heads")
                 });
             }
@@ -58,6 +57,20 @@ impl SimEngine {
             }
         }
         (open, head_bytes)
+    }
+
+    /// The same before some are let in and some closed in any order, and as if those were in already.
+    pub(super) fn occupied_within(&self, all_submitted: &[Submitted]) -> (u32, u64) {
+        let (open, head_bytes) = self.occupied();
+        let is_let_in = |it: &&Submitted| match it {
+            Submitted::Send(id, bytes) => {
+                let connection = self.table.peek(*id);
+                connection.is_some_and(|it| !it.watch.is_answered()) && watch::lets_in(bytes)
+            }
+            _ => false,
+        };
+        let let_in = all_submitted.iter().filter(is_let_in).count();
+        (open + u32::try_from(let_in).unwrap_or(u32::MAX), head_bytes)
     }
 }
 
